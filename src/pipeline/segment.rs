@@ -1,0 +1,90 @@
+//! Segments as the pipeline sees them: numbered objects that it writes in parts and reads in ranges.
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::Result;
+
+/// Which segment of which stripe; object names are made of it elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentId {
+    /// The stripe, from 0.
+    pub stripe: u16,
+    /// The segment within the stripe, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stripe {} segment {}", self.stripe, self.index)
+    }
+}
+
+/// Where segments are stored. One call is one attempt; the pipeline decides what is tried again.
+///
+/// Errors of kind `Throttled` and `Unavailable` are tried again, all others end the stripe.
+#[async_trait]
+pub trait SegmentStore: fmt::Debug + Send + Sync {
+    /// The smallest size of a part that is not the last, in bytes.
+    fn min_part_bytes(&self) -> u64;
+
+    /// The most parts that one segment may have.
+    fn max_parts(&self) -> u32;
+
+    /// Stores a whole segment in one create-only put. May be called again after an error with the same content.
+    async fn put(&self, segment: SegmentId, payload: Vec<Bytes>) -> Result<()>;
+
+    /// Starts a segment that is uploaded in parts. On return, a crash leaves enough behind to clean it up.
+    async fn begin(&self, segment: SegmentId) -> Result<Box<dyn SegmentUpload>>;
+
+    /// Reads exactly `range` of a segment. A shorter answer is an error of kind `Corrupt`.
+    async fn read(&self, segment: SegmentId, range: Range<u64>) -> Result<Bytes>;
+}
+
+/// One segment that is being uploaded in parts.
+#[async_trait]
+pub trait SegmentUpload: fmt::Debug + Send + Sync {
+    /// Stores one part; parts come in any order, several at once. May be called again after an error with the same content.
+    async fn put_part(&self, index: u32, payload: Vec<Bytes>) -> Result<()>;
+
+    /// Makes the segment visible as one object of `parts` parts and `bytes` bytes. May be called again after an error.
+    async fn complete(&self, parts: u32, bytes: u64) -> Result<()>;
+
+    /// Removes every part and the record of the upload. May be called again after an error.
+    async fn abort(&self) -> Result<()>;
+}
+
+/// What is known of a stored segment; the manifest keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// Its number within the stripe, from 0.
+    pub index: u32,
+    /// Where its first raw byte stands in the stripe.
+    pub raw_offset: u64,
+    /// Raw bytes that it holds.
+    pub raw_bytes: u64,
+    /// Size of the object.
+    pub stored_bytes: u64,
+    /// Number of data frames.
+    pub frames: u32,
+    /// Size of the frame index and seek table at its end.
+    pub tail_bytes: u64,
+    /// BLAKE3 of the raw bytes of this segment.
+    pub raw_hash: blake3::Hash,
+    /// BLAKE3 of the object.
+    pub stored_hash: blake3::Hash,
+}
+
+/// What is known of a stripe once all of it is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StripeSummary {
+    /// Raw bytes of all segments.
+    pub raw_bytes: u64,
+    /// Size of all objects.
+    pub stored_bytes: u64,
+    /// The segments in order.
+    pub segments: Vec<SegmentSummary>,
+}
