@@ -8,6 +8,8 @@ pub mod clock;
 pub mod error;
 pub mod pipeline;
 pub(crate) mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod vdi;
 
 pub use error::{Error, ErrorKind, Result};
