@@ -1,0 +1,217 @@
+//! The three endings of a set: close, abort, drop. All of them are here.
+
+use std::task::{Poll, Waker};
+
+use super::super::state::{ClientCall, ClientState, ServerCall, ServerState};
+use super::super::status::{Error, Status};
+use super::super::waiters::{Place, Wakes};
+use super::agent::{Panic, answer_all};
+use super::inner::{Agent, Core, Inner};
+use crate::error::ErrorKind;
+
+/// How a side leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Closed,
+    Dropped,
+}
+
+impl Core {
+    /// Aborts from the client's side.
+    pub(crate) fn client_abort(&self, reason: crate::Error) -> Result<(), Error> {
+        self.abort(reason, |inner| inner.set.client().admit(ClientCall::Abort))
+    }
+
+    /// Aborts from the server's side.
+    pub(crate) fn server_abort(&self, reason: crate::Error) -> Result<(), Error> {
+        self.abort(reason, |inner| inner.set.server().admit(ServerCall::Abort))
+    }
+
+    fn abort(&self, reason: crate::Error, admit: impl FnOnce(&Inner) -> Result<(), Status>) -> Result<(), Error> {
+        let mut wakes = Wakes::default();
+        let mut inner = self.lock();
+        if let Err(status) = admit(&inner) {
+            return Err(inner.error(status));
+        }
+        let text = reason.report();
+        let is_first = inner.abort(reason, &mut wakes);
+        drop(inner);
+        wakes.wake();
+        if is_first {
+            // Diagnostics come after the waiters are free: a slow log must not delay an abort.
+            tracing::warn!(set = self.name, reason = text, "device set aborted");
+        }
+        Ok(())
+    }
+
+    /// The server closes. Everything but the wait for the agent is done when this returns; then the inner result is what
+    /// close reports. The outer error says that there was nothing to close.
+    pub(crate) fn server_close(&self) -> Result<Result<(), Error>, Error> {
+        let (verdict, panicked) = self.server_leave(Leaving::Closed)?;
+        if let Some(panic) = panicked {
+            std::panic::resume_unwind(panic);
+        }
+        Ok(verdict)
+    }
+
+    /// The last handle of the server is gone.
+    pub(crate) fn server_dropped(&self) {
+        if let Ok((_, Some(_panic))) = self.server_leave(Leaving::Dropped) {
+            tracing::error!(set = self.name, "a completion callback panicked while its device set was dropped");
+        }
+    }
+
+    fn server_leave(&self, leaving: Leaving) -> Result<(Result<(), Error>, Option<Panic>), Error> {
+        let mut wakes = Wakes::default();
+        let mut inner = self.lock();
+        inner.admit(ServerCall::Close)?;
+        let mut verdict = Ok(());
+        if !inner.set.is_aborted() {
+            let open = inner.open_devices(|device| device.is_open_at_server());
+            let trouble = if !open.is_empty() {
+                verdict = Err(Error::new(Status::Protocol, format!("devices were still open: {}", open.join(", "))));
+                Some(format!("while devices were open: {}", open.join(", ")))
+            } else if inner.pending > 0 {
+                Some(format!("while {} commands were outstanding", inner.pending))
+            } else if !matches!(inner.set.server(), ServerState::Active | ServerState::NormallyTerminated) {
+                Some("before a device was opened".to_owned())
+            } else {
+                None
+            };
+            if let Some(trouble) = trouble {
+                inner.abort(left("server", leaving, &trouble), &mut wakes);
+            }
+        }
+        inner.set.on_server_closed();
+        for device in &mut inner.devices {
+            device.state.on_server_gone();
+            wakes.push_from(&mut device.client);
+            device.room.wake_into(&mut wakes);
+        }
+        inner.wake_agent(&mut wakes);
+        let agent_ends = match &inner.agent {
+            Agent::Running { delivering, .. } => {
+                if *delivering == Some(std::thread::current().id()) {
+                    verdict = Err(Error::from(Status::Busy));
+                }
+                true
+            }
+            Agent::Absent | Agent::Returned => false,
+        };
+        // With an agent running, the answers are the agent's to give.
+        let answers = if agent_ends { Default::default() } else { std::mem::take(&mut inner.answers) };
+        drop(inner);
+        self.hub.release(self);
+        self.area.detach();
+        wakes.wake();
+        if agent_ends {
+            return Ok((verdict, None));
+        }
+        let panicked = answer_all(answers);
+        let mut wakes = Wakes::default();
+        let mut inner = self.lock();
+        inner.is_server_done = true;
+        inner.server_closed.wake_into(&mut wakes);
+        drop(inner);
+        wakes.wake();
+        Ok((verdict, panicked))
+    }
+
+    /// Ready once the server's closing has come to its end.
+    pub(crate) fn poll_server_closed(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
+        let _replaced;
+        let mut inner = self.lock();
+        if inner.is_server_done {
+            return Poll::Ready(());
+        }
+        _replaced = inner.server_closed.register(place, waker);
+        Poll::Pending
+    }
+
+    pub(crate) fn forget_server_closed_waiter(&self, place: &mut Place) {
+        let _removed = self.lock().server_closed.remove(place);
+    }
+
+    /// True on the stack of a callback that the agent runs: waiting for the agent there would never end.
+    pub(crate) fn is_on_agent(&self) -> bool {
+        matches!(&self.lock().agent, Agent::Running { delivering: Some(thread), .. } if *thread == std::thread::current().id())
+    }
+
+    /// The client closes. Nothing is left to wait for: the server's agent goes its own way.
+    pub(crate) fn client_close(&self) -> Result<(), Error> {
+        self.client_leave(Leaving::Closed)
+    }
+
+    /// The last handle of the client is gone.
+    pub(crate) fn client_dropped(&self) {
+        // A drop has nobody to tell; the server learns of it by the abort.
+        let _verdict = self.client_leave(Leaving::Dropped);
+    }
+
+    fn client_leave(&self, leaving: Leaving) -> Result<(), Error> {
+        let mut wakes = Wakes::default();
+        let mut inner = self.lock();
+        if let Err(status) = inner.set.client().admit(ClientCall::Close) {
+            return Err(inner.error(status));
+        }
+        let mut verdict = Ok(());
+        if !inner.set.is_aborted() {
+            let open = inner.open_devices(|device| device.is_open_at_client());
+            let is_server_through =
+                matches!(inner.set.server(), ServerState::DoesNotExist | ServerState::NormallyTerminated);
+            let trouble = if !open.is_empty() {
+                verdict = Err(Error::new(Status::Open, format!("devices were still open: {}", open.join(", "))));
+                Some(format!("while devices were open: {}", open.join(", ")))
+            } else if inner.pending > 0 {
+                Some(format!("while {} commands were outstanding", inner.pending))
+            } else if !is_server_through {
+                Some("before the server was through".to_owned())
+            } else {
+                None
+            };
+            if let Some(trouble) = trouble {
+                inner.abort(left("client", leaving, &trouble), &mut wakes);
+            }
+        }
+        inner.set.on_client_closed();
+        inner.configured.wake_into(&mut wakes);
+        for device in &mut inner.devices {
+            wakes.push_from(&mut device.client);
+        }
+        inner.client_closed.wake_into(&mut wakes);
+        drop(inner);
+        self.hub.release(self);
+        wakes.wake();
+        verdict
+    }
+
+    /// Ready once the client has closed.
+    pub(crate) fn poll_client_closed(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
+        let _replaced;
+        let mut inner = self.lock();
+        if inner.set.client() == ClientState::DoesNotExist {
+            return Poll::Ready(());
+        }
+        _replaced = inner.client_closed.register(place, waker);
+        Poll::Pending
+    }
+
+    pub(crate) fn forget_client_closed_waiter(&self, place: &mut Place) {
+        let _removed = self.lock().client_closed.remove(place);
+    }
+}
+
+impl Inner {
+    fn open_devices(&self, is_open: impl Fn(&super::super::device_state::DeviceState) -> bool) -> Vec<String> {
+        let named = self.devices.iter().zip(&self.configuration.device_names);
+        named.filter(|(device, _)| is_open(&device.state)).map(|(_, name)| name.clone()).collect()
+    }
+}
+
+fn left(who: &str, leaving: Leaving, trouble: &str) -> crate::Error {
+    let how = match leaving {
+        Leaving::Closed => "closed",
+        Leaving::Dropped => "dropped",
+    };
+    crate::Error::new(ErrorKind::Aborted, format!("the {who} {how} the device set {trouble}"))
+}

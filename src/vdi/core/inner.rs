@@ -1,0 +1,228 @@
+//! What the lock guards, and the steps that every side shares.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use super::super::answer::{Completion, Recipient};
+use super::super::area::{Area, Buffer};
+use super::super::code::{CommandCode, CompletionCode};
+use super::super::config::{Config, Configuration};
+use super::super::device_state::{CommandId, DevicePhase, DeviceState, Dropped};
+use super::super::state::SetState;
+use super::super::status::{Error, Status};
+use super::super::transport::LocalHub;
+use super::super::waiters::{Waiters, Wakes};
+use crate::clock::Clock;
+use crate::sync::{Mutex, MutexGuard};
+
+/// A device set: created by its client, found by its name, alive until its last handle is gone.
+pub(crate) struct Core {
+    pub(super) name: String,
+    pub(super) hub: LocalHub,
+    pub(super) area: Arc<Area>,
+    /// The no-progress limit; zero is none. Fixed at creation, so that untimed sets never read the clock.
+    pub(super) server_timeout: Duration,
+    inner: Mutex<Inner>,
+}
+
+impl Core {
+    pub(crate) fn create(hub: &LocalHub, name: &str, config: &Config) -> Self {
+        let configuration = Configuration::wished(name, config);
+        let devices = (0..config.device_count).map(|_| Device::new()).collect();
+        Self {
+            name: name.to_owned(),
+            hub: hub.clone(),
+            area: Arc::new(Area::new(hub.budget().cloned())),
+            server_timeout: config.server_timeout,
+            inner: Mutex::new(Inner {
+                set: SetState::created(),
+                reason: None,
+                configuration,
+                devices,
+                next_id: 0,
+                pending: 0,
+                last_progress: Duration::ZERO,
+                answers: VecDeque::new(),
+                agent: Agent::Absent,
+                is_server_done: false,
+                configured: Waiters::default(),
+                client_closed: Waiters::default(),
+                server_closed: Waiters::default(),
+            }),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        self.hub.clock()
+    }
+
+    pub(crate) fn hub(&self) -> &LocalHub {
+        &self.hub
+    }
+
+    pub(crate) fn device_phase(&self, index: usize) -> DevicePhase {
+        self.lock().devices[index].state.phase()
+    }
+
+    pub(crate) fn device_name(&self, index: usize) -> String {
+        self.lock().configuration.device_names[index].clone()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// The time, if this set needs it. Read before locking, because a clock is foreign code.
+    pub(super) fn now(&self) -> Duration {
+        if self.server_timeout.is_zero() { Duration::ZERO } else { self.clock().now() }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner.lock();
+        f.debug_struct("Core")
+            .field("name", &self.name)
+            .field("client", &inner.set.client())
+            .field("server", &inner.set.server())
+            .field("pending", &inner.pending)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Inner {
+    pub(super) set: SetState,
+    /// Why the set was aborted; the first cause stays.
+    pub(super) reason: Option<crate::Error>,
+    pub(super) configuration: Configuration,
+    pub(super) devices: Vec<Device>,
+    pub(super) next_id: u64,
+    /// Commands accepted and not yet ended, of all devices.
+    pub(super) pending: usize,
+    /// When a command last ended, or when the first of the pending ones was sent.
+    pub(super) last_progress: Duration,
+    /// Commands that have ended and wait for the agent; as many as were accepted at most.
+    pub(super) answers: VecDeque<Ready>,
+    pub(super) agent: Agent,
+    /// The server's closing has come to its end.
+    pub(super) is_server_done: bool,
+    pub(super) configured: Waiters,
+    pub(super) client_closed: Waiters,
+    pub(super) server_closed: Waiters,
+}
+
+/// A device and the commands that the server waits for.
+pub(super) struct Device {
+    pub(super) state: DeviceState,
+    pub(super) entries: Vec<Entry>,
+    /// The client's task that waits for a command; a device has one driver.
+    pub(super) client: Option<Waker>,
+    /// Tasks of the server that wait for room in the queue.
+    pub(super) room: Waiters,
+}
+
+impl Device {
+    fn new() -> Self {
+        Self { state: DeviceState::new(), entries: Vec::new(), client: None, room: Waiters::default() }
+    }
+}
+
+/// A command that was accepted and has not ended.
+pub(super) struct Entry {
+    pub(super) id: CommandId,
+    pub(super) code: CommandCode,
+    pub(super) size: usize,
+    pub(super) position: u64,
+    /// Here while the command is queued; with the client after that.
+    pub(super) buffer: Option<Buffer>,
+    pub(super) recipient: Recipient,
+}
+
+/// An answer on its way.
+pub(crate) struct Ready {
+    pub(super) recipient: Recipient,
+    pub(super) completion: Completion,
+}
+
+/// The completion agent of a set.
+pub(super) enum Agent {
+    /// Never polled, or dropped before its end.
+    Absent,
+    Running {
+        waker: Option<Waker>,
+        /// The thread on which it runs callbacks right now.
+        delivering: Option<ThreadId>,
+    },
+    Returned,
+}
+
+impl Inner {
+    /// An error of this set; it tells why the set was aborted, if it was.
+    pub(super) fn error(&self, status: Status) -> Error {
+        Error::from(status).because(self.reason.clone())
+    }
+
+    /// Abort processing. Every accepted command ends here; the agent, or whoever closes, gives the answers.
+    pub(super) fn abort(&mut self, reason: crate::Error, wakes: &mut Wakes) -> bool {
+        if !self.set.on_abort() {
+            return false;
+        }
+        for device in &mut self.devices {
+            device.state.on_aborted();
+            for entry in device.entries.drain(..) {
+                self.answers.push_back(Ready {
+                    recipient: entry.recipient,
+                    completion: Completion {
+                        code: CompletionCode::OperationAborted,
+                        buffer: entry.buffer,
+                        reason: Some(reason.clone()),
+                        ..Completion::default()
+                    },
+                });
+            }
+            wakes.push_from(&mut device.client);
+            device.room.wake_into(wakes);
+        }
+        self.pending = 0;
+        self.reason = Some(reason);
+        self.configured.wake_into(wakes);
+        self.wake_agent(wakes);
+        true
+    }
+
+    /// Ends a command of a device.
+    pub(super) fn record(&mut self, entry: Entry, completion: Completion) {
+        self.pending -= 1;
+        self.answers.push_back(Ready { recipient: entry.recipient, completion });
+    }
+
+    /// Ends commands that the client will never see.
+    pub(super) fn record_dropped(&mut self, index: usize, dropped: Dropped, code: CompletionCode) {
+        for id in dropped.0 {
+            if let Some(mut entry) = self.take_entry(index, id) {
+                let buffer = entry.buffer.take();
+                self.record(entry, Completion { code, buffer, ..Completion::default() });
+            }
+        }
+    }
+
+    pub(super) fn take_entry(&mut self, index: usize, id: CommandId) -> Option<Entry> {
+        let entries = &mut self.devices[index].entries;
+        let position = entries.iter().position(|entry| entry.id == id)?;
+        Some(entries.swap_remove(position))
+    }
+
+    pub(super) fn wake_agent(&mut self, wakes: &mut Wakes) {
+        if let Agent::Running { waker, .. } = &mut self.agent {
+            wakes.push_from(waker);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! One device set in one process: the owner of its state, behind one lock.
+//!
+//! A call locks, asks the pure state what may happen, applies it, unlocks, and only then wakes tasks, drops buffers and runs
+//! callbacks. The only lock taken inside is the one of the buffer area.
+
+mod agent;
+mod client;
+mod ending;
+mod inner;
+mod server;
+
+pub(crate) use agent::Step;
+pub(crate) use client::Taken;
+pub(crate) use inner::{Core, Ready};
+pub(crate) use server::Refused;
