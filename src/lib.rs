@@ -3,6 +3,7 @@
 // Loom replaces the types that `sync` exports; what it does not model is compiled out.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod backup;
 pub mod buffer;
 pub mod clock;
 pub mod error;

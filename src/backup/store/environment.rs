@@ -1,0 +1,44 @@
+//! The process's environment variables as the stores read them.
+
+use std::collections::BTreeMap;
+
+/// A snapshot of the environment; tests make their own.
+#[derive(Clone, Default)]
+pub(super) struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// What this process was started with.
+    pub(super) fn of_process() -> Self {
+        let text = |(key, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((key.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self(std::env::vars_os().filter_map(text).collect())
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+
+    /// The value of `key`; an empty one counts as not set.
+    pub(super) fn value(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn has_any(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.value(key).is_some())
+    }
+
+    /// All variables whose names start with `prefix` and that are not empty, with lower-case names.
+    pub(super) fn with_prefix(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
+        let pairs = self.0.iter().filter(move |(key, value)| key.starts_with(prefix) && !value.is_empty());
+        pairs.map(|(key, value)| (key.to_ascii_lowercase(), value.as_str()))
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    /// Names only: the values are secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

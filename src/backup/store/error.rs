@@ -1,0 +1,228 @@
+//! What a store's failure means to the caller: the one place that reads `object_store` errors.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use crate::error::{Error, ErrorKind};
+
+/// Converts a failure of `action` on `object` (a name that is safe to print).
+///
+/// The foreign error itself is not kept: its text may hold whole server answers and request addresses. What a person
+/// needs of it (status, the server's code and message, the operating system's words) is.
+pub(crate) fn convert(error: &object_store::Error, action: &str, object: &str) -> Error {
+    let (kind, cause) = classify(error);
+    Error::new(kind, format!("cannot {action} {object}")).with_source(Cause(cause))
+}
+
+/// The cause beneath a store error, already cleaned.
+#[derive(Debug)]
+struct Cause(String);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Cause {}
+
+fn classify(error: &object_store::Error) -> (ErrorKind, String) {
+    use object_store::Error as E;
+    let facts = Facts::of(error);
+    if facts.metadata_service {
+        return (
+            ErrorKind::Denied,
+            "no credentials: none are set in the environment and this machine has no metadata service to ask"
+                .to_owned(),
+        );
+    }
+    let cause = facts.describe(error);
+    let kind = match error {
+        E::NotFound { .. } => ErrorKind::NotFound,
+        E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => ErrorKind::Conflict,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::Denied,
+        E::InvalidPath { .. }
+        | E::NotSupported { .. }
+        | E::NotImplemented { .. }
+        | E::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
+        E::JoinError { .. } => ErrorKind::Internal,
+        _ => facts.kind(),
+    };
+    (kind, cause)
+}
+
+/// What the chain of a foreign error tells.
+#[derive(Debug, Default)]
+struct Facts {
+    io: Option<(io::ErrorKind, String)>,
+    status: Option<u16>,
+    /// The server's `<Code>` and `<Message>`, if it answered with a document.
+    code: Option<String>,
+    message: Option<String>,
+    /// An error document in an answer of status 200.
+    error_in_success: bool,
+    bare_redirect: bool,
+    metadata_service: bool,
+    deepest: String,
+}
+
+impl Facts {
+    fn of(error: &object_store::Error) -> Self {
+        let mut facts = Self::default();
+        let mut layer: Option<&(dyn StdError + 'static)> = Some(error);
+        while let Some(current) = layer {
+            if let Some(io) = current.downcast_ref::<io::Error>() {
+                facts.io = Some((io.kind(), io.to_string()));
+            }
+            let text = current.to_string();
+            if facts.status.is_none() {
+                facts.status = status_in(&text);
+            }
+            if facts.code.is_none() {
+                facts.code = element(&text, "Code");
+                facts.message = element(&text, "Message");
+            }
+            facts.error_in_success |= text.contains("Server returned error response");
+            facts.bare_redirect |= text.contains("redirect without LOCATION");
+            facts.metadata_service |= METADATA_HOSTS.iter().any(|host| text.contains(host));
+            facts.deepest = text;
+            layer = current.source();
+        }
+        facts
+    }
+
+    fn kind(&self) -> ErrorKind {
+        if let Some((kind, _)) = &self.io {
+            return io_kind(*kind);
+        }
+        if self.bare_redirect {
+            return ErrorKind::Invalid;
+        }
+        match (self.status, self.code.as_deref()) {
+            (_, Some("SlowDown" | "ServerBusy" | "TooManyRequests")) | (Some(429 | 503), _) => ErrorKind::Throttled,
+            (_, Some("RequestTimeout")) => ErrorKind::Unavailable,
+            (_, Some("ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch")) => {
+                ErrorKind::Denied
+            }
+            (Some(401 | 403), _) => ErrorKind::Denied,
+            (Some(404), _) => ErrorKind::NotFound,
+            (Some(409 | 412), _) => ErrorKind::Conflict,
+            (Some(507), _) | (_, Some("QuotaExceeded" | "EntityTooLarge")) => ErrorKind::Exhausted,
+            (Some(408), _) => ErrorKind::Unavailable,
+            (Some(status), _) if (300..500).contains(&status) || status == 501 => ErrorKind::Invalid,
+            _ => ErrorKind::Unavailable,
+        }
+    }
+
+    fn describe(&self, error: &object_store::Error) -> String {
+        if let Some((_, text)) = &self.io {
+            return text.clone();
+        }
+        if self.bare_redirect {
+            return "the server redirects elsewhere: the region or the endpoint is wrong".to_owned();
+        }
+        let server = match (self.status, &self.code) {
+            (Some(status), Some(code)) => Some(format!("the server answered {status} {code}")),
+            (Some(status), None) => Some(format!("the server answered {status}")),
+            (None, Some(code)) => Some(format!("the server answered {code}")),
+            (None, None) => None,
+        };
+        if let Some(mut line) = server {
+            if let Some(message) = &self.message {
+                line.push_str(": ");
+                line.push_str(message);
+            }
+            return line;
+        }
+        match error {
+            object_store::Error::NotFound { .. } => "not found".to_owned(),
+            object_store::Error::AlreadyExists { .. } => "it exists already".to_owned(),
+            _ => one_line(&self.deepest),
+        }
+    }
+}
+
+/// Where cloud machines ask for their own credentials. A request that fails there means that no others were given.
+const METADATA_HOSTS: [&str; 3] = ["169.254.169.254", "metadata.google.internal", "169.254.170.2"];
+
+fn io_kind(kind: io::ErrorKind) -> ErrorKind {
+    use io::ErrorKind as Io;
+    match kind {
+        Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename => ErrorKind::Invalid,
+        // Foreign code only: our own data is judged by its hashes.
+        Io::InvalidData | Io::UnexpectedEof => ErrorKind::Unavailable,
+        kind => Error::from(io::Error::from(kind)).kind(),
+    }
+}
+
+/// The three digits after `status code: `.
+fn status_in(text: &str) -> Option<u16> {
+    let rest = text.split_once("status code: ")?.1;
+    rest.get(..3)?.parse().ok()
+}
+
+/// The text of the first `<name>…</name>`, on one line and of bounded length.
+fn element(text: &str, name: &str) -> Option<String> {
+    let rest = text.split_once(&format!("<{name}>"))?.1;
+    let inner = rest.split_once(&format!("</{name}>"))?.0;
+    Some(one_line(inner))
+}
+
+fn one_line(text: &str) -> String {
+    const MAX_CHARS: usize = 240;
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = line.char_indices().nth(MAX_CHARS) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> object_store::Error {
+        object_store::Error::Generic { store: "S3", source: text.to_owned().into() }
+    }
+
+    #[test]
+    fn statuses_and_codes_map_to_what_the_caller_can_do() {
+        let cases = [
+            ("Server returned non-2xx status code: 429 Too Many Requests: ", ErrorKind::Throttled),
+            ("Server returned non-2xx status code: 503 x: <Code>SlowDown</Code>", ErrorKind::Throttled),
+            ("Server returned error response: <Code>SlowDown</Code>", ErrorKind::Throttled),
+            ("Server returned error response: <Code>InternalError</Code>", ErrorKind::Unavailable),
+            ("Server returned non-2xx status code: 500 x", ErrorKind::Unavailable),
+            ("Server returned non-2xx status code: 400 x: <Code>RequestTimeout</Code>", ErrorKind::Unavailable),
+            ("Server returned non-2xx status code: 400 x: <Code>ExpiredToken</Code>", ErrorKind::Denied),
+            ("Server returned non-2xx status code: 400 Bad Request", ErrorKind::Invalid),
+            ("Server returned non-2xx status code: 507 x", ErrorKind::Exhausted),
+            ("Received redirect without LOCATION, this", ErrorKind::Invalid),
+            ("HTTP error: connection reset", ErrorKind::Unavailable),
+            ("Error performing PUT http://169.254.169.254/latest/api/token in 1s", ErrorKind::Denied),
+        ];
+        for (text, kind) in cases {
+            assert_eq!(convert(&generic(text), "put", "x").kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_found_at_the_bottom_of_the_chain() {
+        let full = io::Error::from_raw_os_error(28);
+        let error = object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(full) };
+        let ours = convert(&error, "write", "file:///x/y");
+        assert_eq!(ours.kind(), ErrorKind::Exhausted);
+        assert!(ours.report().starts_with("cannot write file:///x/y: No space left"), "{}", ours.report());
+    }
+
+    #[test]
+    fn the_servers_words_are_kept_and_its_document_is_not() {
+        let body = "Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code>\
+                    <Message>Not\n yours</Message><AWSAccessKeyId>AKIA</AWSAccessKeyId></Error>";
+        let error = object_store::Error::PermissionDenied { path: "x".into(), source: body.into() };
+        let report = convert(&error, "read", "s3://b/x").report();
+        assert_eq!(report, "cannot read s3://b/x: the server answered 403 AccessDenied: Not yours");
+    }
+}

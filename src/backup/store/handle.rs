@@ -1,0 +1,416 @@
+//! `Store`: one place that backups are kept in, and the small requests that backups are made of.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::sync::OnceCell;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::error::convert;
+use super::open;
+use super::retry::{RetryPolicy, RetryState};
+use super::sequential::Sequential;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A place that backup sets are kept in: a bucket, a container or a directory, and a prefix within it.
+///
+/// Clones share everything. Work that outlives the handle it was started from (the clean-up of a dropped backup) is
+/// tracked here; [`Store::wait_idle`] waits for it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    objects: Arc<dyn ObjectStore>,
+    multipart: Arc<dyn MultipartStore>,
+    prefix: Path,
+    label: String,
+    limits: PartLimits,
+    clock: Arc<dyn Clock>,
+    policy: RetryPolicy,
+    retries: Arc<RetryState>,
+    create_only: Arc<OnceCell<bool>>,
+    tasks: TaskTracker,
+}
+
+/// What a store accepts as parts of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartLimits {
+    /// The smallest size of a part that is not the last, in bytes.
+    pub min_part_bytes: u64,
+    /// The most parts of one object.
+    pub max_parts: u32,
+}
+
+impl PartLimits {
+    /// Amazon S3, and what compatible stores commonly keep to: 5 MiB, 10,000 parts.
+    pub const S3: Self = Self { min_part_bytes: 5 << 20, max_parts: 10_000 };
+    /// Azure Blob Storage: any size, 50,000 blocks.
+    pub const AZURE: Self = Self { min_part_bytes: 1, max_parts: 50_000 };
+    /// Memory and local disk: any size; the number of parts is bounded only to bound the bookkeeping.
+    pub const LOCAL: Self = Self { min_part_bytes: 1, max_parts: 100_000 };
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Its name below the store's prefix.
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+}
+
+impl Store {
+    /// Opens the store that `url` names.
+    ///
+    /// | form | store |
+    /// |---|---|
+    /// | `s3://BUCKET/PREFIX` | Amazon S3 and compatible stores (feature `aws`), set up from `AWS_*` variables |
+    /// | `az://CONTAINER/PREFIX`, `azure://`, `abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX`, `https://ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX` | Azure Blob Storage (feature `azure`), `AZURE_*` |
+    /// | `gs://BUCKET/PREFIX` | Google Cloud Storage (feature `gcp`), `GOOGLE_*` |
+    /// | `file:///PATH` or a plain path, absolute or relative | local disk (feature `fs`) |
+    /// | `memory://NAME` | the memory of this process; the same name is the same store until the process ends |
+    ///
+    /// Credentials come from the environment only. Nothing is sent and nothing is created yet: a bucket that does not
+    /// exist or a wrong key shows with the first request.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for a URL of another form, with credentials in it, or of a store that this build does not
+    /// contain; [`ErrorKind::Denied`] if credentials are missing.
+    pub fn from_url(url: &str) -> Result<Self> {
+        open::open(url)
+    }
+
+    /// A store of the caller's own.
+    ///
+    /// Without its [`MultipartStore`] a part that failed cannot be sent again, and what a crash leaves behind cannot be
+    /// found: prefer [`Store::with_multipart`] for stores that have one. Part limits are those of S3.
+    pub fn new(objects: Arc<dyn ObjectStore>, prefix: impl Into<Path>) -> Self {
+        let multipart: Arc<dyn MultipartStore> = Arc::new(Sequential::new(Arc::clone(&objects)));
+        Self::with_multipart(objects, multipart, prefix)
+    }
+
+    /// A store of the caller's own, and the same store's multipart interface.
+    pub fn with_multipart(
+        objects: Arc<dyn ObjectStore>,
+        multipart: Arc<dyn MultipartStore>,
+        prefix: impl Into<Path>,
+    ) -> Self {
+        let label = objects.to_string();
+        Self::assemble(objects, multipart, prefix.into(), label, PartLimits::S3, TaskTracker::new())
+    }
+
+    /// A new store in the memory of this process.
+    pub fn memory() -> Self {
+        Self::in_memory(Arc::new(InMemory::new()), Path::default(), "memory://".to_owned())
+    }
+
+    pub(super) fn in_memory(memory: Arc<InMemory>, prefix: Path, label: String) -> Self {
+        let multipart: Arc<dyn MultipartStore> = Arc::<InMemory>::clone(&memory);
+        Self::assemble(memory, multipart, prefix, label, PartLimits::LOCAL, TaskTracker::new())
+    }
+
+    pub(super) fn assemble(
+        objects: Arc<dyn ObjectStore>,
+        multipart: Arc<dyn MultipartStore>,
+        prefix: Path,
+        label: String,
+        limits: PartLimits,
+        tasks: TaskTracker,
+    ) -> Self {
+        let (seed, _) = Uuid::new_v4().as_u64_pair();
+        let inner = Inner {
+            objects,
+            multipart,
+            prefix,
+            label,
+            limits,
+            clock: SystemClock::shared(),
+            policy: RetryPolicy::default(),
+            retries: Arc::new(RetryState::new(seed)),
+            create_only: Arc::new(OnceCell::new()),
+            tasks,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same store on another clock: its waits between attempts, its limits on time, its time stamps.
+    #[must_use]
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        self.change(|inner| inner.clock = clock)
+    }
+
+    /// The same store with other limits on parts; for compatible stores that differ from S3.
+    #[must_use]
+    pub fn part_limits(self, limits: PartLimits) -> Self {
+        self.change(|inner| inner.limits = limits)
+    }
+
+    fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.inner);
+        change(&mut inner);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The store as a URL that is safe to print.
+    pub fn label(&self) -> &str {
+        &self.inner.label
+    }
+
+    /// What the store accepts as parts.
+    pub fn limits(&self) -> PartLimits {
+        self.inner.limits
+    }
+
+    /// True if the store refuses to create an object that exists, as it is asked to.
+    ///
+    /// Some compatible stores ignore the condition without an error. The first call finds out with two small objects
+    /// and removes them; the answer is remembered while this handle or a clone of it lives. It does not tell whether
+    /// the store is also atomic when asked by several at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of the requests, by kind; nothing is remembered then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe in one respect: the small object may stay.
+    pub async fn create_only(&self) -> Result<bool> {
+        self.inner.create_only.get_or_try_init(|| super::probe::create_only(self)).await.copied()
+    }
+
+    /// Waits until nothing of this store runs in the background: clean-ups of dropped backups, writes to local disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: the work goes on.
+    pub async fn wait_idle(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    pub(crate) fn time(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    pub(crate) fn multipart(&self) -> &Arc<dyn MultipartStore> {
+        &self.inner.multipart
+    }
+
+    /// The full path of the object `name`.
+    pub(crate) fn path(&self, name: &str) -> Path {
+        Path::from_iter(self.inner.prefix.parts().chain(Path::from(name).parts()))
+    }
+
+    /// How `name` is shown to people.
+    pub(crate) fn show(&self, name: &str) -> String {
+        format!("{}/{name}", self.inner.label.trim_end_matches('/'))
+    }
+
+    pub(crate) fn error(&self, error: &object_store::Error, action: &str, name: &str) -> Error {
+        convert(error, action, &self.show(name))
+    }
+
+    async fn retry<T, F: Future<Output = Result<T>>>(&self, attempt: impl FnMut() -> F) -> Result<T> {
+        self.inner.retries.run(&self.inner.policy, self.inner.clock.as_ref(), attempt).await
+    }
+
+    /// Reads a small object whole. `Corrupt` if it is larger than `limit_bytes`; nothing is read then.
+    pub(crate) async fn read_small(&self, name: &str, limit_bytes: u64) -> Result<Bytes> {
+        let path = self.path(name);
+        self.retry(|| async {
+            let result = self
+                .inner
+                .objects
+                .get_opts(&path, GetOptions::default())
+                .await
+                .map_err(|error| self.error(&error, "read", name))?;
+            if result.meta.size > limit_bytes {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("{} has {} bytes, expected at most {limit_bytes}", self.show(name), result.meta.size),
+                ));
+            }
+            result.bytes().await.map_err(|error| self.error(&error, "read", name))
+        })
+        .await
+    }
+
+    /// Creates an object that must not exist, in one attempt. `Conflict` if it does.
+    pub(crate) async fn create_once(&self, name: &str, payload: Vec<Bytes>) -> Result<()> {
+        let path = self.path(name);
+        let put = |mode: PutMode| {
+            self.inner.objects.put_opts(&path, PutPayload::from_iter(payload.iter().cloned()), PutOptions::from(mode))
+        };
+        let outcome = match put(PutMode::Create).await {
+            // Switched off by the user, or not known to the store. Names are never used twice, so the check is a
+            // second line of defence, and looking first is what remains of it.
+            Err(object_store::Error::NotImplemented { .. }) => {
+                if self.find_size_once(name).await?.is_some() {
+                    return Err(Error::new(ErrorKind::Conflict, format!("{} exists already", self.show(name))));
+                }
+                put(PutMode::Overwrite).await
+            }
+            outcome => outcome,
+        };
+        outcome.map(drop).map_err(|error| self.error(&error, "write", name))
+    }
+
+    /// Creates a small object, again if the answer is lost. Finding the very same content there is success: it is our
+    /// own earlier attempt. `Conflict` if the content is another.
+    pub(crate) async fn create(&self, name: &str, content: Bytes) -> Result<()> {
+        self.retry(|| async {
+            let conflict = match self.create_once(name, vec![content.clone()]).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => error,
+                outcome => return outcome,
+            };
+            self.compare(name, &content, conflict).await
+        })
+        .await
+    }
+
+    /// After `conflict`: is what stands under `name` our own `content`?
+    async fn compare(&self, name: &str, content: &[u8], conflict: Error) -> Result<()> {
+        let path = self.path(name);
+        let found = match self.inner.objects.get_opts(&path, GetOptions::default()).await {
+            Ok(found) if found.meta.size == content.len() as u64 => found,
+            Ok(_) => return Err(conflict),
+            // Two conditional writes at once: the store refused both. Nobody has the name, so try again.
+            Err(object_store::Error::NotFound { .. }) => {
+                return Err(Error::new(ErrorKind::Unavailable, conflict.message().to_owned()).with_source(conflict));
+            }
+            Err(error) => return Err(self.error(&error, "read back", name)),
+        };
+        let found = found.bytes().await.map_err(|error| self.error(&error, "read back", name))?;
+        if found == content { Ok(()) } else { Err(conflict) }
+    }
+
+    /// Creates an object of several pieces as [`Store::create`] does, but in one attempt.
+    pub(crate) async fn create_segment(&self, name: &str, payload: Vec<Bytes>) -> Result<()> {
+        let conflict = match self.create_once(name, payload.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => error,
+            outcome => return outcome,
+        };
+        let length: u64 = payload.iter().map(|bytes| bytes.len() as u64).sum();
+        let path = self.path(name);
+        let found = self.inner.objects.get_opts(&path, GetOptions::default()).await;
+        let found = found.map_err(|error| self.error(&error, "read back", name))?;
+        if found.meta.size != length {
+            return Err(conflict);
+        }
+        let mut ours = blake3::Hasher::new();
+        for bytes in &payload {
+            ours.update(bytes);
+        }
+        let mut theirs = blake3::Hasher::new();
+        let mut stream = found.into_stream();
+        while let Some(bytes) = stream.try_next().await.map_err(|error| self.error(&error, "read back", name))? {
+            theirs.update(&bytes);
+        }
+        if ours.finalize() == theirs.finalize() { Ok(()) } else { Err(conflict) }
+    }
+
+    /// Reads `range` of an object, in one attempt. May return less if the object is shorter.
+    pub(crate) async fn read_range(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
+        let path = self.path(name);
+        let read = self.inner.objects.get_range(&path, range);
+        read.await.map_err(|error| self.error(&error, "read", name))
+    }
+
+    /// The same with retries.
+    pub(crate) async fn read_range_again(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
+        self.retry(|| self.read_range(name, range.clone())).await
+    }
+
+    /// The size of an object, or `None` if there is none.
+    pub(crate) async fn find_size(&self, name: &str) -> Result<Option<u64>> {
+        self.retry(|| self.find_size_once(name)).await
+    }
+
+    pub(crate) async fn find_size_once(&self, name: &str) -> Result<Option<u64>> {
+        let path = self.path(name);
+        match self.inner.objects.head(&path).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error(&error, "look up", name)),
+        }
+    }
+
+    /// Deletes an object; none there is success.
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        self.retry(|| async {
+            match self.inner.objects.delete(&path).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(self.error(&error, "delete", name)),
+            }
+        })
+        .await
+    }
+
+    /// The names directly below `directory` that have something below them, sorted; empty if there is no such directory.
+    pub(crate) async fn directories(&self, directory: &str) -> Result<Vec<String>> {
+        let path = self.path(directory);
+        let result = self
+            .retry(|| async {
+                let prefix = (!path.is_root()).then_some(&path);
+                let listing = self.inner.objects.list_with_delimiter(prefix).await;
+                listing.map_err(|error| self.error(&error, "list", directory))
+            })
+            .await?;
+        let mut names: Vec<String> =
+            result.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Every object below `directory`, sorted by name. Empty if there are none.
+    pub(crate) async fn list(&self, directory: &str) -> Result<Vec<Listed>> {
+        let path = self.path(directory);
+        let mut objects: Vec<Listed> = self
+            .retry(|| async {
+                let listing = self
+                    .inner
+                    .objects
+                    .list(Some(&path))
+                    .map_ok(|meta| Listed { name: self.relative(&meta.location), bytes: meta.size });
+                listing.try_collect().await.map_err(|error| self.error(&error, "list", directory))
+            })
+            .await?;
+        objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(objects)
+    }
+
+    fn relative(&self, path: &Path) -> String {
+        match path.prefix_match(&self.inner.prefix) {
+            Some(parts) => Path::from_iter(parts).to_string(),
+            None => path.to_string(),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.inner.label)
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.label)
+    }
+}

@@ -1,0 +1,36 @@
+//! Stores: where backup sets are kept, from a URL and the environment or from the caller's own `object_store`.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`Store`] | the handle: opened from a URL, cloned freely |
+//! | `location` | URLs and paths, parsed once and printable without secrets |
+//! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment, with limits by progress |
+//! | `local`, `publish` | local disk: staged, synced, published without overwriting |
+//! | `sequential` | parts for a caller's store that has only `put_multipart` |
+//! | `retry` | retries of small requests; data is retried by the pipeline |
+//! | `error` | foreign errors to [`ErrorKind`](crate::ErrorKind), cleaned of secrets |
+//! | `probe` | whether create-only is kept |
+
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(feature = "azure")]
+mod azure;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod client;
+mod environment;
+mod error;
+#[cfg(feature = "gcp")]
+mod gcp;
+mod handle;
+#[cfg(feature = "fs")]
+mod local;
+mod location;
+mod open;
+mod probe;
+#[cfg(feature = "fs")]
+mod publish;
+mod retry;
+mod sequential;
+
+pub(crate) use handle::Listed;
+pub use handle::{PartLimits, Store};

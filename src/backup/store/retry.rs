@@ -1,0 +1,159 @@
+//! Retries of the small requests around a backup: intents, records, manifests, listings.
+//!
+//! Data requests are retried by the pipeline, which knows their concurrency. Both replace the retries inside
+//! `object_store`, which are off: its budget is shared by a whole transfer and its waits cannot be simulated.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::{self, Clock};
+use crate::error::{Error, ErrorKind, Result};
+
+/// When a failed request is made again.
+#[derive(Debug, Clone)]
+pub(super) struct RetryPolicy {
+    /// The longest first wait; each further one may be twice as long.
+    pub(super) first_wait: Duration,
+    /// The longest wait of all.
+    pub(super) longest_wait: Duration,
+    /// No attempt starts later than this after the first.
+    pub(super) give_up_after: Duration,
+    /// The same while the store has never answered: a wrong address shall not take a minute to show.
+    pub(super) give_up_first_contact_after: Duration,
+    /// One attempt lasts at most this long. The requests are small, so this is not a limit on transfers.
+    pub(super) attempt: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            first_wait: Duration::from_millis(200),
+            longest_wait: Duration::from_secs(10),
+            give_up_after: Duration::from_secs(90),
+            give_up_first_contact_after: Duration::from_secs(10),
+            attempt: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What retries of one store share.
+#[derive(Debug)]
+pub(super) struct RetryState {
+    /// The store has answered at least once.
+    reached: AtomicBool,
+    jitter: AtomicU64,
+}
+
+impl RetryState {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { reached: AtomicBool::new(false), jitter: AtomicU64::new(seed) }
+    }
+
+    /// Runs `attempt` until it succeeds, fails for good, or the time is up.
+    pub(super) async fn run<T, F>(
+        &self,
+        policy: &RetryPolicy,
+        clock: &dyn Clock,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let start = clock.now();
+        let mut longest = policy.first_wait;
+        let mut attempts = 1u32;
+        loop {
+            let outcome = clock::timeout(clock, Some(policy.attempt), attempt()).await.unwrap_or_else(|_elapsed| {
+                Err(Error::new(ErrorKind::Unavailable, format!("no answer within {:?}", policy.attempt)))
+            });
+            let error = match outcome {
+                Ok(value) => {
+                    self.reached.store(true, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            if !error.is_retryable() {
+                // An answer, if not a welcome one.
+                self.reached.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
+            let limit = if self.reached.load(Ordering::Relaxed) {
+                policy.give_up_after
+            } else {
+                policy.give_up_first_contact_after
+            };
+            let wait = longest.mul_f64(self.fraction());
+            if clock.now().saturating_sub(start) + wait > limit {
+                return Err(if attempts > 1 {
+                    error.context(format!("gave up after {attempts} attempts"))
+                } else {
+                    error
+                });
+            }
+            tracing::debug!(attempt = attempts, wait = ?wait, error = %error.report(), "store request failed, trying again");
+            clock.sleep(wait).await;
+            longest = (longest * 2).min(policy.longest_wait);
+            attempts += 1;
+        }
+    }
+
+    /// The next number of a fixed sequence, in `0.0..1.0` (splitmix64). It only has to spread clients apart.
+    fn fraction(&self) -> f64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut x = self.jitter.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        f64::from(u32::try_from(x >> 32).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    async fn run(kinds: &[ErrorKind]) -> (Result<u32>, u32, Duration) {
+        let clock = SystemClock::new();
+        let calls = AtomicU32::new(0);
+        let state = RetryState::new(7);
+        let outcome = state
+            .run(&RetryPolicy::default(), &clock, || {
+                let call = calls.fetch_add(1, Ordering::Relaxed);
+                let outcome = match kinds.get(call as usize) {
+                    Some(kind) => Err(Error::new(*kind, "no")),
+                    None => Ok(call),
+                };
+                async move { outcome }
+            })
+            .await;
+        (outcome, calls.load(Ordering::Relaxed), clock.now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn passing_faults_are_tried_again_and_others_are_not() {
+        let (outcome, calls, _) = run(&[ErrorKind::Unavailable, ErrorKind::Throttled]).await;
+        assert_eq!((outcome.unwrap(), calls), (2, 3));
+        let (outcome, calls, waited) = run(&[ErrorKind::Denied]).await;
+        assert_eq!((outcome.unwrap_err().kind(), calls, waited), (ErrorKind::Denied, 1, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_never_answered_is_given_up_early() {
+        let (outcome, calls, waited) = run(&[ErrorKind::Unavailable; 1000]).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(calls > 3 && waited <= Duration::from_secs(10), "{calls} calls in {waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_ends() {
+        let clock = SystemClock::new();
+        let state = RetryState::new(7);
+        let outcome: Result<()> = state.run(&RetryPolicy::default(), &clock, std::future::pending).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(clock.now() <= Duration::from_secs(90));
+    }
+}
