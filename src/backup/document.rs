@@ -1,0 +1,185 @@
+//! The frame around every JSON document of a backup: kind, version, and a hash of all its bytes.
+//!
+//! A document is one line of JSON that starts with `format`, `version` and `minor` and ends with `document_hash`, the
+//! BLAKE3 of every byte before that member. So a changed byte is found wherever it stands, also in members that this
+//! version does not know, and any JSON tool can still read it.
+
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The major version that is written and read. Minor versions only add members, which older readers ignore.
+pub(crate) const MAJOR: u32 = 1;
+const MINOR: u32 = 0;
+
+const HASH_MEMBER: &[u8] = br#","document_hash":""#;
+const HASH_CHARS: usize = blake3::OUT_LEN * 2;
+const END: &[u8] = b"\"}\n";
+const TAIL_BYTES: usize = HASH_MEMBER.len() + HASH_CHARS + END.len();
+
+/// Largest size of an intent or a record, in bytes.
+pub(crate) const MAX_SMALL_BYTES: u64 = 1 << 20;
+
+/// The JSON document of `body` as kind `format`.
+pub(crate) fn encode(format: &str, body: &impl Serialize) -> Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Framed<'a, T> {
+        format: &'a str,
+        version: u32,
+        minor: u32,
+        #[serde(flatten)]
+        body: &'a T,
+    }
+    let framed = Framed { format, version: MAJOR, minor: MINOR, body };
+    let mut bytes = serde_json::to_vec(&framed).map_err(|error| {
+        Error::new(ErrorKind::Internal, format!("the document {format} cannot be written")).with_source(error)
+    })?;
+    // The closing brace, written again after the hash.
+    bytes.pop();
+    let hash = blake3::hash(&bytes);
+    bytes.extend_from_slice(HASH_MEMBER);
+    bytes.extend_from_slice(hash.to_hex().as_bytes());
+    bytes.extend_from_slice(END);
+    Ok(bytes)
+}
+
+/// Reads a document of kind `format` that `object` (a name to show) contains.
+///
+/// # Errors
+///
+/// `Corrupt` if it is not what was written, `Invalid` if its major version is unknown.
+pub(crate) fn decode<T: DeserializeOwned>(format: &str, bytes: &[u8], object: &str) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: String,
+        version: u32,
+    }
+    let head: Head = parse(bytes, object)?;
+    if head.format != format {
+        return Err(corrupt(object, "format", format, head.format));
+    }
+    // Before the hash: another major version may seal its documents in another way.
+    if head.version != MAJOR {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{object} has format version {}, this version of vdstream reads {MAJOR}", head.version),
+        ));
+    }
+    let Some((sealed, tail)) = bytes.split_last_chunk::<TAIL_BYTES>() else {
+        return Err(corrupt(object, "length", format!("at least {TAIL_BYTES} bytes"), bytes.len()));
+    };
+    let found = tail
+        .strip_prefix(HASH_MEMBER)
+        .and_then(|rest| rest.strip_suffix(END))
+        .and_then(|hash| std::str::from_utf8(hash).ok())
+        .ok_or_else(|| corrupt(object, "end", "the document hash", "something else"))?;
+    let expected = blake3::hash(sealed).to_hex();
+    if found != expected.as_str() {
+        return Err(corrupt(object, "document hash", expected, found.escape_default()));
+    }
+    parse(bytes, object)
+}
+
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], object: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, format!("{object} is not a document that vdstream writes"))
+            .with_source(error.to_string())
+    })
+}
+
+/// An error about stored data: object, what of it, expected and found.
+pub(crate) fn corrupt(
+    object: &str,
+    what: impl std::fmt::Display,
+    expected: impl std::fmt::Display,
+    found: impl std::fmt::Display,
+) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{object}: {what}: expected {expected}, found {found}"))
+}
+
+/// A map of strings that has each key once; plain maps keep the last of several.
+pub(crate) fn unique_map<'de, D>(deserializer: D) -> Result<std::collections::BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Unique;
+    impl<'de> Visitor<'de> for Unique {
+        type Value = std::collections::BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a map of strings with each key once")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut map = Self::Value::new();
+            while let Some(key) = access.next_key::<String>()? {
+                if map.contains_key(&key) {
+                    access.next_value::<IgnoredAny>()?;
+                    return Err(serde::de::Error::custom("a key stands twice"));
+                }
+                let value = access.next_value()?;
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Unique)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Body {
+        name: String,
+        count: u64,
+    }
+
+    fn body() -> Body {
+        Body { name: "a\"}\n".to_owned(), count: u64::MAX }
+    }
+
+    #[test]
+    fn a_document_is_json_with_its_own_hash() {
+        let bytes = encode("test", &body()).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(value["format"], "test");
+        assert_eq!(value["version"], 1);
+        assert_eq!(decode::<Body>("test", &bytes, "x").unwrap(), body());
+        assert_eq!(decode::<Body>("other", &bytes, "x").unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn every_changed_missing_or_added_byte_is_found() {
+        let bytes = encode("test", &body()).unwrap();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                assert!(decode::<Body>("test", &changed, "x").is_err(), "byte {at} bit {bit}");
+            }
+            assert!(decode::<Body>("test", &bytes[..at], "x").is_err(), "cut at {at}");
+        }
+        for added in [&b" "[..], b"\n", b"{}", b"\0"] {
+            assert!(decode::<Body>("test", &[&bytes[..], added].concat(), "x").is_err());
+        }
+    }
+
+    #[test]
+    fn members_of_a_newer_minor_version_are_ignored_and_a_newer_major_is_refused() {
+        #[derive(Serialize)]
+        struct Newer {
+            name: &'static str,
+            count: u64,
+            added: Vec<u8>,
+        }
+        let bytes = encode("test", &Newer { name: "n", count: 1, added: vec![1] }).unwrap();
+        assert_eq!(decode::<Body>("test", &bytes, "x").unwrap(), Body { name: "n".to_owned(), count: 1 });
+        let text = String::from_utf8(bytes).unwrap().replace("\"version\":1", "\"version\":2");
+        let error = decode::<Body>("test", text.as_bytes(), "x").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The small documents of a backup in progress: what is being made, and which uploads run.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::document::{self, corrupt, unique_map};
+use super::id::BackupId;
+use super::names::{ObjectName, Series};
+use crate::error::Result;
+use crate::pipeline::SegmentId;
+
+const INTENT: &str = "vdstream-intent";
+const UPLOAD: &str = "vdstream-upload";
+
+/// The first object of every backup. One without a manifest is in progress, given up, or left by a crash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Intent {
+    /// The series it belongs to.
+    pub series: Series,
+    /// Its id.
+    pub id: BackupId,
+    /// When it was begun.
+    pub created: Timestamp,
+    /// The tool and version that began it.
+    pub tool: String,
+    /// The host that began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What its maker noted.
+    #[serde(default, deserialize_with = "unique_map", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The backup that it continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<BackupId>,
+    /// Number of stripes.
+    pub stripes: u16,
+    /// Compression level.
+    pub level: i32,
+    /// The most raw bytes in one frame.
+    pub frame_bytes: u64,
+}
+
+impl Intent {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        document::encode(INTENT, self)
+    }
+
+    #[allow(dead_code, reason = "read by resume and gc")]
+    pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
+        document::decode(INTENT, bytes, object)
+    }
+}
+
+/// A running upload of a segment, recorded before its first part so that another process can abort it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UploadRecord {
+    pub(crate) id: BackupId,
+    pub(crate) segment: SegmentId,
+    /// The store's own id of the upload.
+    pub(crate) upload: String,
+    pub(crate) created: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UploadV1 {
+    id: BackupId,
+    object: String,
+    upload: String,
+    created: Timestamp,
+}
+
+impl UploadRecord {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let object = ObjectName::Segment(self.segment).to_string();
+        document::encode(UPLOAD, &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created })
+    }
+
+    pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
+        let wire: UploadV1 = document::decode(UPLOAD, bytes, object)?;
+        let Ok(ObjectName::Segment(segment)) = wire.object.parse() else {
+            return Err(corrupt(object, "object", "the name of a segment", wire.object.escape_default()));
+        };
+        Ok(Self { id: wire.id, segment, upload: wire.upload, created: wire.created })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intents_and_records_read_back() {
+        let created = Timestamp::from_millisecond(1_700_000_000_000).unwrap();
+        let id = BackupId::generate(created);
+        let intent = Intent {
+            series: Series::default(),
+            id,
+            created,
+            tool: "t".into(),
+            host: None,
+            labels: BTreeMap::new(),
+            parent: Some(id),
+            stripes: 64,
+            level: -5,
+            frame_bytes: 1,
+        };
+        assert_eq!(Intent::decode(&intent.encode().unwrap(), "x").unwrap(), intent);
+        let record = UploadRecord { id, segment: SegmentId { stripe: 1, index: 2 }, upload: "a/b?\"".into(), created };
+        assert_eq!(UploadRecord::decode(&record.encode().unwrap(), "x").unwrap(), record);
+        assert!(UploadRecord::decode(&intent.encode().unwrap(), "x").is_err());
+    }
+}

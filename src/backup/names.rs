@@ -1,0 +1,300 @@
+//! Every object name of a backup is made and taken apart here, nowhere else.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use super::id::BackupId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::SegmentId;
+
+/// The most stripes of one backup.
+pub const MAX_STRIPES: u16 = 64;
+/// The most segments of one stripe: their names have six digits, so that they sort.
+pub const MAX_STRIPE_SEGMENTS: u32 = 1_000_000;
+
+/// The name of a series of backups, and of its directory in the store.
+///
+/// 1 to 100 characters of `a-z A-Z 0-9 . _ -`, the first a letter or digit: one path segment on every store, without
+/// any character that one of them would encode.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Series(String);
+
+impl Series {
+    /// The longest name, in bytes.
+    pub const MAX_BYTES: usize = 100;
+
+    /// The series that is meant when none is named.
+    pub fn default_series() -> Self {
+        Self("default".to_owned())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Self::default_series()
+    }
+}
+
+impl FromStr for Series {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let valid = text.len() <= Self::MAX_BYTES
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(allowed);
+        if valid {
+            return Ok(Self(text.to_owned()));
+        }
+        let shown: String = text.chars().take(Self::MAX_BYTES).flat_map(char::escape_default).collect();
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "`{shown}` cannot name a series: use 1 to {} of the characters a-z A-Z 0-9 . _ -, the first a letter or digit",
+                Self::MAX_BYTES
+            ),
+        ))
+    }
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Series {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Series {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(|error: Error| serde::de::Error::custom(error))
+    }
+}
+
+/// The names of one backup, relative to the store's prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Names {
+    series: Series,
+    id: BackupId,
+}
+
+impl Names {
+    pub(crate) fn new(series: Series, id: BackupId) -> Self {
+        Self { series, id }
+    }
+
+    pub(crate) fn series(&self) -> &Series {
+        &self.series
+    }
+
+    pub(crate) fn id(&self) -> BackupId {
+        self.id
+    }
+
+    /// The directory of the backup.
+    pub(crate) fn directory(&self) -> String {
+        format!("{}/{}", self.series, self.id)
+    }
+
+    pub(crate) fn manifest(&self) -> String {
+        self.of(&ObjectName::Manifest)
+    }
+
+    pub(crate) fn intent(&self) -> String {
+        self.of(&ObjectName::Intent)
+    }
+
+    pub(crate) fn segment(&self, segment: SegmentId) -> String {
+        self.of(&ObjectName::Segment(segment))
+    }
+
+    pub(crate) fn of(&self, name: &ObjectName) -> String {
+        format!("{}/{name}", self.directory())
+    }
+
+    /// What `name`, relative to the store's prefix, is within this backup; `None` if nothing that we write.
+    pub(crate) fn parse(&self, name: &str) -> Option<ObjectName> {
+        name.strip_prefix(&self.directory())?.strip_prefix('/')?.parse().ok()
+    }
+}
+
+/// What an object within a backup's directory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ObjectName {
+    Intent,
+    Manifest,
+    /// What a crash on local disk left of a write.
+    Partial,
+    Segment(SegmentId),
+    /// The record of an upload of a segment; a segment that is begun again gets the next attempt.
+    Upload {
+        segment: SegmentId,
+        attempt: u32,
+    },
+    Verified(Timestamp),
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intent => f.write_str("intent.json"),
+            Self::Manifest => f.write_str("manifest.json"),
+            Self::Partial => f.write_str("partial"),
+            Self::Segment(id) => write!(f, "s{:02}/{:06}.zst", id.stripe, id.index),
+            Self::Upload { segment, attempt: 0 } => {
+                write!(f, "uploads/s{:02}-{:06}.json", segment.stripe, segment.index)
+            }
+            Self::Upload { segment, attempt } => {
+                write!(f, "uploads/s{:02}-{:06}-{attempt:02}.json", segment.stripe, segment.index)
+            }
+            // Basic format: a colon would be encoded on some stores.
+            Self::Verified(time) => write!(f, "verified/{}.json", time.strftime("%Y%m%dT%H%M%S%.3fZ")),
+        }
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let parsed = match text {
+            "intent.json" => Self::Intent,
+            "manifest.json" => Self::Manifest,
+            _ => parse_numbered(text).ok_or(())?,
+        };
+        // One name, one meaning: `s0/1.zst` is not another spelling of `s00/000001.zst`.
+        let canonical = matches!(parsed, Self::Partial) || parsed.to_string() == text;
+        if canonical { Ok(parsed) } else { Err(()) }
+    }
+}
+
+fn parse_numbered(text: &str) -> Option<ObjectName> {
+    if let Some((of, id)) = text.rsplit_once(".partial-") {
+        let ours = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && of.parse::<ObjectName>().is_ok();
+        return ours.then_some(ObjectName::Partial);
+    }
+    if let Some(rest) = text.strip_prefix("uploads/s") {
+        let mut numbers = rest.strip_suffix(".json")?.split('-');
+        let segment = segment_id(numbers.next()?, numbers.next()?)?;
+        let attempt = numbers.next().map_or(Some(0), |attempt| attempt.parse().ok())?;
+        return numbers.next().is_none().then_some(ObjectName::Upload { segment, attempt });
+    }
+    if let Some(rest) = text.strip_prefix("verified/") {
+        let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ.json", rest).ok()?;
+        return Some(ObjectName::Verified(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp()));
+    }
+    let (stripe, index) = text.strip_prefix('s')?.strip_suffix(".zst")?.split_once('/')?;
+    Some(ObjectName::Segment(segment_id(stripe, index)?))
+}
+
+fn segment_id(stripe: &str, index: &str) -> Option<SegmentId> {
+    let id = SegmentId { stripe: stripe.parse().ok()?, index: index.parse().ok()? };
+    (id.stripe < MAX_STRIPES && id.index < MAX_STRIPE_SEGMENTS).then_some(id)
+}
+
+/// A throw-away object to learn what the store does. No series can have this directory's name.
+pub(crate) fn probe(id: Uuid) -> String {
+    format!(".vdstream/probe-{}", id.simple())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names() -> Names {
+        Names::new("orders".parse().unwrap(), BackupId::generate(Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn series_names_are_one_safe_path_segment() {
+        for good in ["default", "a", "0", "a.b_c-D", &"x".repeat(100)] {
+            assert_eq!(good.parse::<Series>().unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "..", ".a", "-a", "_a", "a/b", "a\\b", "a b", "a%2fb", "é", "a\0", "a\n", &"x".repeat(101)]
+        {
+            assert_eq!(bad.parse::<Series>().unwrap_err().kind(), ErrorKind::Invalid, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_layout() {
+        let names = names();
+        let id = names.id();
+        let segment = SegmentId { stripe: 3, index: 17 };
+        assert_eq!(names.manifest(), format!("orders/{id}/manifest.json"));
+        assert_eq!(names.segment(segment), format!("orders/{id}/s03/000017.zst"));
+        assert_eq!(ObjectName::Upload { segment, attempt: 0 }.to_string(), "uploads/s03-000017.json");
+        assert_eq!(ObjectName::Upload { segment, attempt: 2 }.to_string(), "uploads/s03-000017-02.json");
+        let time = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
+        assert_eq!(ObjectName::Verified(time).to_string(), "verified/20231114T221320.123Z.json");
+    }
+
+    #[test]
+    fn other_spellings_and_strangers_are_not_ours() {
+        let names = names();
+        for stranger in [
+            "",
+            "x",
+            "s0/000000.zst",
+            "s00/0.zst",
+            "s00/0000000.zst",
+            "s64/000000.zst",
+            "s00/000000.zst.age",
+            "s00/000000.ZST",
+            "s+1/000000.zst",
+            "s00/+00000.zst",
+            "uploads/s00-000000-00.json",
+            "uploads/s00.json",
+            "s00/../manifest.json",
+            "manifest.json/x",
+            "manifest.json.partial-1",
+            "verified/now.json",
+        ] {
+            assert_eq!(names.parse(&format!("{}/{stranger}", names.directory())), None, "{stranger}");
+        }
+        assert_eq!(names.parse("orders/manifest.json"), None);
+        let partial = format!("{}.partial-{}", names.manifest(), "0".repeat(32));
+        assert_eq!(names.parse(&partial), Some(ObjectName::Partial));
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_parses_back(stripe in 0..MAX_STRIPES, index in 0..MAX_STRIPE_SEGMENTS, attempt in 0..200u32, millis in 0i64..253_402_207_200_000) {
+            let names = names();
+            let segment = SegmentId { stripe, index };
+            let time = Timestamp::from_millisecond(millis).unwrap();
+            for name in [ObjectName::Segment(segment), ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Intent, ObjectName::Manifest] {
+                prop_assert_eq!(names.parse(&names.of(&name)), Some(name));
+            }
+        }
+
+        #[test]
+        fn no_text_panics_the_parser(text in ".{0,60}") {
+            let _ = text.parse::<ObjectName>();
+            let _ = text.parse::<Series>();
+            let _ = text.parse::<BackupId>();
+        }
+    }
+}
