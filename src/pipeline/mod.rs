@@ -1,10 +1,58 @@
 //! Bytes to segments and back: frames, zstd, hashes, parts, bounded ranged reads.
 //!
 //! The pipeline knows neither devices nor backup sets. A stripe enters as a stream of [`Input`], leaves through a
-//! [`SegmentStore`], and is described by a [`StripeSummary`]; restore is the reverse.
+//! [`SegmentStore`], and is described by a [`StripeSummary`]; restore is the reverse. Everything is verified by
+//! [`Pipeline::restore_stripe`]; reading a stripe to its end is the full check.
+//!
+//! ```text
+//!                     CPU pool, any order                        one task per segment
+//!  Input --> frame --> hash, compress  --> in order --> parts --> put | begin, parts, complete
+//!  source    assemble  (several at once)   pack         pack      upload (several at once, hashed beside)
+//! ```
+//!
+//! The order has its reasons. The content is hashed *before* compression, on the thread that then compresses it, while
+//! it is in that core's cache. Frames are compressed before they are put in order, because that is what costs time.
+//! The stored bytes are hashed *after* everything else, part by part, while the part is on its way.
+//!
+//! | module | one stage or one noun |
+//! |---|---|
+//! | `config`, `plan` | what the caller wishes; what fits into the memory limit |
+//! | `assemble` | device data into frames; where segments end |
+//! | `codec`, `tree`, `cpu` | zstd contexts; BLAKE3 from pieces; the bounded threads |
+//! | `pack`, `index` | frames in order into parts; the tail of a segment |
+//! | `upload`, `request`, `limiter` | one segment into the store; retries, time limits; how many at once |
+//! | `fetch`, `reader` | ranges ahead; decompress and verify, in order |
+//! | `writer`, `pipeline`, `stop`, `progress` | the run of a stripe; the handle; the first cause; the counters |
+//!
+//! The memory argument and the bytes of a segment are pages of the manual.
 
+mod assemble;
+mod codec;
+mod config;
+mod cpu;
+mod fetch;
+mod index;
 mod input;
+mod limiter;
+mod pack;
+#[expect(clippy::module_inception, reason = "the handle is what the module is named for")]
+mod pipeline;
+mod plan;
+mod progress;
+mod reader;
+mod request;
 mod segment;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod upload;
+mod writer;
 
+pub use config::{MAX_FRAME_BYTES, MAX_PART_BYTES, MAX_SEGMENT_BYTES, MIN_FRAME_BYTES, MIN_PART_BYTES, PipelineConfig};
+pub use index::MAX_SEGMENT_FRAMES;
 pub use input::{Ack, Input};
+pub use pipeline::Pipeline;
+pub use plan::{DevicePlan, MemoryPlan};
+pub use progress::{Progress, StripeProgress};
 pub use segment::{SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};

@@ -1,0 +1,148 @@
+//! What a caller may choose about a pipeline, and the bounds of each choice.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The largest frame, in raw bytes. A reader never allocates more than this for one frame.
+pub const MAX_FRAME_BYTES: usize = 64 << 20;
+
+/// The smallest frame, in raw bytes; below it the ratio and the cost per frame get bad quickly.
+pub const MIN_FRAME_BYTES: usize = 64 << 10;
+
+/// The largest part, in bytes.
+pub const MAX_PART_BYTES: usize = 512 << 20;
+
+/// The smallest part, in bytes, whatever the store would accept.
+pub const MIN_PART_BYTES: usize = 64 << 10;
+
+/// The largest `segment_bytes`.
+pub const MAX_SEGMENT_BYTES: u64 = 1 << 40;
+
+/// How a [`Pipeline`](super::Pipeline) works. Plain data; checked when a pipeline is made.
+///
+/// Sizes are wishes: when they do not fit into `memory_limit`, the plan shrinks them in the order written at
+/// [`MemoryPlan`](super::MemoryPlan) before it refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineConfig {
+    /// Bytes of all buffers together: device buffers, frames, compressor state, parts. Default 256 MiB.
+    ///
+    /// The process needs about 20 MiB beside it for code, stacks and the store's client.
+    pub memory_limit: u64,
+
+    /// Bytes of one device buffer; 64 KiB to 64 MiB, default 1 MiB. Reserved here, allocated by the devices.
+    pub transfer_bytes: usize,
+
+    /// Device buffers per stripe; 0 to 64, default 4. 0 if the stripes do not come from devices. Costs
+    /// `transfer_bytes` each.
+    pub depth: usize,
+
+    /// Raw bytes of a frame; a power of two from 64 KiB to 64 MiB, default 4 MiB.
+    ///
+    /// A frame is compressed by one thread, and is the smallest piece that can be read back alone. Larger frames
+    /// compress a little better; each stripe holds at least one, and each thread two.
+    ///
+    /// For a restore: the largest frame that can be met, which is what the backup used.
+    pub frame_bytes: usize,
+
+    /// Bytes of an uploaded part, and about the bytes of one ranged read; 64 KiB to 512 MiB, default 8 MiB, and
+    /// never less than the store accepts. Each stripe and each upload in flight holds one.
+    pub part_bytes: usize,
+
+    /// Stored bytes after which a segment ends; 1 byte to 1 TiB, default 1 GiB.
+    ///
+    /// A segment ends up to one reorder window of frames later, because the stored size of a frame is known only
+    /// after it was compressed. It also ends at the store's limit of parts and after 4096 frames.
+    pub segment_bytes: u64,
+
+    /// The zstd level; -7 to 22, default 3. Levels above 9 need much more memory per thread, which is counted.
+    pub level: i32,
+
+    /// Threads that compress, decompress and hash; 0 to 1024, default 0, which means one per core. Each costs a frame
+    /// and a compressor's state.
+    pub threads: usize,
+
+    /// Requests in flight over all stripes; 1 to 256, default 8. Each costs a part.
+    pub concurrency: usize,
+
+    /// Times that one request is tried; 1 to 100, default 10.
+    pub attempts: u32,
+
+    /// The longest pause before the second attempt, doubled before each further one; default 100 ms.
+    pub backoff_base: Duration,
+
+    /// The longest pause before any attempt; default 15 s.
+    pub backoff_cap: Duration,
+
+    /// Time that every attempt has, whatever its size; at least 1 ms, default 30 s.
+    pub attempt_timeout: Duration,
+
+    /// An attempt has one second more for each of these bytes; at least 1, default 128 KiB. A link slower than this
+    /// counts as broken.
+    pub min_bytes_per_second: u64,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            memory_limit: 256 << 20,
+            transfer_bytes: 1 << 20,
+            depth: 4,
+            frame_bytes: 4 << 20,
+            part_bytes: 8 << 20,
+            segment_bytes: 1 << 30,
+            level: 3,
+            threads: 0,
+            concurrency: 8,
+            attempts: 10,
+            backoff_base: Duration::from_millis(100),
+            backoff_cap: Duration::from_secs(15),
+            attempt_timeout: Duration::from_secs(30),
+            min_bytes_per_second: 128 << 10,
+        }
+    }
+}
+
+impl PipelineConfig {
+    /// Checks every field by itself; what they need together is the plan's business.
+    pub(super) fn check(&self) -> Result<()> {
+        within("transfer_bytes", self.transfer_bytes as u64, 64 << 10, 64 << 20)?;
+        within("depth", self.depth as u64, 0, 64)?;
+        within("frame_bytes", self.frame_bytes as u64, MIN_FRAME_BYTES as u64, MAX_FRAME_BYTES as u64)?;
+        if !self.frame_bytes.is_power_of_two() {
+            return Err(invalid(format!("frame_bytes is {}, it must be a power of two", self.frame_bytes)));
+        }
+        within("part_bytes", self.part_bytes as u64, MIN_PART_BYTES as u64, MAX_PART_BYTES as u64)?;
+        within("segment_bytes", self.segment_bytes, 1, MAX_SEGMENT_BYTES)?;
+        if !(-7..=22).contains(&self.level) {
+            return Err(invalid(format!("level is {}, it must be from -7 to 22", self.level)));
+        }
+        within("threads", self.threads as u64, 0, 1024)?;
+        within("concurrency", self.concurrency as u64, 1, 256)?;
+        within("attempts", u64::from(self.attempts), 1, 100)?;
+        within("min_bytes_per_second", self.min_bytes_per_second, 1, u64::MAX)?;
+        if self.attempt_timeout < Duration::from_millis(1) {
+            return Err(invalid("attempt_timeout must be at least 1 ms".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// `threads`, with 0 replaced by the number of cores.
+    pub(super) fn resolved_threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        }
+    }
+}
+
+fn within(name: &str, value: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(invalid(format!("{name} is {value}, it must be from {min} to {max}")))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}

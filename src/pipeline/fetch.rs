@@ -1,0 +1,267 @@
+//! Segments to ranges of whole frames: reads the indexes, then reads ahead, within bounds.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use blake3::hazmat::ChainingValue;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::cpu::Job;
+use super::index::{MAX_SEGMENT_FRAMES, SegmentIndex, tail_bytes};
+use super::progress::count;
+use super::reader::Shared;
+use super::request::Request;
+use super::segment::{SegmentId, SegmentSummary, StripeSummary};
+use crate::buffer::Reservation;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Some whole frames in order, and the bytes that hold them.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) frames: Vec<StoredFrame>,
+}
+
+/// One frame as it was read, not yet verified.
+#[derive(Debug)]
+pub(super) struct StoredFrame {
+    pub(super) segment: SegmentId,
+    /// Where it stands in the object.
+    pub(super) offset: u64,
+    /// Where its content stands in the segment.
+    pub(super) raw_offset: u64,
+    pub(super) raw_bytes: usize,
+    pub(super) hash: ChainingValue,
+    /// Data frames of the segment.
+    pub(super) siblings: usize,
+    pub(super) stored: Bytes,
+    /// Keeps the memory of the range counted until its last frame is decoded.
+    pub(super) _range: Arc<HeldRange>,
+}
+
+/// Memory of one ranged read, counted while it is held.
+pub(super) struct HeldRange {
+    reservation: Arc<Reservation>,
+    bytes: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for HeldRange {
+    fn drop(&mut self) {
+        self.reservation.release(self.bytes);
+    }
+}
+
+impl fmt::Debug for HeldRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldRange").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// Reads a stripe ahead of its consumer; ends early when the consumer is gone.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stripe: u16,
+    /// Ranges that this stripe may hold.
+    pub(super) ranges: Arc<Semaphore>,
+    pub(super) batches: mpsc::Sender<Job<Batch>>,
+}
+
+impl Fetcher {
+    pub(super) async fn run(self, summary: StripeSummary) -> Result<()> {
+        for segment in summary.segments {
+            let id = SegmentId { stripe: self.stripe, index: segment.index };
+            let goes_on = if segment.stored_bytes <= self.shared.plan.range_bytes() as u64 {
+                self.whole(id, segment).await?
+            } else {
+                self.ranges(id, segment).await?
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A small segment: one read has everything. Answers false if the consumer is gone.
+    async fn whole(&self, id: SegmentId, segment: SegmentSummary) -> Result<bool> {
+        let range = self.hold(segment.stored_bytes).await?;
+        let shared = Arc::clone(&self.shared);
+        let job = self.shared.cpu.spawn(async move {
+            let bytes = shared.read(id, 0..segment.stored_bytes).await?;
+            let data_bytes = segment.stored_bytes - segment.tail_bytes;
+            let index = decode(&shared, id, &segment, &bytes.slice(length(data_bytes)?..))?;
+            let slices = layout(&index, id);
+            Ok(Batch { frames: slices.into_iter().map(|slice| slice.cut(&bytes, 0, &range)).collect() })
+        });
+        Ok(self.batches.send(job).await.is_ok())
+    }
+
+    /// A large segment: its tail first, then ranges of whole frames.
+    async fn ranges(&self, id: SegmentId, segment: SegmentSummary) -> Result<bool> {
+        let data_bytes = segment.stored_bytes - segment.tail_bytes;
+        let tail = self.shared.read(id, data_bytes..segment.stored_bytes).await?;
+        let index = decode(&self.shared, id, &segment, &tail)?;
+        drop(tail);
+        let mut frames = layout(&index, id).into_iter().peekable();
+        while let Some(first) = frames.next() {
+            let start = first.range.start;
+            let mut end = first.range.end;
+            let mut slices = vec![first];
+            while let Some(next) =
+                frames.next_if(|next| next.range.end - start <= self.shared.plan.range_bytes() as u64)
+            {
+                end = next.range.end;
+                slices.push(next);
+            }
+            let range = self.hold(end - start).await?;
+            let shared = Arc::clone(&self.shared);
+            let job = self.shared.cpu.spawn(async move {
+                let bytes = shared.read(id, start..end).await?;
+                Ok(Batch { frames: slices.into_iter().map(|slice| slice.cut(&bytes, start, &range)).collect() })
+            });
+            if self.batches.send(job).await.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the stripe may hold another range.
+    async fn hold(&self, bytes: u64) -> Result<Arc<HeldRange>> {
+        let permit = Arc::clone(&self.ranges).acquire_owned().await.map_err(|_closed| {
+            // The semaphore is private and never closed.
+            Error::new(ErrorKind::Internal, "the ranges are closed")
+        })?;
+        let reservation = Arc::clone(&self.shared.ranges);
+        reservation.hold(bytes);
+        Ok(Arc::new(HeldRange { reservation, bytes, _permit: permit }))
+    }
+}
+
+impl Shared {
+    /// Reads exactly `range` of a segment.
+    pub(super) async fn read(&self, id: SegmentId, range: Range<u64>) -> Result<Bytes> {
+        let size = range.end - range.start;
+        let what = format!("read {id}, bytes {} to {}", range.start, range.end);
+        let bytes = self.requests.run(Request::new(&what, size), || self.store.read(id, range.clone())).await?;
+        if bytes.len() as u64 != size {
+            return Err(corrupt(id, range.start, format!("expected {size} bytes, found {}", bytes.len())));
+        }
+        count(&self.counters.stored_bytes, size);
+        Ok(bytes)
+    }
+}
+
+/// Where a frame stands.
+#[derive(Debug)]
+struct Slice {
+    segment: SegmentId,
+    range: Range<u64>,
+    raw_offset: u64,
+    raw_bytes: usize,
+    hash: ChainingValue,
+    siblings: usize,
+}
+
+impl Slice {
+    /// The frame within `bytes`, which start at `start` of the object. The index was checked, so it is inside.
+    fn cut(self, bytes: &Bytes, start: u64, range: &Arc<HeldRange>) -> StoredFrame {
+        let place = usize::try_from(self.range.start - start).unwrap_or(usize::MAX)
+            ..usize::try_from(self.range.end - start).unwrap_or(usize::MAX);
+        let stored = if place.end <= bytes.len() { bytes.slice(place) } else { Bytes::new() };
+        StoredFrame {
+            segment: self.segment,
+            offset: self.range.start,
+            raw_offset: self.raw_offset,
+            raw_bytes: self.raw_bytes,
+            hash: self.hash,
+            siblings: self.siblings,
+            stored,
+            _range: Arc::clone(range),
+        }
+    }
+}
+
+fn layout(index: &SegmentIndex, segment: SegmentId) -> Vec<Slice> {
+    let (mut offset, mut raw_offset) = (0_u64, 0_u64);
+    let place = |frame: &super::index::FrameEntry| {
+        let slice = Slice {
+            segment,
+            range: offset..offset + u64::from(frame.stored_bytes),
+            raw_offset,
+            raw_bytes: frame.raw_bytes as usize,
+            hash: frame.hash,
+            siblings: index.frames.len(),
+        };
+        offset = slice.range.end;
+        raw_offset += u64::from(frame.raw_bytes);
+        slice
+    };
+    index.frames.iter().map(place).collect()
+}
+
+fn decode(shared: &Shared, id: SegmentId, segment: &SegmentSummary, tail: &[u8]) -> Result<SegmentIndex> {
+    let index = SegmentIndex::decode(tail, segment).map_err(|error| {
+        let offset = (segment.stored_bytes - segment.tail_bytes).saturating_add(error.offset);
+        corrupt(id, offset, error.to_string())
+    })?;
+    let most = shared.plan.frame_bytes;
+    if index.frames.iter().any(|frame| frame.raw_bytes as usize > most) {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{id} has frames of {} bytes, this restore was set up for at most {most}", index.frame_bytes),
+        ));
+    }
+    count(&shared.counters.segments, 1);
+    Ok(index)
+}
+
+/// Checks that the segments follow each other without gaps and that no number can lead to a large allocation.
+pub(super) fn check_summary(stripe: u16, summary: &StripeSummary) -> Result<()> {
+    let (mut raw_bytes, mut stored_bytes) = (0_u64, 0_u64);
+    for (expected, segment) in summary.segments.iter().enumerate() {
+        let id = SegmentId { stripe, index: segment.index };
+        let wrong = |what: &str, expected: u64, found: u64| {
+            Err(corrupt(id, 0, format!("its summary has a wrong {what}: expected {expected}, found {found}")))
+        };
+        if u64::from(segment.index) != expected as u64 {
+            return wrong("index", expected as u64, u64::from(segment.index));
+        }
+        if segment.raw_offset != raw_bytes {
+            return wrong("raw offset", raw_bytes, segment.raw_offset);
+        }
+        if segment.frames == 0 || segment.frames > MAX_SEGMENT_FRAMES {
+            return wrong("number of frames, at most", u64::from(MAX_SEGMENT_FRAMES), u64::from(segment.frames));
+        }
+        if segment.tail_bytes != tail_bytes(segment.frames) {
+            return wrong("tail size", tail_bytes(segment.frames), segment.tail_bytes);
+        }
+        if segment.stored_bytes <= segment.tail_bytes {
+            return wrong("stored size, more than", segment.tail_bytes, segment.stored_bytes);
+        }
+        raw_bytes = raw_bytes.saturating_add(segment.raw_bytes);
+        stored_bytes = stored_bytes.saturating_add(segment.stored_bytes);
+    }
+    if (raw_bytes, stored_bytes) == (summary.raw_bytes, summary.stored_bytes) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "stripe {stripe}: its summary says {} raw and {} stored bytes, its segments sum up to {raw_bytes} and {stored_bytes}",
+            summary.raw_bytes, summary.stored_bytes
+        ),
+    ))
+}
+
+/// An error that says where the stored bytes are not what was written.
+pub(super) fn corrupt(segment: SegmentId, offset: u64, what: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{segment}, offset {offset}: {what}"))
+}
+
+fn length(bytes: u64) -> Result<usize> {
+    usize::try_from(bytes).map_err(|_| Error::new(ErrorKind::Invalid, "a segment is larger than the address space"))
+}

@@ -1,0 +1,276 @@
+//! The handle: one backup or one restore of several stripes under one memory number.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use tokio_util::task::TaskTracker;
+
+use super::config::PipelineConfig;
+use super::input::Input;
+use super::plan::{DevicePlan, Direction, MemoryPlan};
+use super::progress::{Counters, Progress};
+use super::segment::{SegmentStore, StripeSummary};
+use super::{reader, writer};
+use crate::buffer::{MemoryBudget, Reservation};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Backs stripes up, or restores them, all within one memory limit.
+///
+/// Clones share everything. The pipeline starts no task of its own; each stripe's tasks end with the stripe. When a
+/// stripe's future or stream is dropped, what it leaves to clean up is done by tasks that [`Pipeline::wait_idle`] waits for.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    half: Half,
+    plan: MemoryPlan,
+    budget: MemoryBudget,
+    tracker: TaskTracker,
+    counters: Arc<Counters>,
+    /// Stripes that run now.
+    running: Vec<AtomicBool>,
+    _beside: Beside,
+}
+
+#[derive(Debug)]
+enum Half {
+    Backup(Arc<writer::Shared>),
+    Restore(Arc<reader::Shared>),
+}
+
+/// Memory that is not in a pool of ours: device buffers, compressor states, indexes.
+#[derive(Debug)]
+struct Beside {
+    _devices: Reservation,
+    _contexts: Counted,
+    _indexes: Counted,
+}
+
+impl Pipeline {
+    /// Plans a backup of up to `stripes` stripes at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if a field of `config` is out of its bounds, or if the memory limit is too small; the
+    /// message then names the smallest one that works.
+    pub fn for_backup(
+        config: PipelineConfig,
+        stripes: u16,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let plan = MemoryPlan::new(&config, Direction::Backup, stripes, store.min_part_bytes())?;
+        Self::new(plan, config.memory_limit, |budget, tracker, counters| {
+            let shared = writer::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
+            Ok(Half::Backup(Arc::new(shared)))
+        })
+    }
+
+    /// Plans a restore of up to `stripes` stripes at once. `config.frame_bytes` must be what the backup used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pipeline::for_backup`].
+    pub fn for_restore(
+        config: PipelineConfig,
+        stripes: u16,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        // A ranged read has no lower bound at the store.
+        let plan = MemoryPlan::new(&config, Direction::Restore, stripes, 1)?;
+        Self::new(plan, config.memory_limit, |budget, tracker, counters| {
+            let shared = reader::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
+            Ok(Half::Restore(Arc::new(shared)))
+        })
+    }
+
+    fn new(
+        plan: MemoryPlan,
+        memory_limit: u64,
+        half: impl FnOnce(&MemoryBudget, TaskTracker, Arc<Counters>) -> Result<Half>,
+    ) -> Result<Self> {
+        let budget = MemoryBudget::new(memory_limit);
+        let tracker = TaskTracker::new();
+        // Closed only means that waiting for it ends when no task is left; tasks can still be added.
+        tracker.close();
+        let counters = Arc::new(Counters::new(plan.stripes));
+        let beside = Beside {
+            _devices: budget.reserve(plan.device_bytes())?,
+            _contexts: Counted::new(&budget, plan.context_bytes * plan.threads as u64)?,
+            _indexes: Counted::new(&budget, plan.index_bytes())?,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                half: half(&budget, tracker.clone(), Arc::clone(&counters))?,
+                running: (0..plan.stripes).map(|_| AtomicBool::new(false)).collect(),
+                plan,
+                budget,
+                tracker,
+                counters,
+                _beside: beside,
+            }),
+        })
+    }
+
+    /// Backs up one stripe: takes `source` until [`Input::Complete`] or its end, and returns when all of it is durable.
+    ///
+    /// Whether the end of the source without `Complete` is a success is for the caller to decide. An empty stripe has no
+    /// segments. Keep polling the future: it holds memory that other stripes may wait for.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the source or the store; acknowledgements that still wait get it too. Every upload that the
+    /// stripe started is aborted before the error is returned; segments that were complete stay.
+    /// [`ErrorKind::Invalid`] if the pipeline was planned for a restore or for fewer stripes, [`ErrorKind::Conflict`] if
+    /// this stripe runs already.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: dropping the future gives the stripe up. Its uploads are aborted by tasks that
+    /// [`Pipeline::wait_idle`] waits for; segments that were complete stay.
+    pub async fn backup_stripe<S>(&self, stripe: u16, source: S) -> Result<StripeSummary>
+    where
+        S: Stream<Item = Result<Input>> + Send,
+    {
+        let Half::Backup(shared) = &self.inner.half else { return Err(wrong_half()) };
+        let _running = Running::enter(&self.inner, stripe)?;
+        writer::run(shared, stripe, source).await
+    }
+
+    /// Restores one stripe: a stream of its raw bytes in order, each verified against `summary` before it is handed out.
+    ///
+    /// Each item is the content of one frame, in memory of the pipeline: drop it soon, because only a few exist. The
+    /// stream reads ahead while the caller works. Any item may be followed by an error, which is the last item; no wrong
+    /// byte comes before it. Reading to the end without an error verifies the stripe completely.
+    ///
+    /// Must be polled within a Tokio runtime. Dropping the stream ends the read-ahead. Errors are as documented at
+    /// [`Pipeline::backup_stripe`], and [`ErrorKind::Corrupt`] if the stored bytes are not what was written; the message
+    /// names segment, offset, expected and found.
+    pub fn restore_stripe(
+        &self,
+        stripe: u16,
+        summary: &StripeSummary,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
+        let running = match &self.inner.half {
+            Half::Restore(shared) => Running::enter(&self.inner, stripe).map(|running| (Arc::clone(shared), running)),
+            Half::Backup(_) => Err(wrong_half()),
+        };
+        match running {
+            Ok((shared, running)) => {
+                let frames = reader::run(shared, stripe, summary.clone());
+                // The guard lives as long as the stream.
+                frames
+                    .map(move |item| {
+                        let _held = &running;
+                        item
+                    })
+                    .left_stream()
+            }
+            Err(error) => stream::iter([Err(error)]).right_stream(),
+        }
+    }
+
+    /// Waits until nothing that dropped stripes left behind is running any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: the work goes on without the wait.
+    pub async fn wait_idle(&self) {
+        self.inner.tracker.wait().await;
+    }
+
+    /// What the devices of each stripe may allocate; it is reserved for them.
+    pub fn device_plan(&self) -> DevicePlan {
+        self.inner.plan.device_plan()
+    }
+
+    /// How the memory limit was divided.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.inner.plan
+    }
+
+    /// The memory that all stages count against.
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.inner.budget
+    }
+
+    /// Slots that are with neither a pool nor an idle worker.
+    #[cfg(test)]
+    pub(super) fn held_slots(&self) -> usize {
+        match &self.inner.half {
+            Half::Backup(shared) => shared.frames.stats().held + shared.parts.stats().held - self.inner.plan.threads,
+            Half::Restore(shared) => shared.held_slots(),
+        }
+    }
+
+    /// What was done so far.
+    pub fn progress(&self) -> Progress {
+        let concurrency = match &self.inner.half {
+            Half::Backup(shared) => shared.requests.concurrency(),
+            Half::Restore(shared) => shared.requests.concurrency(),
+        };
+        Progress {
+            concurrency: concurrency as u64,
+            memory_peak: self.inner.budget.peak(),
+            ..self.inner.counters.snapshot()
+        }
+    }
+}
+
+/// A reservation that is held as a whole.
+#[derive(Debug)]
+struct Counted(Reservation);
+
+impl Counted {
+    fn new(budget: &MemoryBudget, bytes: u64) -> Result<Self> {
+        let reservation = budget.reserve(bytes)?;
+        reservation.hold(bytes);
+        Ok(Self(reservation))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.release(self.0.bytes());
+    }
+}
+
+/// Marks a stripe as running; two runs of one stripe would share memory that was planned for one.
+#[derive(Debug)]
+struct Running {
+    inner: Arc<Inner>,
+    stripe: usize,
+}
+
+impl Running {
+    fn enter(inner: &Arc<Inner>, stripe: u16) -> Result<Self> {
+        let index = usize::from(stripe);
+        let Some(running) = inner.running.get(index) else {
+            let count = inner.running.len();
+            return Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} of a pipeline with {count}")));
+        };
+        if running.swap(true, Ordering::AcqRel) {
+            return Err(Error::new(ErrorKind::Conflict, format!("stripe {stripe} runs already")));
+        }
+        Ok(Self { inner: Arc::clone(inner), stripe: index })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(running) = self.inner.running.get(self.stripe) {
+            running.store(false, Ordering::Release);
+        }
+    }
+}
+
+fn wrong_half() -> Error {
+    Error::new(ErrorKind::Invalid, "the pipeline was planned for the other direction")
+}

@@ -1,0 +1,147 @@
+//! What a pipeline has done so far, and what it waited for. Counters only; printing is for others.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
+
+/// A snapshot of a pipeline's counters.
+///
+/// Times are summed over everything that ran at once, so they may pass faster than the clock. Which stage holds the
+/// others up can be read from them: a slow producer shows as `source_wait`, too few cores as `cpu_wait`, a slow store
+/// as `store_wait`, a store that asks for less as `throttled`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Backup: raw bytes taken from the stripes. Restore: raw bytes verified and handed out.
+    pub raw_bytes: u64,
+    /// Backup: bytes that the store has accepted. Restore: bytes that it has sent.
+    pub stored_bytes: u64,
+    /// Frames compressed or verified.
+    pub frames: u64,
+    /// Segments that are durable, or read to their end.
+    pub segments: u64,
+    /// Requests to the store that succeeded.
+    pub requests: u64,
+    /// Attempts that failed and were tried again.
+    pub retries: u64,
+    /// Answers of the store that asked for fewer requests.
+    pub throttles: u64,
+    /// Requests that may be in flight now; less than configured after the store asked for it.
+    pub concurrency: u64,
+    /// Time in which stripes waited for their producer (backup) or their consumer (restore).
+    pub source_wait: Duration,
+    /// Time in which producers waited because no frame was free.
+    pub frame_wait: Duration,
+    /// Time in which jobs waited for a thread.
+    pub cpu_wait: Duration,
+    /// Time that threads compressed, decompressed and hashed.
+    pub cpu_busy: Duration,
+    /// Time in which compressed frames waited because no part was free: the store is the bottleneck.
+    pub store_wait: Duration,
+    /// Time that requests to the store were in flight.
+    pub store_busy: Duration,
+    /// Time in which requests paused before another attempt.
+    pub throttled: Duration,
+    /// The most memory that was ever held of the limit, in bytes, device buffers not counted.
+    pub memory_peak: u64,
+    /// Each stripe's position.
+    pub stripes: Vec<StripeProgress>,
+}
+
+/// How far a stripe is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StripeProgress {
+    /// Raw bytes taken in (backup) or handed out (restore).
+    pub position: u64,
+    /// Backup: raw bytes in segments that are durable.
+    pub durable: u64,
+}
+
+/// The counters behind [`Progress`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) stored_bytes: AtomicU64,
+    pub(super) frames: AtomicU64,
+    pub(super) segments: AtomicU64,
+    pub(super) requests: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) throttles: AtomicU64,
+    pub(super) source_wait: TimeSum,
+    pub(super) frame_wait: TimeSum,
+    pub(super) cpu_wait: TimeSum,
+    pub(super) cpu_busy: TimeSum,
+    pub(super) store_wait: TimeSum,
+    pub(super) store_busy: TimeSum,
+    pub(super) throttled: TimeSum,
+    pub(super) stripes: Vec<StripeCounters>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct StripeCounters {
+    pub(super) position: AtomicU64,
+    pub(super) durable: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn new(stripes: usize) -> Self {
+        Self { stripes: (0..stripes).map(|_| StripeCounters::default()).collect(), ..Self::default() }
+    }
+
+    pub(super) fn snapshot(&self) -> Progress {
+        let stripes: Vec<StripeProgress> = self
+            .stripes
+            .iter()
+            .map(|stripe| StripeProgress { position: get(&stripe.position), durable: get(&stripe.durable) })
+            .collect();
+        Progress {
+            raw_bytes: stripes.iter().map(|stripe| stripe.position).sum(),
+            stored_bytes: get(&self.stored_bytes),
+            frames: get(&self.frames),
+            segments: get(&self.segments),
+            requests: get(&self.requests),
+            retries: get(&self.retries),
+            throttles: get(&self.throttles),
+            concurrency: 0,
+            source_wait: self.source_wait.get(),
+            frame_wait: self.frame_wait.get(),
+            cpu_wait: self.cpu_wait.get(),
+            cpu_busy: self.cpu_busy.get(),
+            store_wait: self.store_wait.get(),
+            store_busy: self.store_busy.get(),
+            throttled: self.throttled.get(),
+            memory_peak: 0,
+            stripes,
+        }
+    }
+}
+
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Time summed over many threads.
+#[derive(Debug, Default)]
+pub(super) struct TimeSum(AtomicU64);
+
+impl TimeSum {
+    pub(super) fn add(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Counts the time that `future` takes.
+    pub(super) async fn of<F: Future>(&self, clock: &dyn Clock, future: F) -> F::Output {
+        let begun = clock.now();
+        let output = future.await;
+        self.add(clock.now().saturating_sub(begun));
+        output
+    }
+
+    pub(super) fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,181 @@
+//! The restore half of a pipeline: what all stripes share, and the run of one stripe.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::codec::Decoder;
+use super::config::PipelineConfig;
+use super::cpu::{Cpu, Job};
+use super::fetch::{Batch, Fetcher, StoredFrame, check_summary, corrupt};
+use super::plan::MemoryPlan;
+use super::progress::{Counters, count};
+use super::request::Requests;
+use super::segment::{SegmentStore, StripeSummary};
+use super::tree::Piece;
+use crate::buffer::{BufferPool, MemoryBudget, Reservation, SlotMut};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
+
+/// What the stripes of a restore share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn SegmentStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) requests: Requests,
+    pub(super) cpu: Cpu,
+    pub(super) plan: MemoryPlan,
+    /// Memory of ranged reads.
+    pub(super) ranges: Arc<Reservation>,
+    /// Decoded frames, a pool for each stripe: a consumer may read its stripes in any order, so no stripe may hold what
+    /// another one needs.
+    frames: Vec<BufferPool>,
+    /// One per thread, so one is here whenever a job runs.
+    decoders: Mutex<Vec<Decoder>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: &PipelineConfig,
+        plan: MemoryPlan,
+        budget: &MemoryBudget,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+        tracker: tokio_util::task::TaskTracker,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let frames: Result<Vec<BufferPool>> =
+            (0..plan.stripes).map(|_| BufferPool::new(budget, plan.frame_bytes, plan.window)).collect();
+        let ranges = budget.reserve((plan.stripes * plan.parts) as u64 * plan.range_bytes() as u64)?;
+        let decoders: Result<Vec<Decoder>> = (0..plan.threads).map(|_| Decoder::new()).collect();
+        Ok(Self {
+            requests: Requests::new(config, config.concurrency, Arc::clone(&clock), Arc::clone(&counters)),
+            cpu: Cpu::new(plan.threads, tracker, Arc::clone(&clock), Arc::clone(&counters)),
+            store,
+            clock,
+            counters,
+            plan,
+            ranges: Arc::new(ranges),
+            frames: frames?,
+            decoders: Mutex::new(decoders?),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_slots(&self) -> usize {
+        self.frames.iter().map(|pool| pool.stats().held).sum()
+    }
+
+    /// Decompresses and verifies a frame; nothing of it is seen by anybody before.
+    fn verify(&self, frame: &StoredFrame, mut slot: SlotMut) -> Result<Bytes> {
+        let at = |what: String| corrupt(frame.segment, frame.offset, what);
+        let decoder = self.decoders.lock().pop();
+        let mut decoder = decoder.ok_or_else(|| Error::new(ErrorKind::Internal, "more jobs than decoders"))?;
+        let decoded = decoder.decode(&frame.stored, frame.raw_bytes, &mut slot);
+        self.decoders.lock().push(decoder);
+        decoded.map_err(|what| at(format!("damaged frame: {what}")))?;
+        let found = Piece::new(slot.filled(), frame.raw_offset).entry(frame.siblings);
+        if found != frame.hash {
+            let (expected, found) = (blake3::Hash::from_bytes(frame.hash), blake3::Hash::from_bytes(found));
+            return Err(at(format!("wrong hash of the frame's content: expected {expected}, found {found}")));
+        }
+        count(&self.counters.frames, 1);
+        Ok(slot.freeze().into_bytes())
+    }
+}
+
+/// Reads one stripe back. Nothing happens before the stream is polled; dropping it ends the read-ahead.
+pub(super) fn run(
+    shared: Arc<Shared>,
+    stripe: u16,
+    summary: StripeSummary,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    stream::once(async move {
+        match start(&shared, stripe, summary) {
+            Ok(frames) => deliver(shared, stripe, frames).left_stream(),
+            Err(error) => stream::iter([Err(error)]).right_stream(),
+        }
+    })
+    .flatten()
+}
+
+type Frames = mpsc::Receiver<Result<Job<Bytes>>>;
+
+/// Starts the two tasks of a stripe: one reads ahead, one hands frames to the threads, in order.
+fn start(shared: &Arc<Shared>, stripe: u16, summary: StripeSummary) -> Result<Frames> {
+    check_summary(stripe, &summary)?;
+    let pool = shared.frames.get(usize::from(stripe)).cloned();
+    let pool = pool.ok_or_else(|| Error::new(ErrorKind::Internal, "no pool for the stripe"))?;
+    let (batches_in, batches) = mpsc::channel(shared.plan.parts);
+    let (frames_in, frames) = mpsc::channel(shared.plan.window);
+    let fetcher = Fetcher {
+        shared: Arc::clone(shared),
+        stripe,
+        ranges: Arc::new(Semaphore::new(shared.plan.parts)),
+        batches: batches_in,
+    };
+    // Dropping the job ends the read-ahead; the task below owns it.
+    let fetch = shared.cpu.spawn(fetcher.run(summary));
+    shared.cpu.spawn_free(dispatch(Arc::clone(shared), pool, fetch, batches, frames_in));
+    Ok(frames)
+}
+
+/// Takes slots in the order of the frames, so the first frame that the consumer waits for has one before any later.
+async fn dispatch(
+    shared: Arc<Shared>,
+    pool: BufferPool,
+    mut fetch: Job<()>,
+    mut batches: mpsc::Receiver<Job<Batch>>,
+    frames: mpsc::Sender<Result<Job<Bytes>>>,
+) {
+    let work = async {
+        while let Some(mut batch) = batches.recv().await {
+            let batch = shared.counters.store_wait.of(&*shared.clock, batch.wait()).await?;
+            for frame in batch.frames {
+                let slot = shared.counters.source_wait.of(&*shared.clock, pool.acquire()).await;
+                let worker = Arc::clone(&shared);
+                let job = shared.cpu.start(move || worker.verify(&frame, slot));
+                if frames.send(Ok(job)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        fetch.wait().await
+    };
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = frames.closed() => Ok(()),
+    };
+    if let Err(error) = outcome {
+        // If the consumer is gone, nobody wants to know.
+        let _ = frames.send(Err(error)).await;
+    }
+}
+
+/// Frames in order, as they are verified; ends after the first error.
+fn deliver(shared: Arc<Shared>, stripe: u16, frames: Frames) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    stream::unfold(Some(frames), move |frames| {
+        let shared = Arc::clone(&shared);
+        async move {
+            let mut frames = frames?;
+            let outcome = match frames.recv().await? {
+                Ok(mut job) => job.wait().await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(bytes) => {
+                    if let Some(counters) = shared.counters.stripes.get(usize::from(stripe)) {
+                        counters.position.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    }
+                    Some((Ok(bytes), Some(frames)))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        }
+    })
+}

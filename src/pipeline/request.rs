@@ -1,0 +1,152 @@
+//! Requests to the store: bounded in number and time, tried again while that can help.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::config::PipelineConfig;
+use super::limiter::Limiter;
+use super::progress::{Counters, count};
+use super::stop::Stop;
+use crate::clock::{self, Clock};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The way to the store that all stripes of a pipeline share.
+///
+/// A request holds its place in flight only while an attempt runs, not while it pauses, so one that keeps failing does
+/// not starve the others.
+#[derive(Debug)]
+pub(super) struct Requests {
+    limiter: Limiter,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+    attempts: u32,
+    backoff_base: Duration,
+    backoff_cap: Duration,
+    attempt_timeout: Duration,
+    min_bytes_per_second: u64,
+    jitter: Jitter,
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    /// For the error message: "cannot" and this.
+    pub(super) what: &'a str,
+    /// Bytes that it moves.
+    pub(super) bytes: u64,
+    /// Checked between attempts.
+    pub(super) stop: Option<&'a Stop>,
+    /// Attempts, if fewer than configured.
+    pub(super) attempts: Option<u32>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(what: &'a str, bytes: u64) -> Self {
+        Self { what, bytes, stop: None, attempts: None }
+    }
+}
+
+impl Requests {
+    pub(super) fn new(
+        config: &PipelineConfig,
+        concurrency: usize,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let seed = u64::try_from(clock.wall().as_nanosecond().unsigned_abs() & u128::from(u64::MAX)).unwrap_or(0);
+        Self {
+            limiter: Limiter::new(concurrency),
+            clock,
+            counters,
+            attempts: config.attempts,
+            backoff_base: config.backoff_base,
+            backoff_cap: config.backoff_cap,
+            attempt_timeout: config.attempt_timeout,
+            min_bytes_per_second: config.min_bytes_per_second,
+            jitter: Jitter(AtomicU64::new(seed)),
+        }
+    }
+
+    /// Requests that may be in flight now.
+    pub(super) fn concurrency(&self) -> usize {
+        self.limiter.limit()
+    }
+
+    /// Runs `attempt` until it succeeds, fails for good, or has failed too often.
+    ///
+    /// Dropping the future drops the attempt in flight; its effect is unknown then.
+    pub(super) async fn run<T, F>(&self, request: Request<'_>, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let limit = self.attempt_limit(request.bytes);
+        let attempts = request.attempts.map_or(self.attempts, |fewer| fewer.min(self.attempts));
+        let mut tried = 0;
+        loop {
+            let place = self.limiter.enter().await;
+            let begun = self.clock.now();
+            let outcome = clock::timeout(&*self.clock, Some(limit), attempt()).await.unwrap_or_else(|_elapsed| {
+                Err(Error::new(ErrorKind::Unavailable, format!("no answer within {} s", limit.as_secs_f32())))
+            });
+            let now = self.clock.now();
+            self.counters.store_busy.add(now.saturating_sub(begun));
+            drop(place);
+            tried += 1;
+            let error = match outcome {
+                Ok(value) => {
+                    self.limiter.on_success();
+                    count(&self.counters.requests, 1);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            if error.kind() == ErrorKind::Throttled {
+                count(&self.counters.throttles, 1);
+                self.limiter.on_throttled(now);
+            }
+            if !error.is_retryable() || tried >= attempts {
+                return Err(error.context(format!("cannot {} (attempt {tried} of {attempts})", request.what)));
+            }
+            count(&self.counters.retries, 1);
+            let pause = self.jitter.within(self.backoff(tried));
+            tracing::debug!(what = request.what, tried, ?pause, error = %error.report(), "trying again");
+            let pausing = self.clock.sleep(pause);
+            match request.stop {
+                None => pausing.await,
+                Some(stop) => tokio::select! {
+                    cause = stop.stopped() => return Err(cause),
+                    () = pausing => {}
+                },
+            }
+            self.counters.throttled.add(self.clock.now().saturating_sub(now));
+        }
+    }
+
+    /// The time that an attempt has: something fixed, and enough for its bytes on the slowest link that counts.
+    fn attempt_limit(&self, bytes: u64) -> Duration {
+        self.attempt_timeout
+            .saturating_add(Duration::from_millis(bytes.saturating_mul(1000) / self.min_bytes_per_second))
+    }
+
+    /// The longest pause after `tried` failures.
+    fn backoff(&self, tried: u32) -> Duration {
+        self.backoff_base.saturating_mul(1_u32.checked_shl(tried - 1).unwrap_or(u32::MAX)).min(self.backoff_cap)
+    }
+}
+
+/// Random numbers for pauses; nothing depends on their quality, only that processes differ.
+#[derive(Debug)]
+struct Jitter(AtomicU64);
+
+impl Jitter {
+    /// A time from nothing to `most`, all alike ("full jitter").
+    fn within(&self, most: Duration) -> Duration {
+        // SplitMix64: a counter and a finaliser, so that threads may share it.
+        let mut z = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let fraction = ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+        most.mul_f64(fraction)
+    }
+}

@@ -1,0 +1,203 @@
+//! Stores that fail, stall, ask for less, and callers that leave: the first cause is told, and nothing is left behind.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+
+use super::store::{Fault, MemoryStore, Op};
+use super::*;
+use crate::pipeline::Ack;
+use crate::sync::Mutex;
+use crate::{Error, ErrorKind};
+
+const FRAME: usize = 64 * KIB;
+
+/// What an acknowledgement was told.
+type Told = Arc<Mutex<Option<Result<()>>>>;
+
+fn ack() -> (Ack, Told) {
+    let told = Told::default();
+    let slot = Arc::clone(&told);
+    (Ack::new(move |outcome| *slot.lock() = Some(outcome)), told)
+}
+
+#[tokio::test(start_paused = true)]
+async fn passing_faults_and_lost_answers_are_tried_again() {
+    for fault in
+        [Fault::Fail(ErrorKind::Unavailable), Fault::Fail(ErrorKind::Throttled), Fault::LostAnswer, Fault::Hang]
+    {
+        for size in [FRAME / 4, 8 * FRAME] {
+            // A lost answer to `begin` leaves an upload that nobody can name; finding it is the collector's work.
+            let store = MemoryStore::with_faults(move |_, op, before| {
+                (before < 2 && !(op == Op::Begin && fault == Fault::LostAnswer)).then_some(fault)
+            });
+            let bytes = data(size, 7);
+            let pipeline = backup_pipeline(small(), 1, &store);
+            let summary = pipeline.backup_stripe(0, pieces(&bytes, 5000)).await.unwrap();
+            assert_idle(&pipeline, &store).await;
+            let back = restore_pipeline(small(), 1, &store);
+            assert!(restore(&back, 0, &summary).await.unwrap() == bytes[..]);
+            let progress = pipeline.progress();
+            assert!(progress.retries >= 2);
+            assert_eq!(progress.throttles > 0, fault == Fault::Fail(ErrorKind::Throttled));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_does_not_pass_ends_within_the_stated_time() {
+    let store = MemoryStore::with_faults(|_, op, _| (op == Op::Part(1)).then_some(Fault::Hang));
+    let clock = SystemClock::shared();
+    let pipeline = Pipeline::for_backup(small(), 1, Arc::new(store.clone()), Arc::clone(&clock)).unwrap();
+    let begun = clock.now();
+    let error = pipeline.backup_stripe(0, pieces(&data(20 * FRAME, 1), FRAME)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.report().contains("cannot put part 1 of stripe 0 segment 0 (attempt 10 of 10): no answer within"));
+    // Ten attempts of 30.5 s, and nine pauses of at most 0.1, 0.2, 0.4 … 15 s.
+    let most = Duration::from_millis(10 * 30_500 + 100 * 127 + 12_800 + 15_000);
+    assert!(clock.now() - begun <= most, "{:?}", clock.now() - begun);
+    assert_idle(&pipeline, &store).await;
+    assert_eq!(store.count(|op| op == Op::Abort), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_operation_that_fails_for_good_aborts_and_tells_everybody_why() {
+    for failing in [Op::Begin, Op::Part(0), Op::Part(3), Op::Complete, Op::Put] {
+        for abort_fails in [false, true] {
+            let store = MemoryStore::with_faults(move |_, op, _| {
+                (op == failing || (abort_fails && op == Op::Abort)).then_some(Fault::Fail(ErrorKind::Denied))
+            });
+            let pipeline = backup_pipeline(small(), 1, &store);
+            let size = if failing == Op::Put { 1000 } else { 20 * FRAME };
+            let (flush, flush_told) = ack();
+            let (complete, complete_told) = ack();
+            let inputs = pieces(&data(size, 2), FRAME)
+                .chain(stream::iter([Ok(Input::Flush(flush)), Ok(Input::Complete(complete))]));
+            let error = pipeline.backup_stripe(0, inputs).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{failing:?}: {error:?}");
+            assert!(error.report().ends_with("injected"), "{error:?}");
+            // An acknowledgement that was never taken from the source is dropped, which says "aborted".
+            for told in [flush_told, complete_told] {
+                let told = told.lock().clone().expect("answered").unwrap_err();
+                assert!(matches!(told.kind(), ErrorKind::Denied | ErrorKind::Aborted), "{told:?}");
+            }
+            pipeline.wait_idle().await;
+            assert_eq!(pipeline.held_slots(), 0);
+            if !abort_fails {
+                assert_eq!(store.open_uploads(), 0);
+            }
+            assert!(store.objects(0).is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_source_aborts_what_was_started_before_it_is_returned() {
+    let store = MemoryStore::new();
+    let pipeline = backup_pipeline(small(), 1, &store);
+    let failing = stream::iter([Err(Error::new(ErrorKind::Exhausted, "the producer died"))]);
+    let error = pipeline.backup_stripe(0, pieces(&data(20 * FRAME, 2), FRAME).chain(failing)).await.unwrap_err();
+    assert_eq!((error.kind(), error.report().as_str()), (ErrorKind::Exhausted, "the producer died"));
+    assert_eq!(store.open_uploads(), 0, "aborted before the error is returned");
+    assert_idle(&pipeline, &store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_asks_for_less_gets_less() {
+    let store = MemoryStore::with_faults(|_, op, before| {
+        (matches!(op, Op::Part(0..6)) && before == 0).then_some(Fault::Fail(ErrorKind::Throttled))
+    });
+    let config = PipelineConfig { concurrency: 8, ..small() };
+    let pipeline = backup_pipeline(config, 1, &store);
+    pipeline.backup_stripe(0, pieces(&data(40 * FRAME, 2), FRAME)).await.unwrap();
+    let progress = pipeline.progress();
+    assert_eq!((progress.concurrency < 8, progress.throttles), (true, 6), "{progress:?}");
+    assert_idle(&pipeline, &store).await;
+}
+
+/// Ends with `None` instead of the poll after the first `polls`.
+struct Leave<F> {
+    inner: Pin<Box<F>>,
+    polls: usize,
+}
+
+impl<F: Future> Future for Leave<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.polls == 0 {
+            return Poll::Ready(None);
+        }
+        self.polls -= 1;
+        self.inner.as_mut().poll(cx).map(Some)
+    }
+}
+
+#[tokio::test]
+async fn a_backup_dropped_at_any_await_leaves_nothing_behind() {
+    let config = PipelineConfig { segment_bytes: 4 * FRAME as u64, ..small() };
+    let bytes = data(30 * FRAME + 5, 3);
+    let mut dropped = 0;
+    for polls in 0.. {
+        let store = MemoryStore::new();
+        let pipeline = backup_pipeline(config.clone(), 1, &store);
+        let (flush, told) = ack();
+        // A source that is not always ready gives more places to leave at.
+        let source = pieces(&bytes, 40_000).chain(stream::iter([Ok(Input::Flush(flush))])).then(|input| async {
+            tokio::task::yield_now().await;
+            input
+        });
+        let run = Leave { inner: Box::pin(pipeline.backup_stripe(0, source)), polls };
+        let outcome = run.await;
+        assert_idle(&pipeline, &store).await;
+        let told = told.lock().clone().expect("every acknowledgement is answered");
+        match outcome {
+            None => dropped += 1,
+            Some(summary) => {
+                summary.unwrap();
+                told.unwrap();
+                break;
+            }
+        }
+    }
+    assert!(dropped > 30, "only {dropped} places to leave at");
+}
+
+#[tokio::test]
+async fn a_restore_dropped_at_any_item_leaves_nothing_behind() {
+    let store = MemoryStore::new();
+    let config = PipelineConfig { segment_bytes: 4 * FRAME as u64, ..small() };
+    let pipeline = backup_pipeline(config.clone(), 1, &store);
+    let summary = pipeline.backup_stripe(0, pieces(&data(30 * FRAME, 3), FRAME)).await.unwrap();
+    for items in 0..=30 {
+        let back = restore_pipeline(config.clone(), 1, &store);
+        let mut frames = Box::pin(back.restore_stripe(0, &summary));
+        for _ in 0..items {
+            frames.next().await.unwrap().unwrap();
+        }
+        drop(frames);
+        assert_idle(&back, &store).await;
+        let budget = back.budget().clone();
+        drop(back);
+        assert_eq!((budget.used(), budget.reserved()), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_does_not_read_stops_the_read_ahead() {
+    let store = MemoryStore::new();
+    let pipeline = backup_pipeline(small(), 1, &store);
+    let summary = pipeline.backup_stripe(0, pieces(&data(200 * FRAME, 3), FRAME)).await.unwrap();
+    let back = restore_pipeline(small(), 1, &store);
+    let mut frames = Box::pin(back.restore_stripe(0, &summary));
+    let held = frames.next().await.unwrap().unwrap();
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    let reads = store.count(|op| op == Op::Read);
+    assert!(reads < 20, "{reads} reads for one frame");
+    drop(held);
+}

@@ -1,0 +1,230 @@
+//! One segment on its way into the store: a single put if it is small, else a multipart upload.
+//!
+//! A task owns the upload from its beginning to its end, so whatever happens to the stripe (an error, a dropped
+//! future), that task, and nobody else, completes the upload or aborts it.
+
+use std::sync::Arc;
+
+use blake3::Hash;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::cpu::joined;
+use super::progress::count;
+use super::request::Request;
+use super::segment::{SegmentId, SegmentUpload};
+use super::stop::Stop;
+use super::tree::{self, Piece};
+use super::writer::Shared;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The packer's end of an upload. Dropping it without [`Uploader::last`] makes the task give up and clean up.
+#[derive(Debug)]
+pub(super) struct Uploader {
+    parts: mpsc::Sender<Message>,
+    task: JoinHandle<Result<Uploaded>>,
+}
+
+/// A segment that is durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uploaded {
+    pub(super) stored_bytes: u64,
+    pub(super) stored_hash: Hash,
+}
+
+#[derive(Debug)]
+enum Message {
+    /// A full part; more follow.
+    Part(Bytes),
+    /// The end of the segment.
+    Last(Bytes),
+}
+
+impl Uploader {
+    pub(super) fn start(shared: &Arc<Shared>, segment: SegmentId, stop: Arc<Stop>) -> Self {
+        // The bound of parts in flight is the number of part slots; the channel only hands over.
+        let (parts, messages) = mpsc::channel(1);
+        let task = Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new() };
+        Self { parts, task: shared.tracker.spawn(task.run(messages)) }
+    }
+
+    pub(super) async fn part(&self, bytes: Bytes) -> Result<()> {
+        self.send(Message::Part(bytes)).await
+    }
+
+    /// Sends the rest of the segment.
+    pub(super) async fn last(&self, bytes: Bytes) -> Result<()> {
+        self.send(Message::Last(bytes)).await
+    }
+
+    /// The task, whose answer comes when the segment is durable.
+    pub(super) fn into_task(self) -> JoinHandle<Result<Uploaded>> {
+        self.task
+    }
+
+    /// Lets go of the upload and waits until nothing of it is left.
+    pub(super) async fn abandon(self) {
+        drop(self.parts);
+        // Its error is in the stripe's `Stop` already.
+        let _ended = self.task.await;
+    }
+
+    async fn send(&self, message: Message) -> Result<()> {
+        // The task ends early only by stopping the stripe, whose cause is reported.
+        self.parts.send(message).await.map_err(|_refused| given_up())
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    segment: SegmentId,
+    stop: Arc<Stop>,
+    upload: Option<Arc<dyn SegmentUpload>>,
+    parts: JoinSet<Result<HashedPart>>,
+}
+
+/// A part that is stored, and its place.
+type HashedPart = (u32, Vec<Piece>);
+
+impl Task {
+    async fn run(mut self, messages: mpsc::Receiver<Message>) -> Result<Uploaded> {
+        let outcome = self.drive(messages).await;
+        if let Err(error) = &outcome {
+            self.stop.fail(error.clone());
+            self.clean_up().await;
+        }
+        outcome
+    }
+
+    async fn drive(&mut self, mut messages: mpsc::Receiver<Message>) -> Result<Uploaded> {
+        let mut hashed: Vec<HashedPart> = Vec::new();
+        let mut sent = 0_u32;
+        let mut stored_bytes = 0_u64;
+        loop {
+            let message = tokio::select! {
+                biased;
+                cause = self.stop.stopped() => return Err(cause),
+                Some(part) = self.parts.join_next() => {
+                    hashed.push(part.map_err(joined)??);
+                    continue;
+                }
+                message = messages.recv() => message.ok_or_else(given_up)?,
+            };
+            match message {
+                Message::Last(bytes) if self.upload.is_none() => {
+                    let stored_bytes = bytes.len() as u64;
+                    let stored_hash = self.put(bytes).await?;
+                    return Ok(Uploaded { stored_bytes, stored_hash });
+                }
+                Message::Part(bytes) => {
+                    stored_bytes += bytes.len() as u64;
+                    self.send_part(sent, bytes).await?;
+                    sent += 1;
+                }
+                Message::Last(bytes) => {
+                    stored_bytes += bytes.len() as u64;
+                    self.send_part(sent, bytes).await?;
+                    sent += 1;
+                    break;
+                }
+            }
+        }
+        while hashed.len() < sent as usize {
+            let part = tokio::select! {
+                biased;
+                cause = self.stop.stopped() => return Err(cause),
+                Some(part) = self.parts.join_next() => part,
+                else => return Err(Error::new(ErrorKind::Internal, "a part was lost")),
+            };
+            hashed.push(part.map_err(joined)??);
+        }
+        self.complete(sent, stored_bytes).await?;
+        hashed.sort_unstable_by_key(|(index, _)| *index);
+        let pieces: Vec<Piece> = hashed.into_iter().flat_map(|(_, pieces)| pieces).collect();
+        Ok(Uploaded { stored_bytes, stored_hash: merge(&pieces) })
+    }
+
+    /// Stores the whole segment at once.
+    async fn put(&self, bytes: Bytes) -> Result<Hash> {
+        let shared = &self.shared;
+        let mut hash = shared.hash_part(0, &bytes);
+        let what = format!("put {}", self.segment);
+        let size = bytes.len() as u64;
+        let put =
+            shared.requests.run(Request::new(&what, size), || shared.store.put(self.segment, vec![bytes.clone()]));
+        self.unless_stopped(put).await?;
+        count(&shared.counters.stored_bytes, size);
+        Ok(merge(&hash.wait().await?))
+    }
+
+    async fn send_part(&mut self, index: u32, bytes: Bytes) -> Result<()> {
+        let upload = match &self.upload {
+            Some(upload) => Arc::clone(upload),
+            None => {
+                let upload = self.begin().await?;
+                self.upload = Some(Arc::clone(&upload));
+                upload
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        let segment = self.segment;
+        self.parts.spawn(self.shared.tracker.track_future(async move {
+            // Hashing runs beside the upload, so it costs no time.
+            let mut hash = shared.hash_part(index, &bytes);
+            let what = format!("put part {index} of {segment}");
+            let size = bytes.len() as u64;
+            shared.requests.run(Request::new(&what, size), || upload.put_part(index, vec![bytes.clone()])).await?;
+            count(&shared.counters.stored_bytes, size);
+            Ok((index, hash.wait().await?))
+        }));
+        Ok(())
+    }
+
+    /// Starts the upload. An attempt in flight is never dropped when the stripe stops: its answer is what can be aborted.
+    async fn begin(&self) -> Result<Arc<dyn SegmentUpload>> {
+        let what = format!("begin {}", self.segment);
+        let request = Request { stop: Some(&self.stop), ..Request::new(&what, 0) };
+        let upload = self.shared.requests.run(request, || self.shared.store.begin(self.segment)).await?;
+        Ok(Arc::from(upload))
+    }
+
+    async fn complete(&self, parts: u32, bytes: u64) -> Result<()> {
+        let Some(upload) = &self.upload else { return Err(Error::new(ErrorKind::Internal, "no upload to complete")) };
+        let what = format!("complete {}", self.segment);
+        let complete = self.shared.requests.run(Request::new(&what, 0), || upload.complete(parts, bytes));
+        self.unless_stopped(complete).await
+    }
+
+    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            cause = self.stop.stopped() => Err(cause),
+            outcome = work => outcome,
+        }
+    }
+
+    /// Removes what was stored. Parts end first, so that none can arrive after the abort.
+    async fn clean_up(&mut self) {
+        self.parts.shutdown().await;
+        let Some(upload) = self.upload.take() else { return };
+        let what = format!("abort {}", self.segment);
+        let request = Request { attempts: Some(CLEAN_UP_ATTEMPTS), ..Request::new(&what, 0) };
+        if let Err(error) = self.shared.requests.run(request, || upload.abort()).await {
+            // The first error is what the caller must see; a later collection finds the leftovers.
+            tracing::warn!(segment = %self.segment, error = %error.report(), "an aborted upload may have left parts behind");
+        }
+    }
+}
+
+fn merge(pieces: &[Piece]) -> Hash {
+    let entries: Vec<_> = pieces.iter().map(|piece| piece.entry(pieces.len())).collect();
+    tree::merge(&entries)
+}
+
+fn given_up() -> Error {
+    Error::new(ErrorKind::Aborted, "the segment was given up")
+}
+
+/// A store that fails is likely to fail the clean-up too; the caller waits for it.
+const CLEAN_UP_ATTEMPTS: u32 = 4;

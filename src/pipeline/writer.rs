@@ -1,0 +1,158 @@
+//! The backup half of a pipeline: what all stripes share, and the run of one stripe.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::assemble::{Step, assemble};
+use super::codec::{Encoder, stored_bound};
+use super::config::PipelineConfig;
+use super::cpu::{Cpu, Job};
+use super::index::{MAX_SEGMENT_FRAMES, tail_bytes};
+use super::input::Input;
+use super::pack::Packer;
+use super::plan::MemoryPlan;
+use super::progress::Counters;
+use super::request::Requests;
+use super::segment::{SegmentStore, StripeSummary};
+use super::stop::{Stop, StopOnDrop};
+use super::tree::Piece;
+use crate::buffer::{BufferPool, MemoryBudget, SlotMut};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
+
+/// What the stripes of a backup share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn SegmentStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tracker: TaskTracker,
+    pub(super) counters: Arc<Counters>,
+    pub(super) requests: Requests,
+    pub(super) cpu: Cpu,
+    pub(super) plan: MemoryPlan,
+    pub(super) frames: BufferPool,
+    pub(super) parts: BufferPool,
+    /// Known stored bytes at which a segment ends.
+    pub(super) segment_limit: u64,
+    /// Parts are hashed in pieces of the largest power of two that divides a part.
+    piece_bytes: usize,
+    /// One per thread, so one is here whenever a job runs.
+    encoders: Mutex<Vec<Encoder>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: &PipelineConfig,
+        plan: MemoryPlan,
+        budget: &MemoryBudget,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+        tracker: TaskTracker,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let segment_limit = segment_limit(config, &plan, store.max_parts())?;
+        let frames = BufferPool::new(budget, plan.frame_slot_bytes(), plan.frame_slots())?;
+        let parts = BufferPool::new(budget, plan.part_bytes, plan.part_slots())?;
+        let encoders: Result<Vec<Encoder>> = (0..plan.threads)
+            .map(|_| {
+                let slot =
+                    frames.try_acquire().ok_or_else(|| Error::new(ErrorKind::Internal, "a new pool is empty"))?;
+                Encoder::new(config.level, slot)
+            })
+            .collect();
+        Ok(Self {
+            requests: Requests::new(config, plan.parts, Arc::clone(&clock), Arc::clone(&counters)),
+            cpu: Cpu::new(plan.threads, tracker.clone(), Arc::clone(&clock), Arc::clone(&counters)),
+            store,
+            clock,
+            tracker,
+            counters,
+            plan,
+            frames,
+            parts,
+            segment_limit,
+            piece_bytes: 1 << plan.part_bytes.trailing_zeros(),
+            encoders: Mutex::new(encoders?),
+        })
+    }
+
+    /// Compresses a frame with the encoder of whichever thread this is.
+    pub(super) fn encode(&self, raw: SlotMut) -> Result<SlotMut> {
+        let encoder = self.encoders.lock().pop();
+        let mut encoder = encoder.ok_or_else(|| Error::new(ErrorKind::Internal, "more jobs than encoders"))?;
+        let stored = encoder.encode(raw);
+        self.encoders.lock().push(encoder);
+        stored
+    }
+
+    /// Hashes a part at its place in the object.
+    pub(super) fn hash_part(&self, index: u32, bytes: &Bytes) -> Job<Vec<Piece>> {
+        let start = u64::from(index) * self.plan.part_bytes as u64;
+        let (bytes, piece_bytes) = (bytes.clone(), self.piece_bytes);
+        self.cpu.start(move || {
+            let pieces = bytes.chunks(piece_bytes).enumerate();
+            Ok(pieces.map(|(nth, piece)| Piece::new(piece, start + (nth * piece_bytes) as u64)).collect())
+        })
+    }
+}
+
+/// Stored bytes at which the assembler ends a segment, so that it fits into the store's limit of parts even if all frames
+/// of the window after that turn out incompressible.
+fn segment_limit(config: &PipelineConfig, plan: &MemoryPlan, max_parts: u32) -> Result<u64> {
+    let most = u64::from(max_parts) * plan.part_bytes as u64;
+    let overshoot = (plan.window as u64 + 1) * stored_bound(plan.frame_bytes) as u64 + tail_bytes(MAX_SEGMENT_FRAMES);
+    match most.checked_sub(overshoot) {
+        Some(limit) if limit > 0 => Ok(limit.min(config.segment_bytes)),
+        _ => Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{max_parts} parts of {} bytes do not hold a segment, which can have {overshoot} bytes; \
+                 choose larger parts or smaller frames",
+                plan.part_bytes
+            ),
+        )),
+    }
+}
+
+/// Backs one stripe up.
+pub(super) async fn run<S>(shared: &Arc<Shared>, stripe: u16, source: S) -> Result<StripeSummary>
+where
+    S: Stream<Item = Result<Input>>,
+{
+    let stop = Arc::new(Stop::default());
+    let _guard = StopOnDrop(Arc::clone(&stop));
+    let window = shared.plan.window;
+    let (steps_in, mut steps) = mpsc::channel(window + 1);
+    let (sizes_in, sizes) = mpsc::channel(window + 1);
+    let mut packer = Packer::new(shared, stripe, Arc::clone(&stop));
+
+    // Both halves are polled here, side by side, so that neither waits for memory that only the other can free.
+    let outcome = {
+        let mut pack = pin!(packer.run(&mut steps, sizes_in));
+        let mut assemble = pin!(assemble(shared, stripe, source, steps_in, sizes));
+        tokio::select! {
+            biased;
+            outcome = &mut pack => outcome,
+            Err(error) = &mut assemble => Err(error),
+            cause = stop.stopped() => Err(cause),
+        }
+    };
+    let Err(error) = outcome else { return Ok(packer.into_summary()) };
+
+    stop.fail(error);
+    let cause = stop.cause();
+    packer.abandon(&cause).await;
+    steps.close();
+    while let Ok(step) = steps.try_recv() {
+        if let Step::Flush(ack) | Step::Complete(ack) = step {
+            ack.answer(Err(cause.clone()));
+        }
+    }
+    Err(cause)
+}
