@@ -7,7 +7,8 @@ use super::super::area::Buffer;
 use super::super::code::{CommandCode, CompletionCode};
 use super::super::core::{Core, Taken};
 use super::super::device_state::CommandId;
-use super::super::status::Error;
+use super::super::status::{Error, Status};
+use super::{BufferHandle, Slot};
 
 /// A command that the client has taken and must answer.
 ///
@@ -22,13 +23,15 @@ pub struct Command {
     size: usize,
     position: u64,
     buffer: Option<Buffer>,
+    /// Where the buffer is once it has a handle.
+    lent: Option<(BufferHandle, Arc<Slot>)>,
     is_answered: bool,
 }
 
 impl Command {
     pub(crate) fn new(core: &Arc<Core>, device: usize, taken: Taken) -> Self {
         let Taken { id, code, size, position, buffer } = taken;
-        Self { core: Arc::clone(core), device, id, code, size, position, buffer, is_answered: false }
+        Self { core: Arc::clone(core), device, id, code, size, position, buffer, lent: None, is_answered: false }
     }
 
     /// What is asked.
@@ -73,6 +76,34 @@ impl Command {
         self.buffer.as_mut().map(Buffer::prefix_mut).unwrap_or_default()
     }
 
+    /// Lends the buffer to the other clients of the set, which map it by this number.
+    ///
+    /// From here on [`Command::data`] is empty: who wants to see the bytes maps them, this client included. Who called
+    /// this still completes the command; while somebody has the buffer mapped then, the server gets its answer without it.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the command has no buffer, `Protocol` after the client has closed the set.
+    pub fn buffer_handle(&mut self) -> Result<BufferHandle, Error> {
+        if let Some((handle, _)) = &self.lent {
+            return Ok(*handle);
+        }
+        let Some(buffer) = self.buffer.take() else {
+            return Err(Error::new(Status::Invalid, "the command has no buffer"));
+        };
+        let slot = Slot::new(buffer);
+        match self.core.lend(&slot) {
+            Ok(handle) => {
+                self.lent = Some((handle, slot));
+                Ok(handle)
+            }
+            Err(error) => {
+                self.buffer = slot.end();
+                Err(error)
+            }
+        }
+    }
+
     /// Answers the command.
     ///
     /// # Errors
@@ -95,6 +126,10 @@ impl Command {
 
     fn answer(&mut self, completion: Completion, reason: Option<crate::Error>) -> Result<(), Error> {
         self.is_answered = true;
+        if let Some((handle, slot)) = self.lent.take() {
+            self.core.forget_handle(handle);
+            self.buffer = slot.end();
+        }
         self.core.complete(self.device, self.id, self.buffer.take(), completion, reason)
     }
 }

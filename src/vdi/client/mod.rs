@@ -2,9 +2,14 @@
 
 mod command;
 mod device;
+mod handler;
+mod mapping;
 mod set;
 
 pub use super::state::ClientState as State;
 pub use command::{Command, Completion};
 pub use device::Device;
+pub use handler::Handler;
+pub(crate) use mapping::Slot;
+pub use mapping::{BufferHandle, MappedBuffer};
 pub use set::DeviceSet;

@@ -6,11 +6,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::super::config::{Config, Configuration};
-use super::super::core::Core;
+use super::super::core::{Core, Member};
 use super::super::status::{Error, Status};
 use super::super::transport::Transport;
 use super::super::waiters::Place;
-use super::{Device, State};
+use super::{BufferHandle, Device, MappedBuffer, State};
 use crate::clock;
 
 /// The client's end of a device set.
@@ -24,11 +24,12 @@ pub struct DeviceSet {
 #[derive(Debug)]
 struct Handle {
     core: Arc<Core>,
+    member: Member,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.client_dropped();
+        self.core.client_dropped(self.member);
     }
 }
 
@@ -55,8 +56,28 @@ impl DeviceSet {
         self.core().hub().create(name, config)
     }
 
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { handle: Arc::new(Handle { core }) }
+    /// Joins a set that another client has created and configured, as a secondary client.
+    ///
+    /// A secondary opens devices and maps buffers; closing it does not close the set.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if there is no such set, or its primary client has not fetched the configuration.
+    /// `Abort` with the reason if the set was aborted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing is joined.
+    pub async fn open_in_secondary(hub: &(impl Transport + ?Sized), name: &str) -> Result<Self, Error> {
+        hub.open_in_secondary(name).await
+    }
+
+    pub(crate) fn new(core: Arc<Core>, member: Member) -> Self {
+        Self { handle: Arc::new(Handle { core, member }) }
+    }
+
+    fn member(&self) -> Member {
+        self.handle.member
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -70,7 +91,7 @@ impl DeviceSet {
 
     /// The client's view of the set.
     pub fn state(&self) -> State {
-        self.core().client_state()
+        self.core().client_state(self.member())
     }
 
     /// Waits until the server has ended the configuration, for at most `timeout`; zero polls, `None` waits for ever.
@@ -88,13 +109,14 @@ impl DeviceSet {
         let core = self.core();
         let mut waiter = ConfigurationWaiter { core, place: Place::default() };
         if timeout == Some(Duration::ZERO) {
-            let polled = poll_fn(|cx| Poll::Ready(core.poll_configuration(&mut waiter.place, cx.waker()))).await;
+            let polled =
+                poll_fn(|cx| Poll::Ready(core.poll_configuration(self.member(), &mut waiter.place, cx.waker()))).await;
             return match polled {
                 Poll::Ready(result) => result,
                 Poll::Pending => Err(Error::from(Status::Timeout)),
             };
         }
-        let configured = poll_fn(|cx| core.poll_configuration(&mut waiter.place, cx.waker()));
+        let configured = poll_fn(|cx| core.poll_configuration(self.member(), &mut waiter.place, cx.waker()));
         clock::timeout(core.clock().as_ref(), timeout, configured)
             .await
             .unwrap_or_else(|_elapsed| Err(Error::from(Status::Timeout)))
@@ -107,7 +129,7 @@ impl DeviceSet {
     /// `Invalid` if the set has no such device, `Open` if every device is open, `Protocol` if this one is open or the
     /// state does not allow it, `Abort` with the reason after an abort.
     pub fn open_device(&self, name: &str) -> Result<Device, Error> {
-        Ok(Device::new(self.core(), self.core().client_open_device(Some(name))?))
+        Ok(Device::new(self.core(), self.core().client_open_device(self.member(), Some(name))?))
     }
 
     /// Opens every device that is not open yet, in the order of their indexes.
@@ -116,14 +138,23 @@ impl DeviceSet {
     ///
     /// `Open` if every device is open already; the rest as [`DeviceSet::open_device`].
     pub fn open_all(&self) -> Result<Vec<Device>, Error> {
-        let mut devices = vec![Device::new(self.core(), self.core().client_open_device(None)?)];
+        let mut devices = vec![Device::new(self.core(), self.core().client_open_device(self.member(), None)?)];
         loop {
-            match self.core().client_open_device(None) {
+            match self.core().client_open_device(self.member(), None) {
                 Ok(index) => devices.push(Device::new(self.core(), index)),
                 Err(error) if error.status() == Status::Open => return Ok(devices),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Maps the buffer of a command that a client of this set holds; see [`super::Command::buffer_handle`].
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if no command that is held has such a handle, `Busy` while somebody else maps it, `Protocol` after close.
+    pub fn map_buffer(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
+        self.core().map_buffer(self.member(), handle)
     }
 
     /// Aborts the set at once: every command is answered as aborted, everything that waits returns `Abort` with `reason`.
@@ -134,7 +165,7 @@ impl DeviceSet {
     ///
     /// `Protocol` if the set is closed.
     pub fn abort(&self, reason: crate::Error) -> Result<(), Error> {
-        self.core().client_abort(reason)
+        self.core().client_abort(self.member(), reason)
     }
 
     /// Closes the client's end and frees the name.
@@ -143,14 +174,14 @@ impl DeviceSet {
     ///
     /// # Errors
     ///
-    /// In each case everything is released. `Open` with the names of the devices that the server had not closed; the set
-    /// is aborted then. `Protocol` if it is closed already.
+    /// In each case everything is released. `Open` with the names of the devices that the server had not closed (of a
+    /// secondary client: its own); the set is aborted then. `Protocol` if it is closed already.
     ///
     /// # Cancel safety
     ///
     /// Never waits: once polled, it is done.
     pub async fn close(self) -> Result<(), Error> {
-        self.core().client_close()
+        self.core().client_close(self.member())
     }
 
     /// Waits until the client's end is closed.
@@ -161,7 +192,7 @@ impl DeviceSet {
     pub async fn wait_closed(&self) {
         let core = self.core();
         let mut waiter = CloseWaiter { core, place: Place::default() };
-        poll_fn(|cx| core.poll_client_closed(&mut waiter.place, cx.waker())).await;
+        poll_fn(|cx| core.poll_client_closed(self.member(), &mut waiter.place, cx.waker())).await;
     }
 }
 

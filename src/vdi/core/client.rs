@@ -1,17 +1,18 @@
 //! The client's calls.
 
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::super::answer::Completion;
 use super::super::area::Buffer;
-use super::super::client;
+use super::super::client::{self, BufferHandle, MappedBuffer, Slot};
 use super::super::code::{CommandCode, CompletionCode};
 use super::super::config::Configuration;
 use super::super::device_state::{CommandId, Take};
 use super::super::state::{ClientCall, ClientState};
 use super::super::status::{Error, Status};
 use super::super::waiters::{Place, Wakes, register_one};
-use super::inner::{Core, Inner};
+use super::inner::{Core, Inner, Member};
 
 /// A command on its way to the client.
 pub(crate) struct Taken {
@@ -23,8 +24,58 @@ pub(crate) struct Taken {
 }
 
 impl Core {
-    pub(crate) fn client_state(&self) -> ClientState {
-        self.lock().set.client()
+    pub(crate) fn client_state(&self, member: Member) -> ClientState {
+        let inner = self.lock();
+        if inner.is_member(member) { inner.set.client() } else { ClientState::DoesNotExist }
+    }
+
+    /// Another client joins; the primary must have fetched the configuration.
+    pub(crate) fn join(&self) -> Result<Member, Error> {
+        let mut inner = self.lock();
+        match inner.set.client() {
+            ClientState::Aborted => return Err(inner.error(Status::Abort)),
+            ClientState::DoesNotExist => return Err(Error::from(Status::Protocol)),
+            ClientState::Configurable => {
+                return Err(Error::new(Status::Protocol, "the primary client has not fetched the configuration yet"));
+            }
+            ClientState::Initializing | ClientState::Active | ClientState::NormallyTerminated => {}
+        }
+        let member = Member::Secondary(inner.next_id);
+        inner.next_id += 1;
+        inner.secondaries.push(member);
+        Ok(member)
+    }
+
+    /// Gives a number to a buffer that the client holds.
+    pub(crate) fn lend(&self, slot: &Arc<Slot>) -> Result<BufferHandle, Error> {
+        let mut inner = self.lock();
+        if inner.set.client() == ClientState::DoesNotExist {
+            return Err(Error::from(Status::Protocol));
+        }
+        let mut handle = BufferHandle::next();
+        while inner.handles.contains_key(&handle) {
+            handle = BufferHandle::next();
+        }
+        inner.handles.insert(handle, Arc::clone(slot));
+        Ok(handle)
+    }
+
+    pub(crate) fn forget_handle(&self, handle: BufferHandle) {
+        let _slot = self.lock().handles.remove(&handle);
+    }
+
+    pub(crate) fn map_buffer(&self, member: Member, handle: BufferHandle) -> Result<MappedBuffer, Error> {
+        let slot = {
+            let inner = self.lock();
+            if inner.set.client() == ClientState::DoesNotExist || !inner.is_member(member) {
+                return Err(Error::from(Status::Protocol));
+            }
+            inner.handles.get(&handle).cloned()
+        };
+        let Some(slot) = slot else {
+            return Err(Error::new(Status::Invalid, "no buffer of this device set has that handle"));
+        };
+        slot.map().ok_or_else(|| Error::new(Status::Busy, "the buffer is mapped by somebody else"))
     }
 
     /// A new set may take the place of this one once the client has closed it.
@@ -33,11 +84,16 @@ impl Core {
         inner.set.client().admit(ClientCall::Create).map_err(|status| inner.error(status))
     }
 
-    pub(crate) fn poll_configuration(&self, place: &mut Place, waker: &Waker) -> Poll<Result<Configuration, Error>> {
+    pub(crate) fn poll_configuration(
+        &self,
+        member: Member,
+        place: &mut Place,
+        waker: &Waker,
+    ) -> Poll<Result<Configuration, Error>> {
         let _replaced;
         let mut inner = self.lock();
-        if let Err(status) = inner.set.client().admit(ClientCall::Configuration) {
-            return Poll::Ready(Err(inner.error(status)));
+        if let Err(error) = inner.admit_client(member, ClientCall::Configuration) {
+            return Poll::Ready(Err(error));
         }
         if inner.set.is_configured() {
             inner.set.on_configuration_fetched();
@@ -52,9 +108,9 @@ impl Core {
     }
 
     /// Opens the device of that name, or with `None` the next one that is not open.
-    pub(crate) fn client_open_device(&self, name: Option<&str>) -> Result<usize, Error> {
+    pub(crate) fn client_open_device(&self, member: Member, name: Option<&str>) -> Result<usize, Error> {
         let mut inner = self.lock();
-        inner.set.client().admit(ClientCall::OpenDevice).map_err(|status| inner.error(status))?;
+        inner.admit_client(member, ClientCall::OpenDevice)?;
         let named = match name {
             None => None,
             Some(name) => {
@@ -72,6 +128,7 @@ impl Core {
             return Err(Error::new(Status::Protocol, "the device is open already"));
         }
         inner.devices[index].state.on_client_opened();
+        inner.devices[index].opened_by = Some(member);
         inner.set.on_client_device_opened();
         Ok(index)
     }
@@ -190,6 +247,18 @@ impl Core {
 }
 
 impl Inner {
+    /// True if that client is there: the primary always is, for its state says the rest.
+    pub(super) fn is_member(&self, member: Member) -> bool {
+        member == Member::Primary || self.secondaries.contains(&member)
+    }
+
+    pub(super) fn admit_client(&self, member: Member, call: ClientCall) -> Result<(), Error> {
+        if !self.is_member(member) {
+            return Err(self.error(Status::Protocol));
+        }
+        self.set.client().admit(call).map_err(|status| self.error(status))
+    }
+
     /// The client's end of the set is through once every device is.
     fn note_finished(&mut self) {
         if self.devices.iter().all(|device| device.state.is_finished_at_client()) {

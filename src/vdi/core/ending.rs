@@ -6,7 +6,7 @@ use super::super::state::{ClientCall, ClientState, ServerCall, ServerState};
 use super::super::status::{Error, Status};
 use super::super::waiters::{Place, Wakes};
 use super::agent::{Panic, answer_all};
-use super::inner::{Agent, Core, Inner};
+use super::inner::{Agent, Core, Device, Inner, Member};
 use crate::error::ErrorKind;
 
 /// How a side leaves.
@@ -18,21 +18,19 @@ enum Leaving {
 
 impl Core {
     /// Aborts from the client's side.
-    pub(crate) fn client_abort(&self, reason: crate::Error) -> Result<(), Error> {
-        self.abort(reason, |inner| inner.set.client().admit(ClientCall::Abort))
+    pub(crate) fn client_abort(&self, member: Member, reason: crate::Error) -> Result<(), Error> {
+        self.abort(reason, |inner| inner.admit_client(member, ClientCall::Abort))
     }
 
     /// Aborts from the server's side.
     pub(crate) fn server_abort(&self, reason: crate::Error) -> Result<(), Error> {
-        self.abort(reason, |inner| inner.set.server().admit(ServerCall::Abort))
+        self.abort(reason, |inner| inner.admit(ServerCall::Abort))
     }
 
-    fn abort(&self, reason: crate::Error, admit: impl FnOnce(&Inner) -> Result<(), Status>) -> Result<(), Error> {
+    fn abort(&self, reason: crate::Error, admit: impl FnOnce(&Inner) -> Result<(), Error>) -> Result<(), Error> {
         let mut wakes = Wakes::default();
         let mut inner = self.lock();
-        if let Err(status) = admit(&inner) {
-            return Err(inner.error(status));
-        }
+        admit(&inner)?;
         let text = reason.report();
         let is_first = inner.abort(reason, &mut wakes);
         drop(inner);
@@ -67,7 +65,7 @@ impl Core {
         inner.admit(ServerCall::Close)?;
         let mut verdict = Ok(());
         if !inner.set.is_aborted() {
-            let open = inner.open_devices(|device| device.is_open_at_server());
+            let open = inner.open_devices(|device| device.state.is_open_at_server());
             let trouble = if !open.is_empty() {
                 verdict = Err(Error::new(Status::Protocol, format!("devices were still open: {}", open.join(", "))));
                 Some(format!("while devices were open: {}", open.join(", ")))
@@ -137,34 +135,35 @@ impl Core {
         matches!(&self.lock().agent, Agent::Running { delivering: Some(thread), .. } if *thread == std::thread::current().id())
     }
 
-    /// The client closes. Nothing is left to wait for: the server's agent goes its own way.
-    pub(crate) fn client_close(&self) -> Result<(), Error> {
-        self.client_leave(Leaving::Closed)
+    /// A client closes. Nothing is left to wait for: the server's agent goes its own way.
+    pub(crate) fn client_close(&self, member: Member) -> Result<(), Error> {
+        self.client_leave(member, Leaving::Closed)
     }
 
-    /// The last handle of the client is gone.
-    pub(crate) fn client_dropped(&self) {
+    /// The last handle of a client is gone.
+    pub(crate) fn client_dropped(&self, member: Member) {
         // A drop has nobody to tell; the server learns of it by the abort.
-        let _verdict = self.client_leave(Leaving::Dropped);
+        let _verdict = self.client_leave(member, Leaving::Dropped);
     }
 
-    fn client_leave(&self, leaving: Leaving) -> Result<(), Error> {
+    fn client_leave(&self, member: Member, leaving: Leaving) -> Result<(), Error> {
         let mut wakes = Wakes::default();
         let mut inner = self.lock();
-        if let Err(status) = inner.set.client().admit(ClientCall::Close) {
-            return Err(inner.error(status));
-        }
+        inner.admit_client(member, ClientCall::Close)?;
         let mut verdict = Ok(());
         if !inner.set.is_aborted() {
-            let open = inner.open_devices(|device| device.is_open_at_client());
+            let is_primary = member == Member::Primary;
+            let open = inner.open_devices(|device| {
+                device.state.is_open_at_client() && (is_primary || device.opened_by == Some(member))
+            });
             let is_server_through =
                 matches!(inner.set.server(), ServerState::DoesNotExist | ServerState::NormallyTerminated);
             let trouble = if !open.is_empty() {
                 verdict = Err(Error::new(Status::Open, format!("devices were still open: {}", open.join(", "))));
                 Some(format!("while devices were open: {}", open.join(", ")))
-            } else if inner.pending > 0 {
+            } else if is_primary && inner.pending > 0 {
                 Some(format!("while {} commands were outstanding", inner.pending))
-            } else if !is_server_through {
+            } else if is_primary && !is_server_through {
                 Some("before the server was through".to_owned())
             } else {
                 None
@@ -173,12 +172,19 @@ impl Core {
                 inner.abort(left("client", leaving, &trouble), &mut wakes);
             }
         }
+        inner.client_closed.wake_into(&mut wakes);
+        if let Member::Secondary(_) = member {
+            inner.secondaries.retain(|other| *other != member);
+            drop(inner);
+            wakes.wake();
+            return verdict;
+        }
+        inner.secondaries.clear();
         inner.set.on_client_closed();
         inner.configured.wake_into(&mut wakes);
         for device in &mut inner.devices {
             wakes.push_from(&mut device.client);
         }
-        inner.client_closed.wake_into(&mut wakes);
         drop(inner);
         self.hub.release(self);
         wakes.wake();
@@ -186,10 +192,10 @@ impl Core {
     }
 
     /// Ready once the client has closed.
-    pub(crate) fn poll_client_closed(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
+    pub(crate) fn poll_client_closed(&self, member: Member, place: &mut Place, waker: &Waker) -> Poll<()> {
         let _replaced;
         let mut inner = self.lock();
-        if inner.set.client() == ClientState::DoesNotExist {
+        if inner.set.client() == ClientState::DoesNotExist || !inner.is_member(member) {
             return Poll::Ready(());
         }
         _replaced = inner.client_closed.register(place, waker);
@@ -202,9 +208,9 @@ impl Core {
 }
 
 impl Inner {
-    fn open_devices(&self, is_open: impl Fn(&super::super::device_state::DeviceState) -> bool) -> Vec<String> {
+    fn open_devices(&self, is_open: impl Fn(&Device) -> bool) -> Vec<String> {
         let named = self.devices.iter().zip(&self.configuration.device_names);
-        named.filter(|(device, _)| is_open(&device.state)).map(|(_, name)| name.clone()).collect()
+        named.filter(|(device, _)| is_open(device)).map(|(_, name)| name.clone()).collect()
     }
 }
 

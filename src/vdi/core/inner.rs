@@ -1,6 +1,6 @@
 //! What the lock guards, and the steps that every side shares.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::super::answer::{Completion, Recipient};
 use super::super::area::{Area, Buffer};
+use super::super::client::{BufferHandle, Slot};
 use super::super::code::{CommandCode, CompletionCode};
 use super::super::config::{Config, Configuration};
 use super::super::device_state::{CommandId, DevicePhase, DeviceState, Dropped};
@@ -49,6 +50,8 @@ impl Core {
                 answers: VecDeque::new(),
                 agent: Agent::Absent,
                 is_server_done: false,
+                secondaries: Vec::new(),
+                handles: HashMap::new(),
                 configured: Waiters::default(),
                 client_closed: Waiters::default(),
                 server_closed: Waiters::default(),
@@ -114,14 +117,29 @@ pub(super) struct Inner {
     pub(super) agent: Agent,
     /// The server's closing has come to its end.
     pub(super) is_server_done: bool,
+    /// Clients that have joined and not left.
+    pub(super) secondaries: Vec<Member>,
+    /// Buffers of commands that the client holds and has lent.
+    pub(super) handles: HashMap<BufferHandle, Arc<Slot>>,
     pub(super) configured: Waiters,
     pub(super) client_closed: Waiters,
     pub(super) server_closed: Waiters,
 }
 
+/// A client of the set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Member {
+    /// The one that created it.
+    Primary,
+    /// One that joined, by a number that is used once.
+    Secondary(u64),
+}
+
 /// A device and the commands that the server waits for.
 pub(super) struct Device {
     pub(super) state: DeviceState,
+    /// The client that opened it.
+    pub(super) opened_by: Option<Member>,
     pub(super) entries: Vec<Entry>,
     /// The client's task that waits for a command; a device has one driver.
     pub(super) client: Option<Waker>,
@@ -131,7 +149,7 @@ pub(super) struct Device {
 
 impl Device {
     fn new() -> Self {
-        Self { state: DeviceState::new(), entries: Vec::new(), client: None, room: Waiters::default() }
+        Self { state: DeviceState::new(), opened_by: None, entries: Vec::new(), client: None, room: Waiters::default() }
     }
 }
 

@@ -11,5 +11,5 @@ mod server;
 
 pub(crate) use agent::Step;
 pub(crate) use client::Taken;
-pub(crate) use inner::{Core, Ready};
+pub(crate) use inner::{Core, Member, Ready};
 pub(crate) use server::Refused;

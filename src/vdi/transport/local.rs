@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 
 use super::super::config::{Config, is_name};
-use super::super::core::Core;
+use super::super::core::{Core, Member};
 use super::super::status::{Error, Status};
 use super::super::{client, server};
 use super::Transport;
@@ -74,13 +74,22 @@ impl Transport for LocalHub {
         }
         let core = Arc::new(Core::create(self, name, &config));
         self.names.insert(name, &core)?;
-        Ok(client::DeviceSet::new(core))
+        Ok(client::DeviceSet::new(core, Member::Primary))
     }
 
     async fn open(&self, name: &str) -> Result<server::DeviceSet, Error> {
         let core = self.names.find(name)?;
         core.server_open()?;
         Ok(server::DeviceSet::new(core))
+    }
+
+    async fn open_in_secondary(&self, name: &str) -> Result<client::DeviceSet, Error> {
+        let core = self
+            .names
+            .find(name)
+            .map_err(|_| Error::new(Status::Protocol, format!("there is no device set {name:?} to join")))?;
+        let member = core.join()?;
+        Ok(client::DeviceSet::new(core, member))
     }
 
     fn names(&self) -> Vec<String> {

@@ -31,6 +31,17 @@ pub trait Transport: std::fmt::Debug + Send + Sync + 'static {
     /// Dropped before it is ready, nothing is open.
     async fn open(&self, name: &str) -> Result<server::DeviceSet, Error>;
 
+    /// Joins a set; see [`client::DeviceSet::open_in_secondary`].
+    ///
+    /// # Errors
+    ///
+    /// As [`client::DeviceSet::open_in_secondary`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing is joined.
+    async fn open_in_secondary(&self, name: &str) -> Result<client::DeviceSet, Error>;
+
     /// The names that are in use now, sorted.
     fn names(&self) -> Vec<String>;
 }
