@@ -48,8 +48,9 @@ fn assert_all_aborted(futures: Vec<server::CommandFuture>) {
     assert_eq!(buffers, DEVICES as usize * DEPTH / 2);
 }
 
+/// Statement 13: "Close while Active on each side: named code, no leak, no hang, agent returns." The server's side.
 #[test]
-fn close_answers_64_devices_with_4_commands_each_through_the_agent() {
+fn spec_13_close_answers_64_devices_with_4_commands_each_through_the_agent() {
     let mut active = active(DEVICES);
     let (futures, held) = in_flight(&mut active);
     let mut agent = task::spawn(active.pair.server.completion_agent());
@@ -282,8 +283,9 @@ fn dropping_a_device_that_the_server_has_closed_aborts_nothing() {
     assert!(active.devices[0].send(server::Command::flush()).is_ok());
 }
 
+/// Statement 13, the client's side.
 #[test]
-fn the_client_closing_with_open_devices_is_told_and_everything_is_released() {
+fn spec_13_the_client_closing_with_open_devices_is_told_and_everything_is_released() {
     let mut active = active(DEVICES);
     let (futures, _held) = in_flight(&mut active);
     let mut agent = task::spawn(active.pair.server.completion_agent());

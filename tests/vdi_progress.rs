@@ -20,8 +20,10 @@ fn timed() -> (SimClock, Active) {
     (clock, open_all(configured_on(hub, config, ServerConfig::default())))
 }
 
+/// Statement 15: "serverTimeOut T: no progress aborts after more than 2T, not before; steady slow progress never aborts; no
+/// pending requests never aborts."
 #[test]
-fn no_progress_aborts_after_more_than_two_intervals_and_not_before() {
+fn spec_15_no_progress_aborts_after_more_than_two_intervals_and_not_before() {
     let (clock, mut active) = timed();
     let mut agent = task::spawn(active.pair.server.completion_agent());
     assert_pending!(agent.poll());

@@ -47,6 +47,8 @@ mod features;
 pub mod server;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod waiters;
 

@@ -1,0 +1,4 @@
+//! The tables of the specification, written out and walked.
+
+mod device_table;
+mod set_table;
