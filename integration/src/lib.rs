@@ -1,1 +1,21 @@
 //! Harness for black-box tests against real servers.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`server`] | Garage, Azurite and moto on free loopback ports, each gone with the process that started it |
+//! | [`place`] | a store for one test: memory, disk, or a corner of such a server, with checks that nothing was left in it |
+//! | [`data`] | test data that shows where a misplaced byte came from |
+//! | [`tool`] | the command line tool of this build, and the files of this repository |
+//!
+//! `with-servers CMD…` (a binary of this crate) starts all servers once and runs a command beside them; the test script uses it
+//! so that every test process shares them. A test run on its own starts what it needs. A server that is missing or does not start
+//! fails the test: nothing is ever skipped.
+
+// Tests of real servers live in real time, and failing loudly is what a harness is for.
+#![allow(clippy::disallowed_methods, clippy::missing_panics_doc, clippy::panic, clippy::print_stdout)]
+
+pub mod data;
+mod http;
+pub mod place;
+pub mod server;
+pub mod tool;

@@ -1,0 +1,232 @@
+//! A store for one test, with checks that nothing was left in it.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ClientOptions, ObjectStore};
+use tempfile::TempDir;
+
+use crate::data;
+use crate::http::{self, Answer};
+use crate::server::{
+    AZURE_ACCOUNT, AZURE_CONTAINER, AZURE_KEY, Kind, S3_BUCKET, S3_KEY_ID, S3_REGION, S3_SECRET, client_environment,
+};
+
+/// A corner of some store that belongs to one test.
+#[derive(Debug)]
+pub struct Place {
+    on: On,
+    store: Arc<dyn ObjectStore>,
+    prefix: String,
+}
+
+#[derive(Debug)]
+enum On {
+    Memory,
+    Disk(TempDir),
+    Server(Kind),
+}
+
+impl Place {
+    /// An in-memory store of its own.
+    pub fn memory() -> Self {
+        Self { on: On::Memory, store: Arc::new(InMemory::new()), prefix: data::unique("memory") }
+    }
+
+    /// A temporary directory, removed with this value.
+    ///
+    /// # Panics
+    ///
+    /// When the directory cannot be made.
+    pub fn disk() -> Self {
+        let dir = TempDir::with_prefix("vdstream-place-").expect("a temporary directory");
+        let store = LocalFileSystem::new_with_prefix(dir.path()).expect("the directory exists");
+        Self { on: On::Disk(dir), store: Arc::new(store), prefix: data::unique("disk") }
+    }
+
+    /// A prefix of its own in the bucket or container that all tests share.
+    ///
+    /// # Panics
+    ///
+    /// When the server is not to be had.
+    pub async fn server(kind: Kind) -> Self {
+        make_bucket(kind, kind.endpoint()).await;
+        let store: Arc<dyn ObjectStore> = match kind {
+            Kind::Garage | Kind::Moto => Arc::new(s3(kind, S3_SECRET)),
+            Kind::Azurite => Arc::new(azure(AZURE_KEY)),
+        };
+        Self { on: On::Server(kind), store, prefix: data::unique("test") }
+    }
+
+    /// The whole store: bucket, container or directory. The test uses what lies below [`Self::prefix`].
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// Where the test's objects belong. No slash at either end.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The same place as a URL for the command line tool and for `Store::from_url`.
+    ///
+    /// # Panics
+    ///
+    /// For a memory store, which nobody else can reach.
+    pub fn url(&self) -> String {
+        let prefix = &self.prefix;
+        match &self.on {
+            On::Memory => panic!("a memory store has no URL"),
+            On::Disk(dir) => format!("file://{}/{prefix}", dir.path().display()),
+            On::Server(Kind::Garage | Kind::Moto) => format!("s3://{S3_BUCKET}/{prefix}"),
+            On::Server(Kind::Azurite) => format!("az://{AZURE_CONTAINER}/{prefix}"),
+        }
+    }
+
+    /// The variables that make [`Self::url`] work.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        match &self.on {
+            On::Memory | On::Disk(_) => Vec::new(),
+            On::Server(kind) => client_environment(*kind, kind.endpoint()),
+        }
+    }
+
+    /// All objects below the prefix, in order, without the prefix. On disk these are all files, so an upload that was left half
+    /// done counts as well.
+    ///
+    /// # Panics
+    ///
+    /// When the store does not answer.
+    pub async fn objects(&self) -> Vec<String> {
+        let mut names = match &self.on {
+            On::Disk(dir) => files_below(&dir.path().join(&self.prefix)),
+            On::Memory | On::Server(_) => {
+                let prefix = Path::from(self.prefix.as_str());
+                let listed: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.expect("the store lists");
+                listed.into_iter().map(|meta| meta.location.to_string()[self.prefix.len() + 1..].to_owned()).collect()
+            }
+        };
+        names.sort();
+        names
+    }
+
+    /// The keys of multipart uploads that are neither completed nor aborted.
+    ///
+    /// On Azure there is no such thing: blocks that are never committed disappear after a week, and until then their blob is
+    /// listed here.
+    ///
+    /// # Panics
+    ///
+    /// When the store does not answer.
+    pub async fn uploads(&self) -> Vec<String> {
+        match self.on {
+            On::Memory | On::Disk(_) => Vec::new(),
+            On::Server(kind @ (Kind::Garage | Kind::Moto)) => {
+                let path = format!("/{S3_BUCKET}?prefix={}%2F&uploads=", self.prefix);
+                expect(http::request(kind, kind.endpoint(), "GET", &path).await, 200).elements("Key")
+            }
+            On::Server(kind @ Kind::Azurite) => {
+                let list = format!("/{AZURE_CONTAINER}?restype=container&comp=list&prefix={}%2F", self.prefix);
+                let committed = expect(http::request(kind, kind.endpoint(), "GET", &list).await, 200).elements("Name");
+                let all = format!("{list}&include=uncommittedblobs");
+                let mut names = expect(http::request(kind, kind.endpoint(), "GET", &all).await, 200).elements("Name");
+                names.retain(|name| !committed.contains(name));
+                names
+            }
+        }
+    }
+
+    /// Checks that no object and no multipart upload is left.
+    ///
+    /// # Panics
+    ///
+    /// When something is. Uncommitted blocks on Azure pass: nobody but Azure can remove them.
+    pub async fn assert_empty(&self) {
+        assert_eq!(self.objects().await, [""; 0], "objects left in {self:?}");
+        if !matches!(self.on, On::Server(Kind::Azurite)) {
+            assert_eq!(self.uploads().await, [""; 0], "multipart uploads left in {self:?}");
+        }
+    }
+}
+
+/// A client of the bucket that signs with any secret.
+///
+/// # Panics
+///
+/// When the server is not to be had.
+pub fn s3(kind: Kind, secret: &str) -> impl ObjectStore + object_store::multipart::MultipartStore {
+    AmazonS3Builder::new()
+        .with_endpoint(kind.endpoint())
+        .with_allow_http(true)
+        .with_region(S3_REGION)
+        .with_bucket_name(S3_BUCKET)
+        .with_access_key_id(S3_KEY_ID)
+        .with_secret_access_key(secret)
+        .with_retry(no_retries())
+        .build()
+        .expect("a complete configuration")
+}
+
+/// A client of the container that signs with any key.
+///
+/// # Panics
+///
+/// When the server is not to be had.
+pub fn azure(key: &str) -> impl ObjectStore + object_store::multipart::MultipartStore {
+    MicrosoftAzureBuilder::new()
+        .with_endpoint(Kind::Azurite.endpoint().to_owned())
+        .with_client_options(ClientOptions::new().with_allow_http(true))
+        .with_account(AZURE_ACCOUNT)
+        .with_access_key(key)
+        .with_container_name(AZURE_CONTAINER)
+        .with_retry(no_retries())
+        .build()
+        .expect("a complete configuration")
+}
+
+/// A server on loopback that fails has failed: trying again would only hide it.
+fn no_retries() -> object_store::RetryConfig {
+    object_store::RetryConfig { max_retries: 0, ..Default::default() }
+}
+
+/// Makes the bucket or container that all tests share, if it is not there yet.
+///
+/// # Panics
+///
+/// When the server refuses.
+pub async fn make_bucket(kind: Kind, endpoint: &str) {
+    let answer = match kind {
+        Kind::Garage => return,
+        Kind::Moto => http::request(kind, endpoint, "PUT", &format!("/{S3_BUCKET}")).await,
+        Kind::Azurite => http::request(kind, endpoint, "PUT", &format!("/{AZURE_CONTAINER}?restype=container")).await,
+    };
+    assert!(matches!(answer.status, 200 | 201 | 409), "cannot make the bucket: {answer:?}");
+}
+
+fn expect(answer: Answer, status: u16) -> Answer {
+    assert_eq!(answer.status, status, "{}", answer.body);
+    answer
+}
+
+/// Relative names of all files below a directory; none if there is no such directory.
+fn files_below(root: &std::path::Path) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten() {
+            let path = entry.expect("the directory is ours").path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                let name = path.strip_prefix(root).expect("found below the root");
+                names.push(name.to_string_lossy().into_owned());
+            }
+        }
+    }
+    names
+}

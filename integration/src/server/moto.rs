@@ -1,0 +1,17 @@
+//! moto: an S3 double in Python that honours conditional puts.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::guard::{Plan, Running};
+use crate::tool;
+
+pub(super) fn start() -> Running {
+    Running::start(&Plan { name: "moto", ports: 1, path: "", command })
+}
+
+fn command(port: u16, _: &Path) -> Command {
+    let mut command = Command::new(tool::installed("MOTO"));
+    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+    command
+}
