@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A result whose error is [`enum@Error`].
+/// A result whose error is [`struct@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller can do about an [`enum@Error`].
+/// What the caller can do about an [`struct@Error`].
 ///
 /// A kind exists only where callers act differently; the detail stands in the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
