@@ -16,6 +16,7 @@ use crate::http::{self, Answer};
 use crate::server::{
     AZURE_ACCOUNT, AZURE_CONTAINER, AZURE_KEY, Kind, S3_BUCKET, S3_KEY_ID, S3_REGION, S3_SECRET, client_environment,
 };
+use crate::tool;
 
 /// A corner of some store that belongs to one test.
 #[derive(Debug)]
@@ -103,8 +104,14 @@ impl Place {
     ///
     /// When the store does not answer.
     pub async fn objects(&self) -> Vec<String> {
-        let mut names = match &self.on {
-            On::Disk(dir) => files_below(&dir.path().join(&self.prefix)),
+        let mut names: Vec<_> = match &self.on {
+            On::Disk(dir) => {
+                let root = dir.path().join(&self.prefix);
+                let name = |path: std::path::PathBuf| {
+                    path.strip_prefix(&root).expect("found below the root").to_string_lossy().into_owned()
+                };
+                tool::files_below(&root).into_iter().map(name).collect()
+            }
             On::Memory | On::Server(_) => {
                 let prefix = Path::from(self.prefix.as_str());
                 let listed: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.expect("the store lists");
@@ -211,22 +218,4 @@ pub async fn make_bucket(kind: Kind, endpoint: &str) {
 fn expect(answer: Answer, status: u16) -> Answer {
     assert_eq!(answer.status, status, "{}", answer.body);
     answer
-}
-
-/// Relative names of all files below a directory; none if there is no such directory.
-fn files_below(root: &std::path::Path) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut pending = vec![root.to_owned()];
-    while let Some(dir) = pending.pop() {
-        for entry in std::fs::read_dir(dir).into_iter().flatten() {
-            let path = entry.expect("the directory is ours").path();
-            if path.is_dir() {
-                pending.push(path);
-            } else {
-                let name = path.strip_prefix(root).expect("found below the root");
-                names.push(name.to_string_lossy().into_owned());
-            }
-        }
-    }
-    names
 }

@@ -9,6 +9,24 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in a folder of the repository")
 }
 
+/// All files below a directory, in order; none if there is no such directory.
+///
+/// # Panics
+///
+/// When a directory cannot be read to its end.
+pub fn files_below(root: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten() {
+            let path = entry.unwrap_or_else(|error| panic!("below {}: {error}", root.display())).path();
+            if path.is_dir() { pending.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    files
+}
+
 /// The `vdstream` binary of the same build as this test.
 ///
 /// Cargo hands a binary's path only to tests of its own package, so it is looked for where Cargo puts it: two levels above the
