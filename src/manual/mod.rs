@@ -1,0 +1,22 @@
+//! How vdstream works, and why: one page per question.
+
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("cancellation.md")]
+pub mod cancellation {}
+
+#[doc = include_str!("commit.md")]
+pub mod commit {}
+
+#[doc = include_str!("format.md")]
+pub mod format {}
+
+#[doc = include_str!("layout.md")]
+pub mod layout {}
+
+#[doc = include_str!("lifecycle.md")]
+pub mod lifecycle {}
+
+#[doc = include_str!("memory.md")]
+pub mod memory {}
