@@ -1,0 +1,251 @@
+//! The command line as types; nothing here does anything.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// Streams backups from a program, a pipe or files to object storage, and back.
+#[derive(Debug, Parser)]
+#[command(name = "vdstream", version, about, max_term_width = 100, after_help = exit::TABLE)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Print one JSON document on stdout instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How to show progress on stderr
+    #[arg(long, global = true, value_enum, default_value_t = ProgressStyle::Auto, env = "VDSTREAM_PROGRESS")]
+    pub(crate) progress: ProgressStyle,
+    /// Print errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Log more to stderr; repeat for more (VDSTREAM_LOG takes a filter)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressStyle {
+    /// A bar on a terminal, a line every ten seconds elsewhere
+    Auto,
+    /// A bar
+    Bar,
+    /// A line every ten seconds
+    Lines,
+    /// Nothing
+    None,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Back up what a program, a pipe or files deliver
+    Backup(Backup),
+    /// Bring a backup back
+    Restore(Restore),
+    /// List the backups of a store, oldest first
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show one backup in detail
+    Show(Show),
+    /// Check a backup where it is stored
+    Verify(Verify),
+}
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  vdstream backup s3://bucket/prod --series orders -- pg_basebackup -D - -Ft -X fetch
+  vdstream backup file:///srv/backups --input part1.img --input part2.img
+  tar c /etc | vdstream backup /srv/backups -";
+
+#[derive(Debug, Args)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub(crate) struct Backup {
+    /// Where to: file:///path, a plain path, s3://bucket/prefix, az://container/prefix, gs://bucket/prefix
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// `-` reads one stripe from stdin
+    #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["input", "producer"])]
+    pub(crate) stdin: Option<String>,
+    /// A file or FIFO to read; each is one stripe
+    #[arg(long, value_name = "PATH", conflicts_with = "producer")]
+    pub(crate) input: Vec<PathBuf>,
+    /// The series that the backup belongs to
+    #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
+    pub(crate) series: String,
+    /// A label to keep with the backup; repeat for more
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// zstd level
+    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(-7..=22), env = "VDSTREAM_LEVEL")]
+    pub(crate) level: i32,
+    /// A stripe rolls to its next segment object at this stored size
+    #[arg(long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
+    pub(crate) segment_size: Option<u64>,
+    /// Size of one part of a multipart upload
+    #[arg(long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
+    pub(crate) part_size: Option<u64>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// A program whose stdout is backed up; its exit status decides between commit and abort
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) producer: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// The most memory that all buffers together may take
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size, env = "VDSTREAM_MEMORY")]
+    pub(crate) memory: u64,
+    /// Compression or decompression jobs at once [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_THREADS")]
+    pub(crate) threads: Option<u16>,
+    /// Requests to the store at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_CONCURRENCY")]
+    pub(crate) concurrency: Option<u16>,
+}
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  vdstream restore s3://bucket/prod latest --series orders --output base.tar
+  vdstream restore file:///srv/backups ID --output part1.img --output part2.img
+  vdstream restore /srv/backups latest -- tar x -C /tmp/etc
+
+An output file appears under its name only when the whole backup has been verified.";
+
+#[derive(Debug, Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+pub(crate) struct Restore {
+    /// Where the backups are
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// The backup's id, or `latest`
+    #[arg(value_name = "ID|latest")]
+    pub(crate) id: String,
+    /// The series that `latest` looks in
+    #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
+    pub(crate) series: String,
+    /// A file, FIFO or device to write, one per stripe; `-` is stdout
+    #[arg(long, short, value_name = "PATH|-", conflicts_with = "consumer")]
+    pub(crate) output: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// A program that reads the backup's one stripe from stdin
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) consumer: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vdstream list s3://bucket/prod --series orders --json")]
+pub(crate) struct List {
+    /// Where the backups are
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// Only this series [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) series: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vdstream show s3://bucket/prod latest --series orders --json")]
+pub(crate) struct Show {
+    /// Where the backups are
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// The backup's id, or `latest`
+    #[arg(value_name = "ID|latest")]
+    pub(crate) id: String,
+    /// The series that `latest` looks in
+    #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
+    pub(crate) series: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vdstream verify s3://bucket/prod latest --level full")]
+pub(crate) struct Verify {
+    /// Where the backups are
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// The backup's id, or `latest`
+    #[arg(value_name = "ID|latest")]
+    pub(crate) id: String,
+    /// The series that `latest` looks in
+    #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
+    pub(crate) series: String,
+    /// How deep to look
+    #[arg(long, value_enum, default_value_t = Level::Quick)]
+    pub(crate) level: Level,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// Names and sizes of all objects
+    Quick,
+    /// The hash of every stored object; needs no decompression
+    Stored,
+    /// Decompress everything and check the content
+    Full,
+}
+
+/// `256MiB`, `1G`, `500KB`, `4096`: K, M, G, T and KiB… count in 1024, KB… in 1000.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "expected a number with a unit, such as 256MiB".to_owned())?;
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        other => return Err(format!("unknown unit `{other}`: use KiB, MiB, GiB or TiB")),
+    };
+    number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        for (text, bytes) in
+            [("0", 0), ("1", 1), ("256MiB", 256 << 20), ("1g", 1 << 30), ("3 KB", 3000), ("8T", 8 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5G", "1 parsec", "99999999999T"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The only place that prints: documents on stdout, words for people on stderr.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints; the library never does")]
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+use vdstream::{Error, ErrorKind, Result};
+
+/// Prints one JSON document on stdout.
+pub(crate) fn json(document: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(document)
+        .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode the document").with_source(error))?;
+    line(&text)
+}
+
+/// Prints a line on stdout. A reader that went away is an error, not a panic.
+pub(crate) fn line(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::from(error).context("cannot write to stdout"))
+}
+
+/// Says something on stderr; a closed stderr is not worth failing for.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "vdstream: {text}");
+}
+
+/// A size as people read it, in binary units.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    #[expect(clippy::cast_precision_loss, reason = "for people; three digits are shown")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Rows under a header, columns padded to their widest cell.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            cells.join("  ").trim_end().to_owned()
+        })
+        .collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_printed_in_binary_units() {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 30, "1.0 GiB"), (u64::MAX, "16777216.0 TiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}
