@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod clock;
 pub mod error;
 pub mod pipeline;
+pub mod stream;
 pub(crate) mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

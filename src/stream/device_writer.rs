@@ -1,0 +1,346 @@
+//! The engine's side of a backup stream.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::failure;
+use crate::error::{Error, ErrorKind, Result};
+use crate::vdi::server::{Buffer, Command, CommandFuture, Completion, Device, DeviceSet};
+use crate::vdi::{Features, Status};
+
+/// Writes one stripe into a device: `AsyncWrite` over `Write`, `Flush` and `Complete` commands, several in flight.
+///
+/// * `poll_write` fills a device buffer and sends it when it is full. It waits while all buffers are with the client: a slow
+///   store slows the producer down, and memory does not grow.
+/// * `poll_flush` is ready when everything written so far is **durable**: the client has answered a `Flush` command.
+/// * `poll_shutdown` flushes, sends `Complete` where the set has it enabled, and closes the device. Both may be polled again
+///   after they were ready.
+///
+/// After the first error every call returns that error. Dropping the writer before its shutdown aborts the device set: a
+/// producer that dies in the middle must never look like one that ended.
+///
+/// # Cancel safety
+///
+/// `write` is cancel-safe: if it is dropped, nothing of that call was written. `flush` and `shutdown` can be dropped and called
+/// again. `write_all` is not: [`DeviceWriter::position`] tells how much of it went in.
+pub struct DeviceWriter {
+    set: DeviceSet,
+    device: Device,
+    transfer_bytes: usize,
+    /// The set has `Complete`.
+    has_complete: bool,
+    /// Buffers that may exist at once.
+    limit: usize,
+    existing: usize,
+    free: Vec<Buffer>,
+    filling: Option<Filling>,
+    in_flight: FuturesUnordered<CommandFuture>,
+    phase: Phase,
+    /// Bytes accepted from the producer.
+    position: u64,
+    /// Bytes accepted since the last answered `Flush`, including those.
+    is_dirty: bool,
+}
+
+struct Filling {
+    buffer: Buffer,
+    len: usize,
+}
+
+enum Phase {
+    Open,
+    Flushing(CommandFuture),
+    Completing(CommandFuture),
+    Closed,
+    Failed(Error),
+}
+
+impl DeviceWriter {
+    /// Takes an open device of `set`. Up to `buffers` transfers of the set's largest size are in use at once, at least one;
+    /// their space must have been requested before. More than the queue holds are of no use.
+    ///
+    /// # Errors
+    ///
+    /// `Aborted` with the reason if the set was aborted, `Closed` if it was closed.
+    pub fn new(set: &DeviceSet, device: Device, buffers: usize) -> Result<Self> {
+        let configuration = set.configuration()?;
+        let (depth, transfer_bytes) = (configuration.max_io_depth as usize, configuration.max_transfer_size as usize);
+        Ok(Self {
+            set: set.clone(),
+            device,
+            transfer_bytes,
+            has_complete: configuration.features.contains(Features::COMPLETE_ENABLED),
+            limit: buffers.clamp(1, depth.max(1)),
+            existing: 0,
+            free: Vec::new(),
+            filling: None,
+            in_flight: FuturesUnordered::new(),
+            phase: Phase::Open,
+            position: 0,
+            is_dirty: false,
+        })
+    }
+
+    /// Bytes written so far; not all of them are durable before a flush.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The device's name.
+    pub fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    /// True once the writer was shut down.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// Moves everything that `source` delivers into the device, reading straight into device buffers.
+    ///
+    /// Returns the number of bytes moved. The writer stays open: the end of a source is not the end of the stripe.
+    ///
+    /// # Errors
+    ///
+    /// What the source or the device set failed with. A failing source leaves the writer open, for the caller to decide.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: bytes taken from the source are in the device's buffers; call it again to go on.
+    pub async fn write_from(&mut self, source: &mut (impl AsyncRead + Unpin + ?Sized)) -> io::Result<u64> {
+        let start = self.position;
+        std::future::poll_fn(|cx| self.poll_write_from(cx, Pin::new(&mut *source))).await?;
+        Ok(self.position - start)
+    }
+
+    fn poll_write_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut source: Pin<&mut (impl AsyncRead + ?Sized)>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_buffer(cx))?;
+            let Some(filling) = &mut self.filling else { continue };
+            let mut spare = ReadBuf::new(&mut filling.buffer[filling.len..self.transfer_bytes]);
+            ready!(source.as_mut().poll_read(cx, &mut spare))?;
+            let count = spare.filled().len();
+            if count == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            filling.len += count;
+            self.account(count)?;
+        }
+    }
+
+    /// Counts bytes that are in the filling buffer, and sends it if it is full.
+    fn account(&mut self, count: usize) -> Result<()> {
+        self.position += count as u64;
+        self.is_dirty = true;
+        let is_full = self.filling.as_ref().is_some_and(|filling| filling.len == self.transfer_bytes);
+        if is_full { self.send_filling() } else { Ok(()) }
+    }
+
+    /// Ready when the filling buffer has room.
+    fn poll_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match &self.phase {
+            Phase::Open => {}
+            Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
+            Phase::Flushing(_) => ready!(self.poll_answer(cx))?,
+            Phase::Completing(_) | Phase::Closed => {
+                return Poll::Ready(Err(Error::new(
+                    ErrorKind::Closed,
+                    format!("device {}: written to after its shutdown", self.device.name()),
+                )));
+            }
+        }
+        while self.filling.is_none() {
+            if let Some(buffer) = self.free.pop() {
+                self.filling = Some(Filling { buffer, len: 0 });
+            } else if self.existing < self.limit {
+                match self.set.allocate_buffer(self.transfer_bytes, 0) {
+                    Ok(buffer) => {
+                        self.existing += 1;
+                        self.filling = Some(Filling { buffer, len: 0 });
+                    }
+                    // Less space than asked for: do with what there is.
+                    Err(error) if error.status() == Status::Memory && self.existing > 0 => self.limit = self.existing,
+                    Err(error) => return Poll::Ready(Err(self.fail(error.into()))),
+                }
+            } else {
+                ready!(self.poll_reap(cx))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when one write in flight has been answered, or none is in flight.
+    fn poll_reap(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match ready!(self.in_flight.poll_next_unpin(cx)) {
+            Some(completion) => Poll::Ready(self.reap(completion)),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn reap(&mut self, completion: Completion) -> Result<()> {
+        if !completion.is_success() {
+            return Err(self.fail(failure::of_completion(self.device.name(), "write", &completion)));
+        }
+        match completion.buffer {
+            Some(buffer) => self.free.push(buffer),
+            None => self.existing -= 1,
+        }
+        Ok(())
+    }
+
+    fn send_filling(&mut self) -> Result<()> {
+        let Some(Filling { buffer, len }) = self.filling.take() else { return Ok(()) };
+        let command = Command::write(buffer, len).short();
+        let future = self.send(command)?;
+        self.in_flight.push(future);
+        Ok(())
+    }
+
+    fn send(&mut self, command: Command) -> Result<CommandFuture> {
+        match self.device.send(command) {
+            Ok(future) => Ok(future),
+            Err(error) => Err(self.fail(error.into_error().into())),
+        }
+    }
+
+    /// Latches the first error; later ones are its consequences.
+    fn fail(&mut self, error: Error) -> Error {
+        if let Phase::Failed(first) = &self.phase {
+            return first.clone();
+        }
+        self.phase = Phase::Failed(error.clone());
+        error
+    }
+
+    /// Ready when everything written has been answered by the client, successfully.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.filling.as_ref().is_some_and(|filling| filling.len > 0) {
+            self.send_filling()?;
+        }
+        while !self.in_flight.is_empty() {
+            ready!(self.poll_reap(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the `Flush` or `Complete` in flight has been answered.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let (future, what) = match &mut self.phase {
+            Phase::Flushing(future) => (future, "flush"),
+            Phase::Completing(future) => (future, "complete"),
+            _ => return Poll::Ready(Ok(())),
+        };
+        let completion = ready!(Pin::new(future).poll(cx));
+        if !completion.is_success() {
+            return Poll::Ready(Err(self.fail(failure::of_completion(self.device.name(), what, &completion))));
+        }
+        if matches!(self.phase, Phase::Completing(_)) {
+            return Poll::Ready(self.close());
+        }
+        self.phase = Phase::Open;
+        self.is_dirty = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.free.clear();
+        self.filling = None;
+        match self.device.close() {
+            Ok(()) => {
+                self.phase = Phase::Closed;
+                Ok(())
+            }
+            Err(error) => Err(self.fail(error.into())),
+        }
+    }
+
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            match &self.phase {
+                Phase::Closed => return Poll::Ready(Ok(())),
+                Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
+                Phase::Flushing(_) | Phase::Completing(_) => ready!(self.poll_answer(cx))?,
+                Phase::Open if !self.is_dirty => return Poll::Ready(Ok(())),
+                Phase::Open => {
+                    ready!(self.poll_drain(cx))?;
+                    self.phase = Phase::Flushing(self.send(Command::flush())?);
+                }
+            }
+        }
+    }
+
+    fn poll_shutdown_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            match &self.phase {
+                Phase::Closed => return Poll::Ready(Ok(())),
+                Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
+                Phase::Flushing(_) | Phase::Completing(_) => ready!(self.poll_answer(cx))?,
+                Phase::Open if self.has_complete => {
+                    // Everything before `Complete` is durable when it is answered, so a flush before it would add nothing.
+                    ready!(self.poll_drain(cx))?;
+                    self.phase = Phase::Completing(self.send(Command::complete())?);
+                }
+                Phase::Open => {
+                    ready!(self.poll_flush_all(cx))?;
+                    self.close()?;
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for DeviceWriter {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, source: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if source.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        ready!(this.poll_buffer(cx))?;
+        let Some(filling) = &mut this.filling else { return Poll::Ready(Ok(0)) };
+        let count = source.len().min(this.transfer_bytes - filling.len);
+        filling.buffer[filling.len..filling.len + count].copy_from_slice(&source[..count]);
+        filling.len += count;
+        this.account(count)?;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_flush_all(cx).map_err(io::Error::from)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_shutdown_all(cx).map_err(io::Error::from)
+    }
+}
+
+impl Drop for DeviceWriter {
+    fn drop(&mut self) {
+        if !self.is_closed() {
+            let reason = match &self.phase {
+                Phase::Failed(error) => error.clone(),
+                _ => failure::dropped("writer", self.device.name()),
+            };
+            // An error means that the set has ended already.
+            let _ended = self.set.abort(reason);
+        }
+    }
+}
+
+impl fmt::Debug for DeviceWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceWriter")
+            .field("device", &self.device.name())
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,30 @@
+//! From the codes of the device set to errors that name their cause.
+
+use crate::error::{Error, ErrorKind};
+use crate::vdi::{CompletionCode, server};
+
+/// Why a command of `device` did not succeed. The reason, if somebody gave one, keeps its kind.
+pub(super) fn of_completion(device: &str, what: &'static str, completion: &server::Completion) -> Error {
+    let message = format!("device {device}: {what} ended with {}", completion.code);
+    match &completion.reason {
+        Some(reason) => reason.clone().context(message),
+        None => Error::new(kind_of(completion.code), message),
+    }
+}
+
+fn kind_of(code: CompletionCode) -> ErrorKind {
+    match code {
+        CompletionCode::OperationAborted => ErrorKind::Aborted,
+        CompletionCode::DiskFull
+        | CompletionCode::HandleDiskFull
+        | CompletionCode::EomOverflow
+        | CompletionCode::NoSystemResources => ErrorKind::Exhausted,
+        CompletionCode::NotSupported => ErrorKind::Invalid,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// A stream was dropped before its end.
+pub(super) fn dropped(what: &'static str, device: &str) -> Error {
+    Error::new(ErrorKind::Aborted, format!("the {what} of device {device} was dropped before its end"))
+}
