@@ -8,9 +8,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// What a pipeline really uses of each buffer, after its configuration was fitted into the memory limit.
 ///
 /// When the wishes do not fit, they are halved one after the other, each down to a comfortable bound, in this order:
-/// device buffers per stripe (2), reorder window or read-ahead, frame size (1 MiB, backup only), part size (1 MiB, or
-/// what the store accepts), requests in flight (2), device buffer size (256 KiB). If that is not enough, the same again
-/// down to the bounds below which nothing works, then the threads. Then the pipeline is refused.
+/// device buffers per stripe (2), parts in flight (4), reorder window or read-ahead, frame size (1 MiB, backup only),
+/// part size (1 MiB, or what the store accepts), parts in flight (2), device buffer size (256 KiB). If that is not
+/// enough, the same again down to the bounds below which nothing works, then the threads. Then the pipeline is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Stripes that may run at once.
@@ -88,9 +88,11 @@ impl MemoryPlan {
         }
         plan.measure(config, direction);
 
+        // With fewer frames than this in flight, a thread waits while the packer takes the oldest.
+        let busy = if direction == Direction::Backup { threads + 1 } else { 3 };
         let comfortable = Floor {
             depth: 2,
-            window: if direction == Direction::Backup { threads } else { 3 },
+            window: busy,
             frame_bytes: 1 << 20,
             part_bytes: least_part.max(1 << 20),
             parts: 2,
@@ -106,7 +108,15 @@ impl MemoryPlan {
             transfer_bytes: 64 << 10,
             threads: 1,
         };
-        for floor in [comfortable, least] {
+        let parallel = Floor {
+            parts: 4,
+            window: usize::MAX,
+            frame_bytes: usize::MAX,
+            part_bytes: usize::MAX,
+            transfer_bytes: usize::MAX,
+            ..comfortable
+        };
+        for floor in [parallel, comfortable, least] {
             while plan.total_bytes > config.memory_limit {
                 if !plan.shrink(&floor, direction) {
                     break;
@@ -201,6 +211,7 @@ impl MemoryPlan {
 }
 
 /// How small each wish may get.
+#[derive(Clone, Copy)]
 struct Floor {
     depth: usize,
     window: usize,
