@@ -14,7 +14,7 @@ use super::progress::count;
 use super::reader::Shared;
 use super::request::Request;
 use super::segment::{SegmentId, SegmentSummary, StripeSummary};
-use crate::buffer::Reservation;
+use crate::buffer::BufferPool;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Some whole frames in order, and the bytes that hold them.
@@ -35,28 +35,10 @@ pub(super) struct StoredFrame {
     pub(super) hash: ChainingValue,
     /// Data frames of the segment.
     pub(super) siblings: usize,
+    /// A view of its range, whose memory is free again after the last frame of it was decoded.
     pub(super) stored: Bytes,
-    /// Keeps the memory of the range counted until its last frame is decoded.
-    pub(super) _range: Arc<HeldRange>,
-}
-
-/// Memory of one ranged read, counted while it is held.
-pub(super) struct HeldRange {
-    reservation: Arc<Reservation>,
-    bytes: u64,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for HeldRange {
-    fn drop(&mut self) {
-        self.reservation.release(self.bytes);
-    }
-}
-
-impl fmt::Debug for HeldRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldRange").field("bytes", &self.bytes).finish_non_exhaustive()
-    }
+    /// After `stored`, so that the slot is back before the place is.
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 /// Reads a stripe ahead of its consumer; ends early when the consumer is gone.
@@ -64,8 +46,11 @@ impl fmt::Debug for HeldRange {
 pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
     pub(super) stripe: u16,
-    /// Ranges that this stripe may hold.
-    pub(super) ranges: Arc<Semaphore>,
+    /// As many places as `ranges` has slots, taken in the order in which the ranges are needed. A range keeps its place
+    /// when its read fails and its slot goes back, so a later range cannot take what the first one needs.
+    pub(super) places: Arc<Semaphore>,
+    /// Memory for the ranges; only a range with a place may wait for it.
+    pub(super) ranges: BufferPool,
     pub(super) batches: mpsc::Sender<Job<Batch>>,
 }
 
@@ -87,40 +72,39 @@ impl Fetcher {
 
     /// A small segment: one read has everything. Answers false if the consumer is gone.
     async fn whole(&self, id: SegmentId, segment: SegmentSummary) -> Result<bool> {
-        let range = self.hold(segment.stored_bytes).await?;
-        let shared = Arc::clone(&self.shared);
+        let place = self.place().await?;
+        let (shared, pool) = (Arc::clone(&self.shared), self.ranges.clone());
         let job = self.shared.cpu.spawn(async move {
-            let bytes = shared.read(id, 0..segment.stored_bytes).await?;
-            let data_bytes = segment.stored_bytes - segment.tail_bytes;
-            let index = decode(&shared, id, &segment, &bytes.slice(length(data_bytes)?..))?;
-            let slices = layout(&index, id);
-            Ok(Batch { frames: slices.into_iter().map(|slice| slice.cut(&bytes, 0, &range)).collect() })
+            let bytes = shared.read(id, 0..segment.stored_bytes, &pool).await?;
+            let data_bytes = length(segment.stored_bytes - segment.tail_bytes)?;
+            let index = decode(&shared, id, &segment, &bytes.slice(data_bytes..))?;
+            Ok(Batch { frames: layout(&index, id).into_iter().map(|slice| slice.cut(&bytes, 0, &place)).collect() })
         });
         Ok(self.batches.send(job).await.is_ok())
     }
 
     /// A large segment: its tail first, then ranges of whole frames.
     async fn ranges(&self, id: SegmentId, segment: SegmentSummary) -> Result<bool> {
+        let range_bytes = self.shared.plan.range_bytes() as u64;
         let data_bytes = segment.stored_bytes - segment.tail_bytes;
-        let tail = self.shared.read(id, data_bytes..segment.stored_bytes).await?;
+        let place = self.place().await?;
+        let tail = self.shared.read(id, data_bytes..segment.stored_bytes, &self.ranges).await?;
         let index = decode(&self.shared, id, &segment, &tail)?;
-        drop(tail);
+        drop((tail, place));
         let mut frames = layout(&index, id).into_iter().peekable();
         while let Some(first) = frames.next() {
             let start = first.range.start;
             let mut end = first.range.end;
             let mut slices = vec![first];
-            while let Some(next) =
-                frames.next_if(|next| next.range.end - start <= self.shared.plan.range_bytes() as u64)
-            {
+            while let Some(next) = frames.next_if(|next| next.range.end - start <= range_bytes) {
                 end = next.range.end;
                 slices.push(next);
             }
-            let range = self.hold(end - start).await?;
-            let shared = Arc::clone(&self.shared);
+            let place = self.place().await?;
+            let (shared, pool) = (Arc::clone(&self.shared), self.ranges.clone());
             let job = self.shared.cpu.spawn(async move {
-                let bytes = shared.read(id, start..end).await?;
-                Ok(Batch { frames: slices.into_iter().map(|slice| slice.cut(&bytes, start, &range)).collect() })
+                let bytes = shared.read(id, start..end, &pool).await?;
+                Ok(Batch { frames: slices.into_iter().map(|slice| slice.cut(&bytes, start, &place)).collect() })
             });
             if self.batches.send(job).await.is_err() {
                 return Ok(false);
@@ -129,29 +113,26 @@ impl Fetcher {
         Ok(true)
     }
 
-    /// Waits until the stripe may hold another range.
-    async fn hold(&self, bytes: u64) -> Result<Arc<HeldRange>> {
-        let permit = Arc::clone(&self.ranges).acquire_owned().await.map_err(|_closed| {
-            // The semaphore is private and never closed.
-            Error::new(ErrorKind::Internal, "the ranges are closed")
-        })?;
-        let reservation = Arc::clone(&self.shared.ranges);
-        reservation.hold(bytes);
-        Ok(Arc::new(HeldRange { reservation, bytes, _permit: permit }))
+    async fn place(&self) -> Result<Arc<OwnedSemaphorePermit>> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        // The semaphore is private and never closed.
+        place.map(Arc::new).map_err(|_closed| Error::new(ErrorKind::Internal, "the places are closed"))
     }
 }
 
 impl Shared {
-    /// Reads exactly `range` of a segment.
-    pub(super) async fn read(&self, id: SegmentId, range: Range<u64>) -> Result<Bytes> {
+    /// Reads exactly `range` of a segment into a slot of `pool`.
+    async fn read(&self, id: SegmentId, range: Range<u64>, pool: &BufferPool) -> Result<Bytes> {
         let size = range.end - range.start;
         let what = format!("read {id}, bytes {} to {}", range.start, range.end);
-        let bytes = self.requests.run(Request::new(&what, size), || self.store.read(id, range.clone())).await?;
-        if bytes.len() as u64 != size {
-            return Err(corrupt(id, range.start, format!("expected {size} bytes, found {}", bytes.len())));
+        // The wait for the slot is part of the attempt: the store may not yet have let go of an earlier one's.
+        let attempt = || async { self.store.read_into(id, range.clone(), pool.acquire().await).await };
+        let filled = self.requests.run(Request::new(&what, size), attempt).await?;
+        if filled.len() as u64 != size {
+            return Err(corrupt(id, range.start, format!("expected {size} bytes, found {}", filled.len())));
         }
         count(&self.counters.stored_bytes, size);
-        Ok(bytes)
+        Ok(filled.freeze().into_bytes())
     }
 }
 
@@ -168,10 +149,10 @@ struct Slice {
 
 impl Slice {
     /// The frame within `bytes`, which start at `start` of the object. The index was checked, so it is inside.
-    fn cut(self, bytes: &Bytes, start: u64, range: &Arc<HeldRange>) -> StoredFrame {
-        let place = usize::try_from(self.range.start - start).unwrap_or(usize::MAX)
+    fn cut(self, bytes: &Bytes, start: u64, place: &Arc<OwnedSemaphorePermit>) -> StoredFrame {
+        let within = usize::try_from(self.range.start - start).unwrap_or(usize::MAX)
             ..usize::try_from(self.range.end - start).unwrap_or(usize::MAX);
-        let stored = if place.end <= bytes.len() { bytes.slice(place) } else { Bytes::new() };
+        let stored = if within.end <= bytes.len() { bytes.slice(within) } else { Bytes::new() };
         StoredFrame {
             segment: self.segment,
             offset: self.range.start,
@@ -180,7 +161,7 @@ impl Slice {
             hash: self.hash,
             siblings: self.siblings,
             stored,
-            _range: Arc::clone(range),
+            _place: Arc::clone(place),
         }
     }
 }

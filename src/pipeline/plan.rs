@@ -191,9 +191,11 @@ impl MemoryPlan {
         self.stripes + self.parts
     }
 
-    /// Restore: the most bytes of one ranged read; whole frames, so at least one of the largest.
+    /// Restore: the most bytes of one ranged read: at least one of the largest frames, or the largest tail.
     pub(super) fn range_bytes(&self) -> usize {
-        self.part_bytes.max(stored_bound(self.frame_bytes))
+        const LARGEST_TAIL: usize = 256 << 10;
+        const { assert!(tail_bytes(MAX_SEGMENT_FRAMES) <= LARGEST_TAIL as u64) };
+        self.part_bytes.max(stored_bound(self.frame_bytes)).max(LARGEST_TAIL)
     }
 
     /// The indexes of the segments that the stripes work on, as a list and as the stored tail.

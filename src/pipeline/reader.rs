@@ -16,7 +16,7 @@ use super::progress::{Counters, count};
 use super::request::Requests;
 use super::segment::{SegmentStore, StripeSummary};
 use super::tree::Piece;
-use crate::buffer::{BufferPool, MemoryBudget, Reservation, SlotMut};
+use crate::buffer::{BufferPool, MemoryBudget, SlotMut};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Mutex;
@@ -30,13 +30,17 @@ pub(super) struct Shared {
     pub(super) requests: Requests,
     pub(super) cpu: Cpu,
     pub(super) plan: MemoryPlan,
-    /// Memory of ranged reads.
-    pub(super) ranges: Arc<Reservation>,
-    /// Decoded frames, a pool for each stripe: a consumer may read its stripes in any order, so no stripe may hold what
-    /// another one needs.
-    frames: Vec<BufferPool>,
+    /// A consumer may read its stripes in any order, so no stripe may hold what another one needs.
+    stripes: Vec<StripePools>,
     /// One per thread, so one is here whenever a job runs.
     decoders: Mutex<Vec<Decoder>>,
+}
+
+/// The memory of one stripe.
+#[derive(Debug, Clone)]
+struct StripePools {
+    ranges: BufferPool,
+    frames: BufferPool,
 }
 
 impl Shared {
@@ -49,9 +53,13 @@ impl Shared {
         tracker: tokio_util::task::TaskTracker,
         counters: Arc<Counters>,
     ) -> Result<Self> {
-        let frames: Result<Vec<BufferPool>> =
-            (0..plan.stripes).map(|_| BufferPool::new(budget, plan.frame_bytes, plan.window)).collect();
-        let ranges = budget.reserve((plan.stripes * plan.parts) as u64 * plan.range_bytes() as u64)?;
+        let pools = || {
+            Ok(StripePools {
+                ranges: BufferPool::new(budget, plan.range_bytes(), plan.parts)?,
+                frames: BufferPool::new(budget, plan.frame_bytes, plan.window)?,
+            })
+        };
+        let stripes: Result<Vec<StripePools>> = (0..plan.stripes).map(|_| pools()).collect();
         let decoders: Result<Vec<Decoder>> = (0..plan.threads).map(|_| Decoder::new()).collect();
         Ok(Self {
             requests: Requests::new(config, config.concurrency, Arc::clone(&clock), Arc::clone(&counters)),
@@ -60,15 +68,14 @@ impl Shared {
             clock,
             counters,
             plan,
-            ranges: Arc::new(ranges),
-            frames: frames?,
+            stripes: stripes?,
             decoders: Mutex::new(decoders?),
         })
     }
 
     #[cfg(test)]
     pub(super) fn held_slots(&self) -> usize {
-        self.frames.iter().map(|pool| pool.stats().held).sum()
+        self.stripes.iter().map(|pools| pools.ranges.stats().held + pools.frames.stats().held).sum()
     }
 
     /// Decompresses and verifies a frame; nothing of it is seen by anybody before.
@@ -109,19 +116,20 @@ type Frames = mpsc::Receiver<Result<Job<Bytes>>>;
 /// Starts the two tasks of a stripe: one reads ahead, one hands frames to the threads, in order.
 fn start(shared: &Arc<Shared>, stripe: u16, summary: StripeSummary) -> Result<Frames> {
     check_summary(stripe, &summary)?;
-    let pool = shared.frames.get(usize::from(stripe)).cloned();
-    let pool = pool.ok_or_else(|| Error::new(ErrorKind::Internal, "no pool for the stripe"))?;
+    let pools = shared.stripes.get(usize::from(stripe)).cloned();
+    let pools = pools.ok_or_else(|| Error::new(ErrorKind::Internal, "no pool for the stripe"))?;
     let (batches_in, batches) = mpsc::channel(shared.plan.parts);
     let (frames_in, frames) = mpsc::channel(shared.plan.window);
     let fetcher = Fetcher {
         shared: Arc::clone(shared),
         stripe,
-        ranges: Arc::new(Semaphore::new(shared.plan.parts)),
+        places: Arc::new(Semaphore::new(shared.plan.parts)),
+        ranges: pools.ranges,
         batches: batches_in,
     };
     // Dropping the job ends the read-ahead; the task below owns it.
     let fetch = shared.cpu.spawn(fetcher.run(summary));
-    shared.cpu.spawn_free(dispatch(Arc::clone(shared), pool, fetch, batches, frames_in));
+    shared.cpu.spawn_free(dispatch(Arc::clone(shared), pools.frames, fetch, batches, frames_in));
     Ok(frames)
 }
 

@@ -6,7 +6,8 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::buffer::SlotMut;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Which segment of which stripe; object names are made of it elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +43,21 @@ pub trait SegmentStore: fmt::Debug + Send + Sync {
 
     /// Reads exactly `range` of a segment. A shorter answer is an error of kind `Corrupt`.
     async fn read(&self, segment: SegmentId, range: Range<u64>) -> Result<Bytes>;
+
+    /// Reads exactly `range` of a segment into `target`, which is empty and large enough. This is what restores call.
+    ///
+    /// A store that can fill memory it is given should do so here: this implementation goes through [`SegmentStore::read`],
+    /// and a large allocation per read, freed on another thread, leaves a process with much more memory than it uses.
+    async fn read_into(&self, segment: SegmentId, range: Range<u64>, mut target: SlotMut) -> Result<SlotMut> {
+        let bytes = self.read(segment, range).await?;
+        if target.put(&bytes) < bytes.len() {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{segment}: {} bytes came, more than asked for", bytes.len()),
+            ));
+        }
+        Ok(target)
+    }
 }
 
 /// One segment that is being uploaded in parts.

@@ -186,6 +186,21 @@ async fn a_restore_dropped_at_any_item_leaves_nothing_behind() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_range_whose_read_fails_is_not_starved_by_later_ranges() {
+    // A failed read gives its memory back; if a later range took it, the stripe would wait for ever.
+    let store = MemoryStore::with_faults(|_, op, before| {
+        (op == Op::Read && before % 2 == 0).then_some(Fault::Fail(ErrorKind::Unavailable))
+    });
+    let bytes = data(300 * FRAME, 3);
+    let pipeline = backup_pipeline(small(), 1, &store);
+    let summary = pipeline.backup_stripe(0, pieces(&bytes, FRAME)).await.unwrap();
+    let back = restore_pipeline(PipelineConfig { concurrency: 2, ..small() }, 1, &store);
+    assert!(restore(&back, 0, &summary).await.unwrap() == bytes[..]);
+    assert!(back.progress().retries > 10);
+    assert_idle(&back, &store).await;
+}
+
 #[tokio::test]
 async fn a_consumer_that_does_not_read_stops_the_read_ahead() {
     let store = MemoryStore::new();
