@@ -87,7 +87,8 @@ impl SegmentIndex {
     pub(super) fn decode(tail: &[u8], summary: &SegmentSummary) -> Result<Self, TailError> {
         let mut input = Cursor { bytes: tail, at: 0 };
         if summary.frames == 0 || summary.frames > MAX_SEGMENT_FRAMES {
-            return Err(input.error("number of frames in the manifest", "1 to 4096", summary.frames));
+            let expected = format!("1 to {MAX_SEGMENT_FRAMES}");
+            return Err(input.error("number of frames in the manifest", expected, summary.frames));
         }
         // The count is bounded above, so this bounds every allocation below.
         let expected_bytes = tail_bytes(summary.frames);
@@ -111,14 +112,15 @@ impl SegmentIndex {
         let (mut stored_sum, mut raw_sum) = (0_u64, 0_u64);
         for index in 0..summary.frames {
             let stored_bytes = input.u32();
-            let bound = u32::try_from(stored_bound(size)).unwrap_or(u32::MAX);
-            if stored_bytes == 0 || stored_bytes > bound {
-                return Err(input.error_before(4, "stored size of a frame", format!("1 to {bound}"), stored_bytes));
-            }
             let raw_bytes = input.u32();
             let is_last = index + 1 == summary.frames;
             if raw_bytes == 0 || raw_bytes > frame_bytes || (!is_last && raw_bytes != frame_bytes) {
                 return Err(input.error_before(4, "raw size of a frame", frame_bytes, raw_bytes));
+            }
+            // No encoder makes more of so few bytes; a reader's memory for it is planned by this.
+            let bound = stored_bound(raw_bytes as usize);
+            if stored_bytes == 0 || stored_bytes as usize > bound {
+                return Err(input.error_before(8, "stored size of a frame", format!("1 to {bound}"), stored_bytes));
             }
             let hash = input.array();
             stored_sum += u64::from(stored_bytes);

@@ -3,6 +3,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "test sizes are small")]
 
 mod faults;
+mod hostile;
 mod round_trip;
 mod store;
 
