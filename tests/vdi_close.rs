@@ -224,6 +224,21 @@ fn dropping_the_close_future_does_not_stop_the_closing() {
     drop(held);
 }
 
+/// A client must not take a part for the whole.
+#[test]
+fn a_server_that_leaves_devices_unopened_aborts_the_client() {
+    let pair = configured(Config::pipe(2), ServerConfig::default());
+    let mut devices = pair.client.open_all().unwrap();
+    pair.server.open_device().unwrap().close().unwrap();
+    assert_eq!(next_error(&mut devices[0]).status(), Status::Close);
+    now(pair.server.close()).unwrap();
+    let error = next_error(&mut devices[1]);
+    assert_eq!(error.status(), Status::Abort);
+    assert!(error.reason().unwrap().to_string().contains("before every device"), "{error:?}");
+    now(pair.client.close()).unwrap();
+    assert_empty(&pair.hub);
+}
+
 #[test]
 fn a_close_that_is_never_polled_is_a_drop() {
     let active = active(1);
@@ -440,4 +455,53 @@ fn a_command_dropped_by_the_client_is_answered_as_aborted() {
     let completion = now(future);
     assert_eq!(completion.code, CompletionCode::OperationAborted);
     assert!(completion.buffer.is_some() && completion.reason.is_some());
+}
+
+/// Engines, clients, an abort and a close at once, on threads: every accepted command is answered exactly once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn commands_that_race_with_an_ending_are_answered_exactly_once() {
+    for round in 0..200usize {
+        let Active { pair, devices, client_devices } = active(4);
+        let agent = tokio::spawn(pair.server.completion_agent());
+        let (accepted, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = Vec::new();
+        for device in devices {
+            let (accepted, answered) = (Arc::clone(&accepted), Arc::clone(&answered));
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..200 {
+                    let counter = Arc::clone(&answered);
+                    let callback = move |_| _ = counter.fetch_add(1, Ordering::SeqCst);
+                    match device.send_with(server::Command::flush(), callback) {
+                        Ok(()) => accepted.fetch_add(1, Ordering::SeqCst),
+                        // A refused command has called back as well.
+                        Err(_) => answered.fetch_sub(1, Ordering::SeqCst),
+                    };
+                    match device.send_when_ready(server::Command::flush()).await {
+                        Ok(future) => _ = future.await,
+                        Err(_) => return,
+                    }
+                }
+            }));
+        }
+        for mut device in client_devices {
+            tasks.push(tokio::spawn(async move {
+                while let Ok(command) = device.next_command(None).await {
+                    let _late = command.complete(client::Completion::success());
+                }
+            }));
+        }
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        let (client, server) = (pair.client, pair.server);
+        match round % 4 {
+            0 => drop(server),
+            1 => _ = server.close().await,
+            2 => _ = client.close().await,
+            _ => client.abort(reason("stop")).unwrap(),
+        }
+        join_all(tasks).await.into_iter().for_each(|task| task.unwrap());
+        let _aborted = agent.await.unwrap();
+        assert_eq!(answered.load(Ordering::SeqCst), accepted.load(Ordering::SeqCst), "round {round}");
+    }
 }

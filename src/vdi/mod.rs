@@ -80,7 +80,7 @@
 //! | next command | - | - | - | ok, or `Close` `*2` | - | `Abort` |
 //! | complete | - | - | - | ok | - | `Abort` |
 //! | abort | - | → aborted | → aborted | → aborted | → aborted | ok |
-//! | close | - | gone `*3` | gone `*3` | gone; `Open` if devices were open | gone | gone |
+//! | close | - | gone `*3` | gone `*3` | gone `*3`; `Open` if devices were open | gone | gone |
 //!
 //! The server's view, [`server::State`]:
 //!
@@ -99,14 +99,15 @@
 //! | send | - | - | - | - | ok | - `*` | `Abort` `*` |
 //! | close device | - | - | - | - | ok, or `Close` | `Close` | `Abort` |
 //! | abort | - | → aborted | → aborted | → aborted | → aborted | → aborted `*` | ok `*` |
-//! | close | - | gone `*3` | gone `*3` | gone `*3` | gone; `Protocol` if devices were open | gone | gone |
+//! | close | - | gone `*3` | gone `*3` | gone `*3` | gone `*3`; `Protocol` if devices were open | gone | gone |
 //!
 //! Decisions:
 //!
 //! 1. A set becomes active with the first open; further devices open until none is left, then `Open`.
 //! 2. `Close` comes once per device, after every command that was queued before it. What the client still holds then is still
 //!    to be completed. The client's set is normally terminated when it was told of every device's close and holds no command.
-//! 3. A side that leaves before the set is active aborts it for the other side.
+//! 3. A side that leaves before every device was opened and closed aborts the set for the other side, so that nobody takes a
+//!    part for the whole. Without open devices its own close succeeds.
 //! 4. An agent that was created in time and polled only later still gives every answer before it returns.
 //! 5. A set is normally terminated for the server when *every* device of it was opened and closed. Commands that are out then
 //!    are still answered, and the agent returns after the last of them.

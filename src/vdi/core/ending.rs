@@ -71,8 +71,9 @@ impl Core {
                 Some(format!("while devices were open: {}", open.join(", ")))
             } else if inner.pending > 0 {
                 Some(format!("while {} commands were outstanding", inner.pending))
-            } else if !matches!(inner.set.server(), ServerState::Active | ServerState::NormallyTerminated) {
-                Some("before a device was opened".to_owned())
+            } else if inner.set.server() != ServerState::NormallyTerminated {
+                // The client must not take a part for the whole.
+                Some("before every device was opened and closed".to_owned())
             } else {
                 None
             };
