@@ -176,6 +176,45 @@ async fn many_stripes_share_one_small_limit() {
 }
 
 #[tokio::test]
+async fn the_smallest_limit_is_enough_beside_stripes_that_stand_still() {
+    let store = MemoryStore::new();
+    let refused = PipelineConfig { memory_limit: 1, segment_bytes: 5 * FRAME as u64, ..small() };
+    let made = Pipeline::for_backup(refused.clone(), 3, Arc::new(store.clone()), SystemClock::shared());
+    let least: u64 = made.unwrap_err().message().rsplit(' ').next().unwrap().parse().unwrap();
+    let pipeline = backup_pipeline(PipelineConfig { memory_limit: least, ..refused.clone() }, 3, &store);
+    // Two producers stop in the middle of a frame and of a part, and keep both.
+    let still = |stripe| {
+        let source = pieces(&data(3 * FRAME + 7, u64::from(stripe)), FRAME).chain(stream::pending());
+        Box::pin(pipeline.backup_stripe(stripe, source))
+    };
+    let bytes = data(50 * FRAME + 1, 9);
+    let still = future::select(still(0), still(1));
+    let summary = match future::select(Box::pin(pipeline.backup_stripe(2, pieces(&bytes, FRAME))), still).await {
+        future::Either::Left((summary, _still)) => summary.unwrap(),
+        future::Either::Right(_) => panic!("a stripe without an end ended"),
+    };
+    assert_idle(&pipeline, &store).await;
+    assert!(pipeline.budget().peak() <= least);
+
+    let made = Pipeline::for_restore(refused.clone(), 1, Arc::new(store.clone()), SystemClock::shared());
+    let least: u64 = made.unwrap_err().message().rsplit(' ').next().unwrap().parse().unwrap();
+    let back = restore_pipeline(PipelineConfig { memory_limit: least, ..refused }, 1, &store);
+    let mut moved = summary.clone();
+    let objects = store.objects(2);
+    for (segment, object) in moved.segments.iter_mut().zip(objects) {
+        store.state.objects.lock().insert(SegmentId { stripe: 0, index: segment.index }, object);
+    }
+    // A consumer that always keeps one frame while it waits for the next.
+    let mut frames = Box::pin(back.restore_stripe(0, &moved));
+    let (mut kept, mut out) = (Bytes::new(), Vec::new());
+    while let Some(frame) = frames.next().await {
+        kept = frame.unwrap();
+        out.extend_from_slice(&kept);
+    }
+    assert!(out == bytes[..] && !kept.is_empty());
+}
+
+#[tokio::test]
 async fn wrong_uses_are_told_so() {
     let store = MemoryStore::new();
     let pipeline = backup_pipeline(small(), 1, &store);
