@@ -48,7 +48,6 @@ impl Intent {
         document::encode(INTENT, self)
     }
 
-    #[allow(dead_code, reason = "read by resume and gc")]
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
         document::decode(INTENT, bytes, object)
     }
@@ -78,6 +77,7 @@ impl UploadRecord {
         document::encode(UPLOAD, &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created })
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the collection of what crashes leave"))]
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
         let wire: UploadV1 = document::decode(UPLOAD, bytes, object)?;
         let Ok(ObjectName::Segment(segment)) = wire.object.parse() else {

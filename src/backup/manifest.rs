@@ -10,14 +10,14 @@ use super::id::BackupId;
 use super::names::{MAX_STRIPES, Names, Series};
 use super::wire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{SegmentId, StripeSummary};
+use crate::pipeline::{self, SegmentId, StripeSummary};
 
 /// The largest manifest that is written or read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 /// The most segments of one backup, all stripes together: their manifest stays below [`MAX_MANIFEST_BYTES`].
 pub const MAX_SEGMENTS: usize = 150_000;
-/// The largest frame that is written or accepted, in bytes: what a reader may have to hold in memory at once.
-pub const MAX_FRAME_BYTES: u64 = 128 << 20;
+/// The largest frame that is accepted: what a reader may have to hold in memory at once.
+const MAX_FRAME_BYTES: u64 = pipeline::MAX_FRAME_BYTES as u64;
 
 /// Everything that is recorded of a committed backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Manifest {
     }
 
     /// Every segment with its name within the store, in order.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = (SegmentId, String, &crate::pipeline::SegmentSummary)> {
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (SegmentId, String, &pipeline::SegmentSummary)> {
         let names = self.names();
         (0u16..).zip(&self.stripes).flat_map(move |(stripe, summary)| {
             let names = names.clone();

@@ -1,17 +1,34 @@
 //! Backup sets on object storage: one set is visible exactly when its manifest exists.
 
-#![allow(dead_code, unused_imports, reason = "writer, reader and catalog come next")]
-
+mod catalog;
+mod commit;
 mod document;
+mod feed;
 mod id;
 mod intent;
 mod manifest;
 pub(crate) mod names;
+mod options;
+mod reader;
+mod report;
+mod segments;
+mod session;
 pub mod store;
+mod verify;
 mod wire;
+mod writer;
 
+#[cfg(test)]
+mod tests;
+
+pub use catalog::{BackupSummary, DamagedBackup, Listing, Select, find, intent, list, series_of};
 pub use id::BackupId;
 pub use intent::Intent;
-pub use manifest::{Codec, MAX_FRAME_BYTES, MAX_MANIFEST_BYTES, MAX_SEGMENTS, Manifest, Producer};
+pub use manifest::{Codec, MAX_MANIFEST_BYTES, MAX_SEGMENTS, Manifest, Producer};
 pub use names::{MAX_STRIPE_SEGMENTS, MAX_STRIPES, Series};
+pub use options::{BackupOptions, RestoreOptions};
+pub use reader::Restore;
+pub use report::BackupReport;
 pub use store::Store;
+pub use verify::{Damage, VerifyLevel, VerifyOptions, VerifyReport, verify};
+pub use writer::Backup;

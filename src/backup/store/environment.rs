@@ -15,21 +15,24 @@ impl Environment {
         Self(std::env::vars_os().filter_map(text).collect())
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, any(feature = "aws", feature = "azure")))]
     pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
         Self(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     }
 
     /// The value of `key`; an empty one counts as not set.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
     pub(super) fn value(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    #[cfg(feature = "aws")]
     pub(super) fn has_any(&self, keys: &[&str]) -> bool {
         keys.iter().any(|key| self.value(key).is_some())
     }
 
     /// All variables whose names start with `prefix` and that are not empty, with lower-case names.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
     pub(super) fn with_prefix(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
         let pairs = self.0.iter().filter(move |(key, value)| key.starts_with(prefix) && !value.is_empty());
         pairs.map(|(key, value)| (key.to_ascii_lowercase(), value.as_str()))

@@ -64,6 +64,8 @@ struct Facts {
     error_in_success: bool,
     bare_redirect: bool,
     metadata_service: bool,
+    /// `object_store`'s memory store has no error of its own for an upload that is not there.
+    no_such_upload: bool,
     deepest: String,
 }
 
@@ -86,6 +88,7 @@ impl Facts {
             facts.error_in_success |= text.contains("Server returned error response");
             facts.bare_redirect |= text.contains("redirect without LOCATION");
             facts.metadata_service |= METADATA_HOSTS.iter().any(|host| text.contains(host));
+            facts.no_such_upload |= text.starts_with("MultipartUpload not found");
             facts.deepest = text;
             layer = current.source();
         }
@@ -99,8 +102,12 @@ impl Facts {
         if self.bare_redirect {
             return ErrorKind::Invalid;
         }
+        if self.no_such_upload {
+            return ErrorKind::NotFound;
+        }
         match (self.status, self.code.as_deref()) {
             (_, Some("SlowDown" | "ServerBusy" | "TooManyRequests")) | (Some(429 | 503), _) => ErrorKind::Throttled,
+            (_, Some("NoSuchUpload")) => ErrorKind::NotFound,
             (_, Some("RequestTimeout")) => ErrorKind::Unavailable,
             (_, Some("ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch")) => {
                 ErrorKind::Denied

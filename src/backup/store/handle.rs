@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
@@ -36,6 +36,8 @@ struct Inner {
     prefix: Path,
     label: String,
     limits: PartLimits,
+    /// Payloads are copied for the store, because it may keep them.
+    copies: bool,
     clock: Arc<dyn Clock>,
     policy: RetryPolicy,
     retries: Arc<RetryState>,
@@ -135,6 +137,7 @@ impl Store {
             prefix,
             label,
             limits,
+            copies: true,
             clock: SystemClock::shared(),
             policy: RetryPolicy::default(),
             retries: Arc::new(RetryState::new(seed)),
@@ -154,6 +157,22 @@ impl Store {
     #[must_use]
     pub fn part_limits(self, limits: PartLimits) -> Self {
         self.change(|inner| inner.limits = limits)
+    }
+
+    /// The same store, given the payloads themselves and not copies of them.
+    ///
+    /// A backup's payloads are memory that is used again once a request has ended. A store that keeps what it was given, as
+    /// `object_store`'s memory store does, would bring the backup to a halt, so a caller's store gets copies by default.
+    /// Stores that send or write what they are given can do without; those opened by URL do.
+    #[must_use]
+    pub fn lend_payloads(self) -> Self {
+        self.change(|inner| inner.copies = false)
+    }
+
+    /// A payload as this store may have it.
+    pub(crate) fn payload(&self, pieces: impl IntoIterator<Item = Bytes>) -> PutPayload {
+        let copies = self.inner.copies;
+        pieces.into_iter().map(|piece| if copies { Bytes::copy_from_slice(&piece) } else { piece }).collect()
     }
 
     fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -225,7 +244,7 @@ impl Store {
         convert(error, action, &self.show(name))
     }
 
-    async fn retry<T, F: Future<Output = Result<T>>>(&self, attempt: impl FnMut() -> F) -> Result<T> {
+    pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(&self, attempt: impl FnMut() -> F) -> Result<T> {
         self.inner.retries.run(&self.inner.policy, self.inner.clock.as_ref(), attempt).await
     }
 
@@ -254,7 +273,7 @@ impl Store {
     pub(crate) async fn create_once(&self, name: &str, payload: Vec<Bytes>) -> Result<()> {
         let path = self.path(name);
         let put = |mode: PutMode| {
-            self.inner.objects.put_opts(&path, PutPayload::from_iter(payload.iter().cloned()), PutOptions::from(mode))
+            self.inner.objects.put_opts(&path, self.payload(payload.iter().cloned()), PutOptions::from(mode))
         };
         let outcome = match put(PutMode::Create).await {
             // Switched off by the user, or not known to the store. Names are never used twice, so the check is a
@@ -284,7 +303,7 @@ impl Store {
     }
 
     /// After `conflict`: is what stands under `name` our own `content`?
-    async fn compare(&self, name: &str, content: &[u8], conflict: Error) -> Result<()> {
+    pub(crate) async fn compare(&self, name: &str, content: &[u8], conflict: Error) -> Result<()> {
         let path = self.path(name);
         let found = match self.inner.objects.get_opts(&path, GetOptions::default()).await {
             Ok(found) if found.meta.size == content.len() as u64 => found,
@@ -360,6 +379,32 @@ impl Store {
             }
         })
         .await
+    }
+
+    /// Deletes objects; those that are not there count as deleted.
+    pub(crate) async fn delete_all(&self, names: &[String]) -> Result<()> {
+        // As many as the largest batch request takes.
+        const AT_ONCE: usize = 1000;
+        for batch in names.chunks(AT_ONCE) {
+            let paths: Vec<Path> = batch.iter().map(|name| self.path(name)).collect();
+            self.retry(|| async {
+                let locations = futures::stream::iter(paths.clone()).map(Ok).boxed();
+                let mut outcomes = self.inner.objects.delete_stream(locations);
+                let mut failed = None;
+                while let Some(outcome) = outcomes.next().await {
+                    match outcome {
+                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                }
+                match failed {
+                    None => Ok(()),
+                    Some(error) => Err(self.error(&error, "delete objects like", &batch[0])),
+                }
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// The names directly below `directory` that have something below them, sorted; empty if there is no such directory.

@@ -130,7 +130,8 @@ impl ObjectStore for LocalStore {
             };
             write().map_err(|error| {
                 // The first error counts; what cannot be removed is an ordinary leftover.
-                let _ = publish::remove(&root, &staged);
+                let _ = std::fs::remove_file(&staged);
+                publish::remove_empty_parents(&root, &staged);
                 match error.kind() {
                     io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists {
                         path: destination.display().to_string(),
@@ -310,8 +311,11 @@ impl MultipartStore for LocalStore {
         let root = self.root.clone();
         let staged = publish::staged_path(&self.path(path), id);
         self.blocking(move || match publish::remove(&root, &staged) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                publish::remove_empty_parents(&root, &staged);
+                Ok(())
+            }
+            outcome => outcome.map_err(failed),
         })
         .await
     }

@@ -32,5 +32,4 @@ mod publish;
 mod retry;
 mod sequential;
 
-pub(crate) use handle::Listed;
 pub use handle::{PartLimits, Store};

@@ -54,7 +54,7 @@ where
 {
     let store = Arc::new(store);
     let multipart: Arc<dyn object_store::multipart::MultipartStore> = Arc::<S>::clone(&store);
-    Store::assemble(store, multipart, prefix, label, limits, tasks)
+    Store::assemble(store, multipart, prefix, label, limits, tasks).lend_payloads()
 }
 
 #[cfg(feature = "fs")]

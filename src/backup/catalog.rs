@@ -1,0 +1,302 @@
+//! Which backups a store holds. Nothing is kept beside the manifests: listing them is the catalog.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::document::MAX_SMALL_BYTES;
+use super::id::BackupId;
+use super::intent::Intent;
+use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use super::names::{Names, Series};
+use super::store::Store;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Manifests that are read at once.
+const READS_AT_ONCE: usize = 16;
+
+/// A committed backup in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BackupSummary {
+    /// Its id.
+    pub id: BackupId,
+    /// The series it belongs to.
+    pub series: Series,
+    /// When it was begun.
+    pub created: Timestamp,
+    /// When it was complete.
+    pub finished: Timestamp,
+    /// The host that wrote it.
+    pub host: Option<String>,
+    /// What its maker noted.
+    pub labels: BTreeMap<String, String>,
+    /// The backup that it continues.
+    pub parent: Option<BackupId>,
+    /// Number of stripes.
+    pub stripes: usize,
+    /// Number of segment objects.
+    pub segments: usize,
+    /// Raw bytes of all stripes.
+    pub raw_bytes: u64,
+    /// Size of all segment objects.
+    pub stored_bytes: u64,
+}
+
+impl From<&Manifest> for BackupSummary {
+    fn from(manifest: &Manifest) -> Self {
+        Self {
+            id: manifest.id,
+            series: manifest.series.clone(),
+            created: manifest.created,
+            finished: manifest.finished,
+            host: manifest.host.clone(),
+            labels: manifest.labels.clone(),
+            parent: manifest.parent,
+            stripes: manifest.stripes.len(),
+            segments: manifest.segments(),
+            raw_bytes: manifest.raw_bytes(),
+            stored_bytes: manifest.stored_bytes(),
+        }
+    }
+}
+
+/// A backup whose manifest exists and cannot be used.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DamagedBackup {
+    /// Its id.
+    pub id: BackupId,
+    /// The series it belongs to.
+    pub series: Series,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
+/// What [`list`] found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Listing {
+    /// Committed backups, oldest first.
+    pub backups: Vec<BackupSummary>,
+    /// Backups whose manifest is damaged or of an unknown version, oldest first. They are no backups to rely on.
+    pub damaged: Vec<DamagedBackup>,
+    /// Ids without a manifest: in progress, given up, or left by a crash; oldest first.
+    pub uncommitted: Vec<(Series, BackupId)>,
+}
+
+/// Which backup of a series is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// The newest that is committed.
+    Latest,
+    /// This one.
+    Id(BackupId),
+}
+
+impl FromStr for Select {
+    type Err = Error;
+
+    /// `latest`, in any case, or an id.
+    fn from_str(text: &str) -> Result<Self> {
+        if text.eq_ignore_ascii_case("latest") { Ok(Self::Latest) } else { text.parse().map(Self::Id) }
+    }
+}
+
+/// Lists the backups of `series`, or of all series.
+///
+/// Costs one listing per series, one of the root if no series is given, and one small read per backup, 16 at once.
+/// A damaged manifest does not fail the list.
+///
+/// # Errors
+///
+/// Those of the store, by kind. A bucket or directory that does not exist is [`ErrorKind::NotFound`]; one without
+/// backups is an empty list.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn list(store: &Store, series: Option<&Series>) -> Result<Listing> {
+    let all = match series {
+        Some(series) => vec![series.clone()],
+        None => series_of(store).await?,
+    };
+    let mut found: Vec<Names> = Vec::new();
+    for series in all {
+        found.extend(ids_of(store, &series).await?.into_iter().map(|id| Names::new(series.clone(), id)));
+    }
+    found.sort_unstable_by(|a, b| (a.id(), a.series()).cmp(&(b.id(), b.series())));
+    let mut listing = Listing::default();
+    let mut manifests = stream::iter(found)
+        .map(|names| async move {
+            // Only the summary is kept: manifests of large backups are large.
+            let outcome = read(store, &names).await.map(|found| found.map(|manifest| BackupSummary::from(&manifest)));
+            (names, outcome)
+        })
+        .buffered(READS_AT_ONCE);
+    while let Some((names, outcome)) = manifests.next().await {
+        match outcome {
+            Ok(Some(summary)) => listing.backups.push(summary),
+            Ok(None) => listing.uncommitted.push((names.series().clone(), names.id())),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
+                listing.damaged.push(DamagedBackup { id: names.id(), series: names.series().clone(), error });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listing)
+}
+
+/// The series that the store holds, by name.
+///
+/// # Errors
+///
+/// Those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn series_of(store: &Store) -> Result<Vec<Series>> {
+    Ok(store.directories("").await?.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Finds a backup of `series` and reads its manifest.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Corrupt`] if its manifest is damaged. If the newest manifest is
+/// damaged, [`Select::Latest`] is that error too: restoring an older backup without being told would be worse.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn find(store: &Store, series: &Series, which: Select) -> Result<Manifest> {
+    let id = match which {
+        Select::Id(id) => id,
+        Select::Latest => return latest(store, series).await,
+    };
+    let found = read(store, &Names::new(series.clone(), id)).await?;
+    found.ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotFound,
+            format!("no backup {id} in series `{series}` of {store}; `list` shows what there is"),
+        )
+    })
+}
+
+/// Reads the intent of a backup, committed or not: who began it, when and where.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] if there is none, [`ErrorKind::Corrupt`] if it is damaged; those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn intent(store: &Store, series: &Series, id: BackupId) -> Result<Intent> {
+    let name = Names::new(series.clone(), id).intent();
+    Intent::decode(&store.read_small(&name, MAX_SMALL_BYTES).await?, &store.show(&name))
+}
+
+async fn latest(store: &Store, series: &Series) -> Result<Manifest> {
+    let ids = ids_of(store, series).await?;
+    for id in ids.into_iter().rev() {
+        match read(store, &Names::new(series.clone(), id)).await {
+            Ok(Some(manifest)) => return Ok(manifest),
+            Ok(None) => {}
+            Err(error) => {
+                return Err(error.context(format!(
+                    "the newest backup of series `{series}`, {id}, cannot be used; name another by its id"
+                )));
+            }
+        }
+    }
+    Err(Error::new(ErrorKind::NotFound, format!("no backup in series `{series}` of {store}")))
+}
+
+/// The ids in a series' directory, oldest first, committed or not.
+async fn ids_of(store: &Store, series: &Series) -> Result<Vec<BackupId>> {
+    let mut ids: Vec<BackupId> =
+        store.directories(series.as_str()).await?.iter().filter_map(|name| name.parse().ok()).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// The manifest of a backup; `None` if there is none. That it names this very backup is checked.
+pub(super) async fn read(store: &Store, names: &Names) -> Result<Option<Manifest>> {
+    let name = names.manifest();
+    let bytes = match store.read_small(&name, MAX_MANIFEST_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let object = store.show(&name);
+    let manifest = Manifest::decode(&bytes, &object)?;
+    if manifest.id != names.id() || &manifest.series != names.series() {
+        let found = format!("{}/{}", manifest.series, manifest.id);
+        return Err(super::document::corrupt(&object, "backup", names.directory(), found));
+    }
+    Ok(Some(manifest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::tests::{manifest, stripe};
+    use super::*;
+
+    async fn commit(store: &Store, series: &str, millis: i64) -> BackupId {
+        let mut manifest = manifest(vec![stripe(&[(5, 5)])]);
+        manifest.series = series.parse().unwrap();
+        manifest.id = BackupId::generate(Timestamp::from_millisecond(millis).unwrap());
+        store.create(&manifest.names().manifest(), manifest.encode().unwrap().into()).await.unwrap();
+        manifest.id
+    }
+
+    #[tokio::test]
+    async fn lists_are_oldest_first_and_latest_is_the_newest_that_is_committed() {
+        let store = Store::memory();
+        assert!(list(&store, None).await.unwrap().backups.is_empty());
+        let (b, a, c) = (commit(&store, "x", 2).await, commit(&store, "x", 1).await, commit(&store, "y", 3).await);
+        let open = Names::new("x".parse().unwrap(), BackupId::generate(Timestamp::from_millisecond(9).unwrap()));
+        store.create(&open.intent(), "{}".into()).await.unwrap();
+        store.create("not-ours/file", "".into()).await.unwrap();
+
+        let listing = list(&store, None).await.unwrap();
+        assert_eq!(listing.backups.iter().map(|backup| backup.id).collect::<Vec<_>>(), [a, b, c]);
+        assert_eq!(listing.uncommitted, [("x".parse().unwrap(), open.id())]);
+        let x: Series = "x".parse().unwrap();
+        assert_eq!(list(&store, Some(&x)).await.unwrap().backups.len(), 2);
+        assert_eq!(find(&store, &x, "LATEST".parse().unwrap()).await.unwrap().id, b);
+        assert_eq!(find(&store, &x, Select::Id(a)).await.unwrap().id, a);
+        for error in [
+            find(&store, &x, Select::Id(c)).await.unwrap_err(),
+            find(&store, &"none".parse().unwrap(), Select::Latest).await.unwrap_err(),
+            find(&store, &x, Select::Id(open.id())).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+        }
+    }
+
+    #[tokio::test]
+    async fn damaged_and_swapped_manifests_are_reported_and_not_fatal() {
+        let store = Store::memory();
+        let good = commit(&store, "x", 1).await;
+        let x: Series = "x".parse().unwrap();
+        let good_names = Names::new(x.clone(), good);
+        let swapped = Names::new(x.clone(), BackupId::generate(Timestamp::from_millisecond(2).unwrap()));
+        let bytes = store.read_small(&good_names.manifest(), u64::MAX).await.unwrap();
+        store.create(&swapped.manifest(), bytes.clone()).await.unwrap();
+        let cut = Names::new(x.clone(), BackupId::generate(Timestamp::from_millisecond(3).unwrap()));
+        store.create(&cut.manifest(), bytes.slice(..100)).await.unwrap();
+
+        let listing = list(&store, None).await.unwrap();
+        assert_eq!(listing.backups.len(), 1);
+        assert_eq!(listing.damaged.iter().map(|damaged| damaged.id).collect::<Vec<_>>(), [swapped.id(), cut.id()]);
+        let error = find(&store, &x, Select::Latest).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.report().contains(&cut.id().to_string()), "{}", error.report());
+    }
+}

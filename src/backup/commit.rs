@@ -1,0 +1,80 @@
+//! The commit point: one small object, created last, that makes a backup visible.
+//!
+//! The manual page on the commit walks through every way in which this can be interrupted.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+
+use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use super::session::Session;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Writes the manifest. On an error that leaves no doubt, everything of the backup is removed.
+pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Manifest> {
+    match write(session, &manifest).await {
+        Ok(()) => Ok(manifest),
+        Err(Failure::Absent(error)) => {
+            let cause = session.fail(error.context("the backup could not be committed"));
+            // What could not be removed is in the log; the cause is what the caller must see.
+            let _logged = session.clean_up(Vec::new()).await;
+            Err(cause)
+        }
+        Err(Failure::Other(error)) => Err(error),
+    }
+}
+
+enum Failure {
+    /// There is no manifest and none can appear.
+    Absent(Error),
+    /// There is one that is not ours, or there may be ours: nothing may be removed.
+    Other(Error),
+}
+
+async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
+    let content: Bytes = manifest.encode().map_err(Failure::Absent)?.into();
+    let (store, name) = (&session.store, session.names.manifest());
+    // An attempt without an answer may still be on its way.
+    let in_doubt = AtomicBool::new(false);
+    let put = store.retry(|| async {
+        let before = in_doubt.swap(true, Ordering::Relaxed);
+        let outcome = store.create_once(&name, vec![content.clone()]).await;
+        // A store that asks to slow down has refused; one that is unavailable may have worked before it failed.
+        if !matches!(&outcome, Err(error) if error.kind() == ErrorKind::Unavailable) {
+            in_doubt.store(before, Ordering::Relaxed);
+        }
+        match outcome {
+            Err(conflict) if conflict.kind() == ErrorKind::Conflict => store.compare(&name, &content, conflict).await,
+            outcome => outcome,
+        }
+    });
+    let error = match put.await {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            return Err(Failure::Other(
+                error.context("another manifest stands in this backup's place; nothing was removed"),
+            ));
+        }
+        Err(error) => error,
+    };
+    match store.read_small(&name, MAX_MANIFEST_BYTES).await {
+        Ok(found) if found == content => Ok(()),
+        Ok(_) => {
+            Err(Failure::Other(error.context("another manifest stands in this backup's place; nothing was removed")))
+        }
+        Err(absent) if absent.kind() == ErrorKind::NotFound && !in_doubt.load(Ordering::Relaxed) => {
+            Err(Failure::Absent(error))
+        }
+        Err(_unknown) => Err(Failure::Other(
+            Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "it is not known whether backup {} was committed, because the store did not answer; \
+                 `list` tells later, and nothing was removed",
+                    manifest.id
+                ),
+            )
+            .with_source(error),
+        )),
+    }
+}

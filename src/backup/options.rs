@@ -1,0 +1,96 @@
+//! What a caller chooses about a backup or a restore.
+
+use std::collections::BTreeMap;
+
+use super::id::BackupId;
+use super::manifest::Producer;
+use crate::pipeline::PipelineConfig;
+
+/// How a backup is made, and what is noted about it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct BackupOptions {
+    pub(super) stripes: u16,
+    pub(super) pipeline: PipelineConfig,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) parent: Option<BackupId>,
+    pub(super) host: Option<String>,
+    pub(super) producer: Option<Producer>,
+}
+
+impl Default for BackupOptions {
+    /// One stripe, the pipeline's defaults, this machine's host name.
+    fn default() -> Self {
+        Self {
+            stripes: 1,
+            pipeline: PipelineConfig::default(),
+            labels: BTreeMap::new(),
+            parent: None,
+            host: host_name(),
+            producer: None,
+        }
+    }
+}
+
+impl BackupOptions {
+    /// Number of parallel streams, 1 to 64, default 1. Each needs buffers of its own within the memory limit.
+    pub fn stripes(mut self, stripes: u16) -> Self {
+        self.stripes = stripes;
+        self
+    }
+
+    /// Memory limit, frame, part and segment sizes, level, concurrency: see [`PipelineConfig`].
+    pub fn pipeline(mut self, config: PipelineConfig) -> Self {
+        self.pipeline = config;
+        self
+    }
+
+    /// Notes a key and a value in the manifest; both are readable by everyone who can read the store.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Notes the backup that this one continues, for differential and log chains.
+    pub fn parent(mut self, parent: BackupId) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
+    /// The host name to note; by default that of this machine. `None` notes none.
+    pub fn host(mut self, host: Option<String>) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Notes who produces the data. [`Backup::set_producer`](super::Backup::set_producer) can change it until the commit.
+    pub fn producer(mut self, producer: Producer) -> Self {
+        self.producer = Some(producer);
+        self
+    }
+}
+
+/// How a backup is read back.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct RestoreOptions {
+    pub(super) pipeline: PipelineConfig,
+}
+
+impl RestoreOptions {
+    /// Memory limit, concurrency, threads: see [`PipelineConfig`]. The frame size comes from the manifest.
+    pub fn pipeline(mut self, config: PipelineConfig) -> Self {
+        self.pipeline = config;
+        self
+    }
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok())?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The tool and version that stand in intents and manifests.
+pub(super) const TOOL: &str = concat!("vdstream ", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,319 @@
+//! The segments of one backup as the pipeline writes and reads them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::multipart::PartId;
+use tokio_util::task::TaskTracker;
+
+use super::intent::UploadRecord;
+use super::manifest::MAX_SEGMENTS;
+use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
+use super::store::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{SegmentId, SegmentStore, SegmentUpload};
+use crate::sync::Mutex;
+
+/// The objects of one backup.
+///
+/// Everything that makes or publishes an object runs in a tracked task, so that dropping the call does not lose its
+/// outcome: [`Segments::remove_all`] waits for these tasks, and no object can appear after it has looked.
+#[derive(Clone)]
+pub(super) struct Segments {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    names: Names,
+    tasks: TaskTracker,
+    /// Uploads that are neither complete nor aborted.
+    open: Mutex<HashMap<u64, Arc<Upload>>>,
+    next_upload: AtomicUsize,
+    /// How often each segment was begun.
+    attempts: Mutex<HashMap<SegmentId, u32>>,
+    /// Segments that an object may exist of.
+    begun: Mutex<BTreeSet<SegmentId>>,
+}
+
+impl Segments {
+    pub(super) fn new(store: &Store, names: Names) -> Self {
+        let tasks = TaskTracker::new();
+        tasks.close();
+        Self {
+            shared: Arc::new(Shared {
+                store: store.clone(),
+                names,
+                tasks,
+                open: Mutex::default(),
+                next_upload: AtomicUsize::new(0),
+                attempts: Mutex::default(),
+                begun: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Runs `work` to its end even if the caller is dropped.
+    async fn tracked<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let task = self.shared.tasks.spawn(work);
+        task.await
+            .map_err(|error| Error::new(ErrorKind::Internal, "a task of the store panicked").with_source(error))?
+    }
+
+    /// Counts a segment that is about to be stored, unless there are too many.
+    fn count(&self, segment: SegmentId) -> Result<()> {
+        let mut begun = self.shared.begun.lock();
+        begun.insert(segment);
+        if begun.len() <= MAX_SEGMENTS && segment.index < MAX_STRIPE_SEGMENTS {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Exhausted,
+            format!("a backup has at most {MAX_SEGMENTS} segments, and this one needs more: use larger segments"),
+        ))
+    }
+
+    /// Removes every trace of the backup: running uploads, segments, records, and the intent last.
+    ///
+    /// Nothing else may write when this is called. If a manifest is found, the backup exists and nothing is removed.
+    pub(super) async fn remove_all(&self) -> Result<()> {
+        let shared = &self.shared;
+        shared.tasks.wait().await;
+        let open: Vec<Arc<Upload>> = shared.open.lock().drain().map(|(_, upload)| upload).collect();
+        let mut first = Ok(());
+        for upload in open {
+            first = first.and(shared.store.retry(|| upload.abort_parts()).await);
+        }
+        let listed = match shared.store.list(&shared.names.directory()).await {
+            Ok(listed) => listed,
+            Err(error) => return first.and(Err(error)),
+        };
+        // Most listings are complete; what is known to have been written is deleted all the same.
+        let mut names: BTreeSet<String> =
+            shared.begun.lock().iter().map(|segment| shared.names.segment(*segment)).collect();
+        for object in listed {
+            match shared.names.parse(&object.name) {
+                Some(ObjectName::Manifest) => {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        format!("{} exists: the backup is complete and stays", shared.store.show(&object.name)),
+                    ));
+                }
+                Some(ObjectName::Intent) => {}
+                Some(_) => {
+                    names.insert(object.name);
+                }
+                None => tracing::warn!(object = object.name, "an object that is not ours stays"),
+            }
+        }
+        let names: Vec<String> = names.into_iter().collect();
+        first = first.and(shared.store.delete_all(&names).await);
+        // As long as something is left, the intent is what finds it.
+        first?;
+        shared.store.delete(&shared.names.intent()).await
+    }
+}
+
+impl fmt::Debug for Segments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segments").field("names", &self.shared.names).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SegmentStore for Segments {
+    fn min_part_bytes(&self) -> u64 {
+        self.shared.store.limits().min_part_bytes
+    }
+
+    fn max_parts(&self) -> u32 {
+        self.shared.store.limits().max_parts
+    }
+
+    async fn put(&self, segment: SegmentId, payload: Vec<Bytes>) -> Result<()> {
+        self.count(segment)?;
+        let (store, name) = (self.shared.store.clone(), self.shared.names.segment(segment));
+        self.tracked(async move { store.create_segment(&name, payload).await }).await
+    }
+
+    async fn begin(&self, segment: SegmentId) -> Result<Box<dyn SegmentUpload>> {
+        self.count(segment)?;
+        let this = self.clone();
+        self.tracked(async move { this.start(segment).await }).await
+    }
+
+    async fn read(&self, segment: SegmentId, range: Range<u64>) -> Result<Bytes> {
+        let store = &self.shared.store;
+        let name = self.shared.names.segment(segment);
+        let error = match store.read_range(&name, range.clone()).await {
+            Ok(bytes) if bytes.len() as u64 == range.end - range.start => return Ok(bytes),
+            Ok(bytes) => Error::new(ErrorKind::Unavailable, format!("{} bytes came", bytes.len())),
+            Err(error) => error,
+        };
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Invalid | ErrorKind::NotFound) {
+            return Err(error);
+        }
+        // Stores say in many ways that an object is shorter than asked for; its size says it in one.
+        match store.find_size_once(&name).await {
+            Ok(None) => Err(missing(&store.show(&name))),
+            Ok(Some(size)) if size < range.end => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{}, offset {size}: expected at least {} bytes, found {size}", store.show(&name), range.end),
+            )),
+            _ => Err(error),
+        }
+    }
+}
+
+/// An object that a manifest names is not there.
+pub(super) fn missing(object: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{object}, offset 0: expected an object, found none"))
+}
+
+impl Segments {
+    /// Starts an upload and records it. The record comes after the upload's id is known and before its first part:
+    /// what a crash between the two leaves is an upload without parts.
+    async fn start(&self, segment: SegmentId) -> Result<Box<dyn SegmentUpload>> {
+        let shared = &self.shared;
+        let name = shared.names.segment(segment);
+        let path = shared.store.path(&name);
+        let id = shared.store.multipart().create_multipart(&path).await;
+        let id = id.map_err(|error| shared.store.error(&error, "begin the upload of", &name))?;
+        let attempt = {
+            let mut attempts = shared.attempts.lock();
+            let attempt = attempts.entry(segment).or_insert(0);
+            *attempt += 1;
+            *attempt - 1
+        };
+        let record_name = shared.names.of(&ObjectName::Upload { segment, attempt });
+        let key = shared.next_upload.fetch_add(1, Ordering::Relaxed) as u64;
+        let upload = Arc::new(Upload {
+            segments: self.clone(),
+            key,
+            name,
+            record_name,
+            id,
+            parts: Mutex::default(),
+            completing: AtomicBool::new(false),
+        });
+        shared.open.lock().insert(key, Arc::clone(&upload));
+        let created = shared.store.time().wall();
+        let record = UploadRecord { id: shared.names.id(), segment, upload: upload.id.clone(), created };
+        if let Err(error) = shared.store.create(&upload.record_name, record.encode()?.into()).await {
+            // It stays in the list of open uploads if this fails too.
+            let _ = upload.give_up().await;
+            return Err(error);
+        }
+        Ok(Box::new(Handle(upload)))
+    }
+}
+
+/// One upload in parts.
+struct Upload {
+    segments: Segments,
+    key: u64,
+    name: String,
+    record_name: String,
+    /// The store's id of the upload.
+    id: String,
+    parts: Mutex<BTreeMap<u32, PartId>>,
+    /// A completion was sent, and its answer may have been lost.
+    completing: AtomicBool,
+}
+
+impl Upload {
+    fn store(&self) -> &Store {
+        &self.segments.shared.store
+    }
+
+    async fn complete(&self, count: u32, bytes: u64) -> Result<()> {
+        let store = self.store();
+        // The name was never used before, so an object of this size under it is this upload's.
+        if self.completing.swap(true, Ordering::AcqRel) && store.find_size_once(&self.name).await? == Some(bytes) {
+            return self.forget().await;
+        }
+        let parts: Vec<PartId> = {
+            let parts = self.parts.lock();
+            if parts.len() != count as usize || !parts.keys().copied().eq(0..count) {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("{} was to be completed with {count} parts, {} are stored", self.name, parts.len()),
+                ));
+            }
+            parts.values().cloned().collect()
+        };
+        let path = store.path(&self.name);
+        let done = store.multipart().complete_multipart(&path, &self.id, parts).await;
+        done.map_err(|error| store.error(&error, "complete", &self.name))?;
+        self.forget().await
+    }
+
+    /// After the end of the upload: removes its record.
+    async fn forget(&self) -> Result<()> {
+        self.segments.shared.open.lock().remove(&self.key);
+        // The segment is safe without this; a record that stays is removed by a later collection.
+        if let Err(error) = self.store().delete(&self.record_name).await {
+            tracing::warn!(error = %error.report(), "the record of a finished upload stays");
+        }
+        Ok(())
+    }
+
+    /// Ends the upload at the store.
+    async fn abort_parts(&self) -> Result<()> {
+        let path = self.store().path(&self.name);
+        let aborted = self.store().multipart().abort_multipart(&path, &self.id).await;
+        match aborted.map_err(|error| self.store().error(&error, "abort the upload of", &self.name)) {
+            // It was complete, or aborted by an attempt whose answer was lost.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn give_up(&self) -> Result<()> {
+        self.abort_parts().await?;
+        // The object is there if a completion went through whose answer was lost.
+        if self.completing.load(Ordering::Acquire) {
+            self.store().delete(&self.name).await?;
+        }
+        self.store().delete(&self.record_name).await?;
+        self.segments.shared.open.lock().remove(&self.key);
+        Ok(())
+    }
+}
+
+/// The pipeline's hold on an upload.
+struct Handle(Arc<Upload>);
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SegmentUpload for Handle {
+    async fn put_part(&self, index: u32, payload: Vec<Bytes>) -> Result<()> {
+        let upload = &self.0;
+        let store = upload.store();
+        let path = store.path(&upload.name);
+        let part = store.multipart().put_part(&path, &upload.id, index as usize, store.payload(payload)).await;
+        let part = part.map_err(|error| store.error(&error, &format!("write part {index} of"), &upload.name))?;
+        upload.parts.lock().insert(index, part);
+        Ok(())
+    }
+
+    async fn complete(&self, parts: u32, bytes: u64) -> Result<()> {
+        let upload = Arc::clone(&self.0);
+        self.0.segments.tracked(async move { upload.complete(parts, bytes).await }).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        let upload = Arc::clone(&self.0);
+        self.0.segments.tracked(async move { upload.give_up().await }).await
+    }
+}

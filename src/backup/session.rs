@@ -1,0 +1,172 @@
+//! What the parts of one running backup share: where it writes, and the first reason to stop.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::names::Names;
+use super::segments::Segments;
+use super::store::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{Input, Pipeline, StripeSummary};
+use crate::sync::Mutex;
+
+/// A stripe's task.
+pub(super) type StripeTask = JoinHandle<Result<StripeSummary>>;
+
+/// After the backup failed, a stripe has this long to end in good order before it is dropped.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+pub(super) struct Session {
+    pub(super) store: Store,
+    pub(super) names: Names,
+    pub(super) segments: Segments,
+    pub(super) pipeline: Pipeline,
+    stop: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    cause: Option<Error>,
+    /// Tells the other side of the streams why they end.
+    on_stop: Vec<OnStop>,
+}
+
+type OnStop = Box<dyn FnOnce(Error) + Send>;
+
+impl Session {
+    pub(super) fn new(store: Store, names: Names, segments: Segments, pipeline: Pipeline) -> Self {
+        Self { store, names, segments, pipeline, stop: CancellationToken::new(), state: Mutex::default() }
+    }
+
+    /// Stops the backup. The first cause stays; it is returned.
+    pub(super) fn fail(&self, cause: Error) -> Error {
+        let (first, told) = {
+            let mut state = self.state.lock();
+            let first = state.cause.get_or_insert(cause).clone();
+            (first, std::mem::take(&mut state.on_stop))
+        };
+        self.stop.cancel();
+        for tell in told {
+            tell(first.clone());
+        }
+        first
+    }
+
+    /// Why the backup stopped, if it did.
+    pub(super) fn cause(&self) -> Option<Error> {
+        self.state.lock().cause.clone()
+    }
+
+    /// Calls `tell` with the cause when the backup stops; at once if it has.
+    #[cfg_attr(not(test), expect(dead_code, reason = "device sets are told through it"))]
+    pub(super) fn on_stop(&self, tell: impl FnOnce(Error) + Send + 'static) {
+        let cause = {
+            let mut state = self.state.lock();
+            match &state.cause {
+                Some(cause) => cause.clone(),
+                None => {
+                    state.on_stop.push(Box::new(tell));
+                    return;
+                }
+            }
+        };
+        tell(cause);
+    }
+
+    async fn stopped(&self) -> Error {
+        self.stop.cancelled().await;
+        self.cause().unwrap_or_else(|| Error::new(ErrorKind::Aborted, "the backup was given up"))
+    }
+
+    /// Runs one stripe to its end. Its failure stops the others.
+    pub(super) async fn run_stripe<S>(self: Arc<Self>, stripe: u16, source: S) -> Result<StripeSummary>
+    where
+        S: Stream<Item = Result<Input>> + Send + 'static,
+    {
+        let mut is_complete = false;
+        let outcome = {
+            // The cause goes through the stream first, so that every answer that is still owed carries it.
+            let stopped = stream::once(async { Err(self.stopped().await) });
+            let source = stream::select(source.map(Some).chain(stream::iter([None])), stopped.map(Some))
+                .take_while(|item| std::future::ready(item.is_some()))
+                .filter_map(std::future::ready)
+                .inspect(|item| is_complete |= matches!(item, Ok(Input::Complete(_))));
+            let run = self.pipeline.backup_stripe(stripe, source);
+            tokio::select! {
+                biased;
+                outcome = run => outcome,
+                cause = async {
+                    let cause = self.stopped().await;
+                    self.store.time().sleep(STOP_GRACE).await;
+                    cause
+                } => Err(cause),
+            }
+        };
+        let outcome = match outcome {
+            Ok(_) if !is_complete => Err(Error::new(
+                ErrorKind::Aborted,
+                format!("stripe {stripe} ended before its producer said that it is complete"),
+            )),
+            outcome => outcome,
+        };
+        outcome.map_err(|error| self.fail(error))
+    }
+
+    /// After the backup stopped: waits for its tasks and removes every object that it made.
+    pub(super) async fn clean_up(&self, stripes: Vec<StripeTask>) -> Result<()> {
+        for task in stripes {
+            // Its error is the cause or follows from it; a panic was counted as one.
+            let _ended = task.await;
+        }
+        self.pipeline.wait_idle().await;
+        let outcome = self.segments.remove_all().await;
+        outcome.map_err(|error| {
+            let error = error.context(format!(
+                "backup {} was given up, and not everything of it could be removed; `gc` removes the rest later",
+                self.names.id()
+            ));
+            tracing::warn!(error = %error.report(), "leftovers stay");
+            error
+        })
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("names", &self.names).field("cause", &self.cause()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backup::id::BackupId;
+    use crate::pipeline::PipelineConfig;
+
+    #[test]
+    fn whoever_asks_is_told_the_first_cause_once() {
+        let store = Store::memory();
+        let clock = Arc::clone(store.time());
+        let names = Names::new(Default::default(), BackupId::generate(clock.wall()));
+        let segments = Segments::new(&store, names.clone());
+        let pipeline = Pipeline::for_backup(PipelineConfig::default(), 1, Arc::new(segments.clone()), clock).unwrap();
+        let session = Session::new(store, names, segments, pipeline);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(9);
+        let early = sender.clone();
+        session.on_stop(move |cause| early.send(cause.to_string()).unwrap());
+        for message in ["first", "second"] {
+            let cause = session.fail(Error::new(ErrorKind::Aborted, message));
+            assert_eq!(cause.to_string(), "first");
+        }
+        session.on_stop(move |cause| sender.send(cause.to_string()).unwrap());
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), ["first", "first"]);
+    }
+}

@@ -1,0 +1,320 @@
+//! `Backup`: a backup set that is being made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::io::AsyncRead;
+
+use super::commit;
+use super::feed;
+use super::id::BackupId;
+use super::intent::Intent;
+use super::manifest::{Codec, Manifest, Producer};
+use super::names::{MAX_STRIPES, Names, Series};
+use super::options::{BackupOptions, TOOL};
+use super::report::BackupReport;
+use super::segments::Segments;
+use super::session::{Session, StripeTask};
+use super::store::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{Input, Pipeline, Progress, StripeSummary};
+
+/// A backup set that is being made: one to 64 stripes that become visible together, or not at all.
+///
+/// Three endings: [`Backup::commit`] makes it visible once every stripe is complete and durable; [`Backup::abort`] removes
+/// everything of it; dropping it does what `abort` does in the background, where [`Store::wait_idle`] waits for it. The
+/// first failure of any stripe stops the others, and commit reports it.
+#[derive(Debug)]
+#[must_use = "a backup that is dropped is aborted"]
+pub struct Backup {
+    session: Arc<Session>,
+    intent: Intent,
+    producer: Option<Producer>,
+    stripes: Vec<Stripe>,
+    started: Duration,
+    is_ended: bool,
+}
+
+impl Backup {
+    /// Begins a backup in `series` and records the intent.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for a name, a number of stripes or a configuration that cannot work; those of the store, by
+    /// kind. Nothing is left behind then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: a backup that was begun is aborted in the background.
+    pub async fn begin(store: &Store, series: &str, options: BackupOptions) -> Result<Self> {
+        let series: Series = series.parse()?;
+        if options.stripes == 0 || options.stripes > MAX_STRIPES {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("a backup has 1 to {MAX_STRIPES} stripes, not {}", options.stripes),
+            ));
+        }
+        let clock = store.time();
+        let created = clock.wall();
+        let names = Names::new(series.clone(), BackupId::generate(created));
+        let segments = Segments::new(store, names.clone());
+        let level = options.pipeline.level;
+        let pipeline =
+            Pipeline::for_backup(options.pipeline, options.stripes, Arc::new(segments.clone()), Arc::clone(clock))?;
+        let intent = Intent {
+            series,
+            id: names.id(),
+            created,
+            tool: TOOL.to_owned(),
+            host: options.host,
+            labels: options.labels,
+            parent: options.parent,
+            stripes: options.stripes,
+            level,
+            frame_bytes: pipeline.plan().frame_bytes as u64,
+        };
+        let backup = Self {
+            stripes: (0..options.stripes).map(|_| Stripe::Waiting).collect(),
+            session: Arc::new(Session::new(store.clone(), names, segments, pipeline)),
+            intent,
+            producer: options.producer,
+            started: clock.now(),
+            is_ended: false,
+        };
+        // In a task of its own: if the caller goes away, the intent is written, the backup comes out of the task and is
+        // dropped, which removes it.
+        let task = store.tasks().spawn(async move { backup.write_intent().await });
+        task.await.map_err(|error| Error::new(ErrorKind::Internal, "beginning panicked").with_source(error))?
+    }
+
+    async fn write_intent(self) -> Result<Self> {
+        let name = self.session.names.intent();
+        let content = self.intent.encode()?;
+        match self.session.store.create(&name, content.into()).await {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.give_up(error.context("cannot begin the backup")).await.0),
+        }
+    }
+
+    /// The id that the backup will have.
+    pub fn id(&self) -> BackupId {
+        self.intent.id
+    }
+
+    /// The series it will be in.
+    pub fn series(&self) -> &Series {
+        &self.intent.series
+    }
+
+    /// Number of stripes.
+    pub fn stripes(&self) -> u16 {
+        self.intent.stripes
+    }
+
+    /// The pipeline: its memory plan, its budget, its progress.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.session.pipeline
+    }
+
+    /// What was done so far.
+    pub fn progress(&self) -> Progress {
+        self.session.pipeline.progress()
+    }
+
+    /// Notes who produced the data, and how it ended.
+    pub fn set_producer(&mut self, producer: Producer) {
+        self.producer = Some(producer);
+    }
+
+    /// Starts `stripe` on a stream of its data. The stripe is complete only if the stream says so: one that just ends fails
+    /// the backup.
+    ///
+    /// Must be called within a Tokio runtime: the stripe runs in a task of its own, tracked by the store.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if there is no such stripe or it was started before.
+    pub fn stripe_input<S>(&mut self, stripe: u16, source: S) -> Result<()>
+    where
+        S: Stream<Item = Result<Input>> + Send + 'static,
+    {
+        let count = self.intent.stripes;
+        let Some(place) = self.stripes.get_mut(usize::from(stripe)) else {
+            return Err(Error::new(ErrorKind::Invalid, format!("there is no stripe {stripe}, only {count} from 0")));
+        };
+        if !matches!(place, Stripe::Waiting) {
+            return Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} was started before")));
+        }
+        let session = Arc::clone(&self.session);
+        *place = Stripe::Running(self.session.store.tasks().spawn(session.run_stripe(stripe, source)));
+        Ok(())
+    }
+
+    /// Starts `stripe` on a reader. **Its end counts as complete**: use this only where something else tells whether the
+    /// producer succeeded (an exit status, a length), and commit or abort by that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backup::stripe_input`].
+    pub fn stripe_reader<R>(&mut self, stripe: u16, reader: R) -> Result<()>
+    where
+        R: AsyncRead + Send + 'static,
+    {
+        let source = feed::read_all(reader, self.session.pipeline.device_plan())?;
+        self.stripe_input(stripe, source)
+    }
+
+    /// Waits until every stripe is complete and durable, or one has failed. `commit` does this too; call it to learn of a
+    /// failure before deciding how to end.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of any stripe; [`ErrorKind::Invalid`] if one was never started.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: the stripes go on.
+    pub async fn wait_stripes(&mut self) -> Result<()> {
+        if let Some(cause) = self.session.cause() {
+            return Err(cause);
+        }
+        if let Some(stripe) = self.stripes.iter().position(|stripe| matches!(stripe, Stripe::Waiting)) {
+            return Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} was given no input")));
+        }
+        for stripe in &mut self.stripes {
+            let Stripe::Running(task) = stripe else { continue };
+            let outcome = task.await;
+            let outcome = outcome.unwrap_or_else(|error| {
+                Err(Error::new(ErrorKind::Internal, "a stripe's task panicked").with_source(error))
+            });
+            match outcome {
+                Ok(summary) => *stripe = Stripe::Durable(summary),
+                Err(error) => {
+                    *stripe = Stripe::Failed;
+                    return Err(self.session.fail(error));
+                }
+            }
+        }
+        match self.session.cause() {
+            Some(cause) => Err(cause),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the backup visible, once every stripe is complete and durable.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of any stripe, or that of writing the manifest; the backup is aborted and everything of it removed.
+    /// Two exceptions: if it is in doubt whether the manifest was written ([`ErrorKind::Unavailable`], and the message says
+    /// so), or if another manifest stands in its place ([`ErrorKind::Conflict`]), nothing is removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe. Dropped while stripes still run, it aborts the backup. Dropped later, the manifest is still written
+    /// in the background: after [`Store::wait_idle`], [`find`](super::find) tells.
+    pub async fn commit(mut self) -> Result<BackupReport> {
+        if let Err(error) = self.wait_stripes().await {
+            return Err(self.give_up(error).await.0);
+        }
+        let mut stripes: Vec<StripeSummary> = Vec::new();
+        for stripe in std::mem::take(&mut self.stripes) {
+            match stripe {
+                Stripe::Durable(summary) => stripes.push(summary),
+                _ => return Err(Error::new(ErrorKind::Internal, "a stripe was lost")),
+            }
+        }
+        let session = Arc::clone(&self.session);
+        let clock = session.store.time();
+        let manifest = Manifest {
+            series: self.intent.series.clone(),
+            id: self.intent.id,
+            created: self.intent.created,
+            finished: clock.wall(),
+            tool: TOOL.to_owned(),
+            host: self.intent.host.clone(),
+            labels: self.intent.labels.clone(),
+            parent: self.intent.parent,
+            producer: self.producer.clone(),
+            codec: Codec::zstd(self.intent.level),
+            frame_bytes: self.intent.frame_bytes,
+            stripes,
+        };
+        let started = self.started;
+        let task = session.store.tasks().spawn({
+            let session = Arc::clone(&session);
+            async move {
+                let manifest = commit::publish(&session, manifest).await?;
+                Ok(BackupReport::new(&session, manifest, started))
+            }
+        });
+        self.is_ended = true;
+        task.await.map_err(|error| Error::new(ErrorKind::Internal, "the commit panicked").with_source(error))?
+    }
+
+    /// Gives the backup up and removes everything of it. `reason` is what its streams report.
+    ///
+    /// # Errors
+    ///
+    /// What could not be removed; the rest was, and the intent stays so that a collection finds the remains.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it stops only the waiting: the removal goes on in the background, see [`Store::wait_idle`].
+    pub async fn abort(self, reason: Error) -> Result<()> {
+        self.give_up(reason).await.1
+    }
+
+    /// Stops everything and cleans up in a tracked task. The first cause, and the outcome of the cleaning.
+    async fn give_up(mut self, cause: Error) -> (Error, Result<()>) {
+        let cause = self.session.fail(cause);
+        let clean_up = self.clean_up();
+        let task = self.session.store.tasks().spawn(clean_up);
+        self.is_ended = true;
+        let outcome = task
+            .await
+            .unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "the clean-up panicked").with_source(error)));
+        (cause, outcome)
+    }
+
+    fn clean_up(&mut self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let session = Arc::clone(&self.session);
+        let stripes = std::mem::take(&mut self.stripes);
+        async move {
+            let running = stripes.into_iter().filter_map(|stripe| match stripe {
+                Stripe::Running(task) => Some(task),
+                _ => None,
+            });
+            session.clean_up(running.collect()).await
+        }
+    }
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        if self.is_ended {
+            return;
+        }
+        self.session.fail(Error::new(ErrorKind::Aborted, "the backup was dropped before its commit"));
+        let clean_up = self.clean_up();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(self.session.store.tasks().spawn_on(clean_up, &runtime)),
+            Err(_none) => tracing::warn!(
+                id = %self.intent.id,
+                "a backup was dropped outside of a runtime: what it stored stays until a collection"
+            ),
+        }
+    }
+}
+
+/// One stripe of a backup that is being made.
+#[derive(Debug)]
+enum Stripe {
+    /// Nobody has given it a source yet.
+    Waiting,
+    Running(StripeTask),
+    Durable(StripeSummary),
+    /// Its error is the session's.
+    Failed,
+}
