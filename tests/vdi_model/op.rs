@@ -1,0 +1,204 @@
+//! What can be done to a device set, decoded from any bytes.
+
+use vdstream::vdi::{CommandCode, CompletionCode};
+
+/// The set that a list works on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) devices: usize,
+    pub(crate) depth: usize,
+    pub(crate) is_timed: bool,
+    pub(crate) asks_complete: bool,
+    pub(crate) asks_prepare: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Op {
+    Create,
+    Open,
+    Begin,
+    Request(u64),
+    End,
+    /// Fetches the configuration: with a zero timeout, or as somebody who waits.
+    Fetch {
+        waits: bool,
+    },
+    OpenServerDevice,
+    /// By its number; one number more than there are devices is an unknown name.
+    OpenClientDevice(usize),
+    CreateAgent,
+    PollAgent,
+    DropAgent,
+    Allocate,
+    Free,
+    Send {
+        device: usize,
+        code: CommandCode,
+        size: usize,
+        is_short: bool,
+        calls_back: bool,
+    },
+    DropFuture(usize),
+    /// Waits for room in a queue.
+    Room(usize),
+    Take(usize),
+    Complete {
+        command: usize,
+        how: How,
+    },
+    CloseDevice(usize),
+    AbortByClient,
+    AbortByServer,
+    CloseClient,
+    CloseServer,
+    PollClose,
+    DropClient,
+    DropServer,
+    DropClientDevice(usize),
+    DropServerDevice(usize),
+    Tick {
+        seconds: u64,
+    },
+}
+
+/// How the client ends a command that it holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum How {
+    With {
+        code: CompletionCode,
+        bytes: usize,
+        position: u64,
+    },
+    /// With an error that says why.
+    Fail,
+    Drop,
+}
+
+/// A list of operations, and the set to run it on.
+#[derive(Debug, Clone)]
+pub(crate) struct List {
+    pub(crate) shape: Shape,
+    pub(crate) ops: Vec<Op>,
+}
+
+impl List {
+    /// Decodes any bytes. The head gives the shape and how much of the usual beginning comes first, then three bytes are one
+    /// operation. A list that had to find its way into an active set by chance would rarely get there.
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        let (head, body) = bytes.split_at(bytes.len().min(2));
+        let byte = |index: usize| head.get(index).copied().map_or(0, usize::from);
+        let shape = Shape {
+            devices: byte(0) % 3 + 1,
+            depth: byte(0) / 3 % 3 + 1,
+            is_timed: byte(0) & 0x40 != 0,
+            asks_complete: byte(0) & 0x80 != 0,
+            asks_prepare: byte(1) & 0x80 != 0,
+        };
+        let mut ops = beginning(shape, byte(1) & 0x3f);
+        for chunk in body.chunks_exact(3) {
+            match Op::decode(chunk[0], chunk[1], chunk[2], shape) {
+                // The next set comes with its beginning as well.
+                Op::Create => ops.extend(beginning(shape, usize::from(chunk[1] & 0x3f))),
+                op => ops.push(op),
+            }
+        }
+        Self { shape, ops }
+    }
+}
+
+/// The first `count` operations of a set that becomes active; most counts are all of them.
+fn beginning(shape: Shape, count: usize) -> Vec<Op> {
+    let configuration = [Op::Create, Op::Open, Op::Begin, Op::Request(12), Op::End, Op::Fetch { waits: false }];
+    let devices = (0..shape.devices).flat_map(|device| [Op::OpenServerDevice, Op::OpenClientDevice(device)]);
+    let all = configuration.into_iter().chain(devices).chain([Op::CreateAgent, Op::PollAgent]);
+    all.take(count.max(1)).collect()
+}
+
+impl Op {
+    fn decode(kind: u8, first: u8, second: u8, shape: Shape) -> Self {
+        let (a, b) = (usize::from(first), usize::from(second));
+        let device = a % shape.devices;
+        match kind {
+            // What ends a set is rare: little is left to try after it.
+            243.. if b % 4 != 0 => Self::PollAgent,
+            0..60 => Self::Send {
+                device,
+                code: CODES[b % CODES.len()],
+                size: [512, 512, 512, 100, 0, 1024][a / 4 % 6],
+                is_short: b & 0x40 != 0,
+                calls_back: b & 0x80 != 0,
+            },
+            60..70 => {
+                Self::Send { device, code: CommandCode::ClearError, size: 0, is_short: false, calls_back: b > 127 }
+            }
+            70..115 => Self::Take(device),
+            115..165 => Self::Complete { command: a, how: How::decode(b) },
+            165..195 => Self::PollAgent,
+            195..199 => Self::Room(device),
+            199..202 => Self::DropFuture(a),
+            202..205 => Self::Allocate,
+            205..208 => Self::Free,
+            208..216 => Self::CloseDevice(device),
+            216..221 => Self::Tick { seconds: a as u64 % 25 },
+            221..224 => Self::Create,
+            224..226 => Self::Open,
+            226..228 => Self::Begin,
+            228..230 => Self::Request(a as u64 % 30),
+            230..232 => Self::End,
+            232..236 => Self::Fetch { waits: b > 127 },
+            236..238 => Self::OpenServerDevice,
+            238..240 => Self::OpenClientDevice(a % (shape.devices + 1)),
+            240..243 => Self::CreateAgent,
+            243 => Self::DropAgent,
+            244 => Self::AbortByClient,
+            245 => Self::AbortByServer,
+            246 | 247 => Self::CloseClient,
+            248 | 249 => Self::CloseServer,
+            250 | 251 => Self::PollClose,
+            252 => Self::DropClient,
+            253 => Self::DropServer,
+            254 => Self::DropClientDevice(device),
+            255 => Self::DropServerDevice(device),
+        }
+    }
+}
+
+impl How {
+    fn decode(byte: usize) -> Self {
+        let with = |code, bytes| Self::With { code, bytes, position: byte as u64 };
+        match byte % 16 {
+            0..9 => with(CompletionCode::Success, [0, 100, 512][byte / 16 % 3]),
+            9 => with(CompletionCode::Success, 513),
+            10 => with(CompletionCode::EndOfMedia, 512),
+            11 => with(CompletionCode::DiskFull, 100),
+            12 => with(CompletionCode::Other(0), 100),
+            13 => with(CompletionCode::Other(112), 0),
+            14 => Self::Fail,
+            _ => Self::Drop,
+        }
+    }
+}
+
+const CODES: [CommandCode; 21] = [
+    CommandCode::Write,
+    CommandCode::Write,
+    CommandCode::Write,
+    CommandCode::Write,
+    CommandCode::Write,
+    CommandCode::Read,
+    CommandCode::Read,
+    CommandCode::Read,
+    CommandCode::Flush,
+    CommandCode::Flush,
+    CommandCode::Complete,
+    CommandCode::Rewind,
+    CommandCode::WriteMark,
+    CommandCode::Load,
+    CommandCode::GetPosition,
+    CommandCode::SetPosition,
+    CommandCode::Discard,
+    CommandCode::Snapshot,
+    CommandCode::MountSnapshot,
+    CommandCode::PrepareToFreeze,
+    CommandCode::Other(77),
+];
