@@ -2,6 +2,7 @@
 
 mod catalog;
 mod commit;
+mod devices;
 mod document;
 mod feed;
 mod id;

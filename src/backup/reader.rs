@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use tokio::task::JoinHandle;
+
 use super::manifest::Manifest;
 use super::options::RestoreOptions;
 use super::segments::Segments;
@@ -18,6 +20,9 @@ use crate::pipeline::{Pipeline, Progress};
 /// Every byte is verified before it is handed out.
 #[derive(Debug)]
 pub struct Restore {
+    pub(super) store: Store,
+    /// What feeds the readers that were taken.
+    pub(super) feeds: Vec<JoinHandle<Result<()>>>,
     manifest: Manifest,
     pipeline: Pipeline,
 }
@@ -30,7 +35,7 @@ impl Restore {
     /// [`ErrorKind::Invalid`] if the memory limit does not suffice for its stripes and frames; the message names one that does.
     pub fn begin(store: &Store, manifest: &Manifest, options: RestoreOptions) -> Result<Self> {
         let pipeline = pipeline(store, manifest, options.pipeline)?;
-        Ok(Self { manifest: manifest.clone(), pipeline })
+        Ok(Self { store: store.clone(), feeds: Vec::new(), manifest: manifest.clone(), pipeline })
     }
 
     /// What is restored.

@@ -64,7 +64,6 @@ impl Session {
     }
 
     /// Calls `tell` with the cause when the backup stops; at once if it has.
-    #[cfg_attr(not(test), expect(dead_code, reason = "device sets are told through it"))]
     pub(super) fn on_stop(&self, tell: impl FnOnce(Error) + Send + 'static) {
         let cause = {
             let mut state = self.state.lock();

@@ -1,6 +1,7 @@
 //! `Backup`: a backup set that is being made.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::Stream;
@@ -28,7 +29,7 @@ use crate::pipeline::{Input, Pipeline, Progress, StripeSummary};
 #[derive(Debug)]
 #[must_use = "a backup that is dropped is aborted"]
 pub struct Backup {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     intent: Intent,
     producer: Option<Producer>,
     stripes: Vec<Stripe>,
@@ -139,6 +140,17 @@ impl Backup {
     where
         S: Stream<Item = Result<Input>> + Send + 'static,
     {
+        let session = Arc::clone(&self.session);
+        self.start(stripe, None, session.run_stripe(stripe, source))
+    }
+
+    /// Runs `stripe` as a task. For a writer, `is_shut_down` tells whether it was.
+    pub(super) fn start(
+        &mut self,
+        stripe: u16,
+        is_shut_down: Option<Arc<AtomicBool>>,
+        run: impl Future<Output = Result<StripeSummary>> + Send + 'static,
+    ) -> Result<()> {
         let count = self.intent.stripes;
         let Some(place) = self.stripes.get_mut(usize::from(stripe)) else {
             return Err(Error::new(ErrorKind::Invalid, format!("there is no stripe {stripe}, only {count} from 0")));
@@ -146,8 +158,7 @@ impl Backup {
         if !matches!(place, Stripe::Waiting) {
             return Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} was started before")));
         }
-        let session = Arc::clone(&self.session);
-        *place = Stripe::Running(self.session.store.tasks().spawn(session.run_stripe(stripe, source)));
+        *place = Stripe::Running { task: self.session.store.tasks().spawn(run), is_shut_down };
         Ok(())
     }
 
@@ -183,7 +194,7 @@ impl Backup {
             return Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} was given no input")));
         }
         for stripe in &mut self.stripes {
-            let Stripe::Running(task) = stripe else { continue };
+            let Stripe::Running { task, .. } = stripe else { continue };
             let outcome = task.await;
             let outcome = outcome.unwrap_or_else(|error| {
                 Err(Error::new(ErrorKind::Internal, "a stripe's task panicked").with_source(error))
@@ -215,7 +226,11 @@ impl Backup {
     /// Not cancel-safe. Dropped while stripes still run, it aborts the backup. Dropped later, the manifest is still written
     /// in the background: after [`Store::wait_idle`], [`find`](super::find) tells.
     pub async fn commit(mut self) -> Result<BackupReport> {
-        if let Err(error) = self.wait_stripes().await {
+        let ready = match self.check_writers() {
+            Ok(()) => self.wait_stripes().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ready {
             return Err(self.give_up(error).await.0);
         }
         let mut stripes: Vec<StripeSummary> = Vec::new();
@@ -253,6 +268,26 @@ impl Backup {
         task.await.map_err(|error| Error::new(ErrorKind::Internal, "the commit panicked").with_source(error))?
     }
 
+    /// Waiting for a writer that nobody shuts down would have no end.
+    fn check_writers(&self) -> Result<()> {
+        let is_open = |stripe: &Stripe| match stripe {
+            Stripe::Running { is_shut_down: Some(is_shut_down), task } => {
+                !is_shut_down.load(Ordering::Acquire) && !task.is_finished()
+            }
+            _ => false,
+        };
+        match self.session.cause() {
+            Some(cause) => Err(cause),
+            None => match self.stripes.iter().position(is_open) {
+                Some(stripe) => Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!("the writer of stripe {stripe} was not shut down: shut every writer down, then commit"),
+                )),
+                None => Ok(()),
+            },
+        }
+    }
+
     /// Gives the backup up and removes everything of it. `reason` is what its streams report.
     ///
     /// # Errors
@@ -283,7 +318,7 @@ impl Backup {
         let stripes = std::mem::take(&mut self.stripes);
         async move {
             let running = stripes.into_iter().filter_map(|stripe| match stripe {
-                Stripe::Running(task) => Some(task),
+                Stripe::Running { task, .. } => Some(task),
                 _ => None,
             });
             session.clean_up(running.collect()).await
@@ -313,7 +348,11 @@ impl Drop for Backup {
 enum Stripe {
     /// Nobody has given it a source yet.
     Waiting,
-    Running(StripeTask),
+    Running {
+        task: StripeTask,
+        /// Of a writer: whether it was shut down.
+        is_shut_down: Option<Arc<AtomicBool>>,
+    },
     Durable(StripeSummary),
     /// Its error is the session's.
     Failed,

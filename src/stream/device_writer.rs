@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures::StreamExt as _;
@@ -46,6 +48,8 @@ pub struct DeviceWriter {
     position: u64,
     /// Bytes accepted since the last answered `Flush`, including those.
     is_dirty: bool,
+    /// Told to whoever must know that the writer was shut down.
+    closed: Arc<AtomicBool>,
 }
 
 struct Filling {
@@ -84,6 +88,7 @@ impl DeviceWriter {
             phase: Phase::Open,
             position: 0,
             is_dirty: false,
+            closed: Arc::default(),
         })
     }
 
@@ -100,6 +105,11 @@ impl DeviceWriter {
     /// True once the writer was shut down.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
+    }
+
+    /// True once the writer was shut down; outlives the writer.
+    pub(crate) fn closed_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.closed)
     }
 
     /// Moves everything that `source` delivers into the device, reading straight into device buffers.
@@ -258,6 +268,7 @@ impl DeviceWriter {
         match self.device.close() {
             Ok(()) => {
                 self.phase = Phase::Closed;
+                self.closed.store(true, Ordering::Release);
                 Ok(())
             }
             Err(error) => Err(self.fail(error.into())),
