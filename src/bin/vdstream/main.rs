@@ -1,9 +1,75 @@
 //! The command line tool: it parses, calls the library, and prints.
 
 mod args;
+mod backup;
+mod catalog;
 mod exit;
 mod output;
 mod producer;
+mod progress;
+mod restore;
 mod signal;
+mod target;
+mod verify;
 
-fn main() {}
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+use vdstream::Error;
+
+use crate::args::{Cli, Command};
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.common.verbose, cli.common.quiet);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let failure = Failure::Error(Error::from(error).context("cannot start the runtime"));
+            output::note(&failure.line());
+            return failure.code();
+        }
+    };
+    let outcome = runtime.block_on(run(cli));
+    // A read of stdin or of a FIFO may still block a thread; everything that matters has ended.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&failure.line());
+            failure.code()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let common = cli.common;
+    match cli.command {
+        Command::Backup(args) => Box::pin(backup::run(args, &common)).await,
+        Command::Restore(args) => Box::pin(restore::run(args, &common)).await,
+        Command::List(args) => catalog::list(args, &common).await,
+        Command::Show(args) => catalog::show(args, &common).await,
+        Command::Verify(args) => Box::pin(verify::run(args, &common)).await,
+    }
+}
+
+fn log(verbose: u8, quiet: bool) {
+    let default = match (quiet, verbose) {
+        (true, _) => "error",
+        // The last line says what went wrong; the library's own warnings would say it twice.
+        (false, 0) => "error",
+        (false, 1) => "warn",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_env("VDSTREAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

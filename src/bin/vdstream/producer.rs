@@ -74,7 +74,7 @@ impl Program {
         if status.success() {
             Ok(status)
         } else {
-            Err(Error::new(ErrorKind::Aborted, format!("`{}` failed: {status}", self.name)))
+            Err(Error::new(ErrorKind::Aborted, format!("`{}` failed ({status}): see what it said above", self.name)))
         }
     }
 

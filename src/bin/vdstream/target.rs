@@ -1,0 +1,114 @@
+//! Where a restored stripe goes. A file gets its name only when the whole restore has succeeded.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use vdstream::{Error, ErrorKind, Result};
+
+/// One stripe's destination.
+pub(crate) struct Target {
+    /// What to call it in messages.
+    pub(crate) name: String,
+    pub(crate) bytes: Pin<Box<dyn AsyncWrite + Send>>,
+    file: Option<PartialFile>,
+}
+
+/// A file that is being written under another name; removed on drop unless it was published.
+struct PartialFile {
+    partial: PathBuf,
+    path: PathBuf,
+    is_published: bool,
+}
+
+/// Bytes per write of a file.
+const WRITE_BYTES: usize = 4 << 20;
+
+impl Target {
+    /// `-` is stdout. FIFOs and devices are written directly. A regular file is written beside its place.
+    pub(crate) async fn open(path: &Path) -> Result<Self> {
+        if path.as_os_str() == "-" {
+            return Ok(Self { name: "stdout".to_owned(), bytes: Box::pin(tokio::io::stdout()), file: None });
+        }
+        let name = path.display().to_string();
+        let failed = |error: std::io::Error| Error::from(error).context(format!("cannot write {name}"));
+        let existing = match tokio::fs::metadata(path).await {
+            Ok(existing) => Some(existing.file_type()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        match existing {
+            Some(kind) if kind.is_dir() => {
+                Err(Error::new(ErrorKind::Invalid, format!("{name} is a directory: name a file in it")))
+            }
+            Some(kind) if !kind.is_file() => {
+                let file = tokio::fs::OpenOptions::new().write(true).open(path).await.map_err(failed)?;
+                Ok(Self { name, bytes: Box::pin(file), file: None })
+            }
+            _ => {
+                // A link is followed, so that the file it names is replaced and the link stays.
+                let path = match existing {
+                    Some(_) => tokio::fs::canonicalize(path).await.map_err(failed)?,
+                    None => path.to_owned(),
+                };
+                let partial = partial_name(&path)?;
+                let mut file =
+                    tokio::fs::OpenOptions::new().write(true).create_new(true).open(&partial).await.map_err(failed)?;
+                file.set_max_buf_size(WRITE_BYTES);
+                let file_at = PartialFile { partial, path, is_published: false };
+                Ok(Self { name, bytes: Box::pin(file), file: Some(file_at) })
+            }
+        }
+    }
+
+    /// A program's stdin.
+    pub(crate) fn program(name: String, stdin: tokio::process::ChildStdin) -> Self {
+        Self { name, bytes: Box::pin(stdin), file: None }
+    }
+
+    /// Everything was written: hands it on and ends the stream. A file is durable afterwards, still without its name.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        let failed = |error: std::io::Error| Error::from(error).context(format!("cannot write {}", self.name));
+        self.bytes.shutdown().await.map_err(failed)?;
+        // Closes it: a program that reads the other end sees the end of its input.
+        self.bytes = Box::pin(tokio::io::sink());
+        if let Some(file) = &self.file {
+            let written = tokio::fs::File::open(&file.partial).await.map_err(failed)?;
+            written.sync_all().await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a file its name.
+    pub(crate) async fn publish(mut self) -> Result<()> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        let failed = |error: std::io::Error| Error::from(error).context(format!("cannot write {}", self.name));
+        tokio::fs::rename(&file.partial, &file.path).await.map_err(failed)?;
+        file.is_published = true;
+        let directory = match file.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        tokio::fs::File::open(directory).await.map_err(failed)?.sync_all().await.map_err(failed)
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.is_published {
+            // It may be gone already; then there is nothing to remove.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+fn partial_name(path: &Path) -> Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("{} is not the name of a file", path.display())))?;
+    let mut partial = OsString::from(".");
+    partial.push(name);
+    partial.push(format!(".{}.partial", std::process::id()));
+    Ok(path.with_file_name(partial))
+}
