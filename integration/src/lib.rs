@@ -3,8 +3,9 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`server`] | Garage, Azurite and moto on free loopback ports, each gone with the process that started it |
-//! | [`place`] | a store for one test: memory, disk, or a corner of such a server, with checks that nothing was left in it |
+//! | [`place`] | a store for one test: a directory, or a corner of such a server, with checks that nothing was left in it |
 //! | [`data`] | test data that shows where a misplaced byte came from |
+//! | [`sample`] | small backups: sizes around every boundary, made and read back |
 //! | [`tool`] | the command line tool of this build, and the files of this repository |
 //!
 //! `with-servers CMD…` (a binary of this crate) starts all servers once and runs a command beside them; the test script uses it
@@ -17,5 +18,6 @@
 pub mod data;
 mod http;
 pub mod place;
+pub mod sample;
 pub mod server;
 pub mod tool;

@@ -1,15 +1,18 @@
 //! A store for one test, with checks that nothing was left in it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::local::LocalFileSystem;
-use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore};
 use tempfile::TempDir;
+use vdstream::backup::Store;
+use vdstream::backup::store::PartLimits;
 
 use crate::data;
 use crate::http::{self, Answer};
@@ -19,26 +22,21 @@ use crate::server::{
 use crate::tool;
 
 /// A corner of some store that belongs to one test.
-#[derive(Debug)]
 pub struct Place {
     on: On,
     store: Arc<dyn ObjectStore>,
+    /// The same store's multipart interface, where `object_store` has one.
+    multipart: Option<Arc<dyn MultipartStore>>,
     prefix: String,
 }
 
 #[derive(Debug)]
 enum On {
-    Memory,
     Disk(TempDir),
     Server(Kind),
 }
 
 impl Place {
-    /// An in-memory store of its own.
-    pub fn memory() -> Self {
-        Self { on: On::Memory, store: Arc::new(InMemory::new()), prefix: data::unique("memory") }
-    }
-
     /// A temporary directory, removed with this value.
     ///
     /// # Panics
@@ -47,7 +45,7 @@ impl Place {
     pub fn disk() -> Self {
         let dir = TempDir::with_prefix("vdstream-place-").expect("a temporary directory");
         let store = LocalFileSystem::new_with_prefix(dir.path()).expect("the directory exists");
-        Self { on: On::Disk(dir), store: Arc::new(store), prefix: data::unique("disk") }
+        Self { on: On::Disk(dir), store: Arc::new(store), multipart: None, prefix: data::unique("disk") }
     }
 
     /// A prefix of its own in the bucket or container that all tests share.
@@ -57,11 +55,34 @@ impl Place {
     /// When the server is not to be had.
     pub async fn server(kind: Kind) -> Self {
         make_bucket(kind, kind.endpoint()).await;
-        let store: Arc<dyn ObjectStore> = match kind {
-            Kind::Garage | Kind::Moto => Arc::new(s3(kind, S3_SECRET)),
-            Kind::Azurite => Arc::new(azure(AZURE_KEY)),
+        match kind {
+            Kind::Garage | Kind::Moto => Self::with(On::Server(kind), Arc::new(s3(kind, S3_SECRET)), "test"),
+            Kind::Azurite => Self::with(On::Server(kind), Arc::new(azure(AZURE_KEY)), "test"),
+        }
+    }
+
+    fn with<S: ObjectStore + MultipartStore>(on: On, store: Arc<S>, name: &str) -> Self {
+        let multipart: Arc<dyn MultipartStore> = Arc::<S>::clone(&store);
+        Self { on, store, multipart: Some(multipart), prefix: data::unique(name) }
+    }
+
+    /// The place as the library sees it.
+    ///
+    /// Parts may be of any size, which no S3 store but Garage allows, so that a few kilobytes make a long backup. On moto they
+    /// keep to the rule.
+    ///
+    /// # Panics
+    ///
+    /// When the library does not open a directory.
+    pub fn backups(&self) -> Store {
+        let Some(multipart) = &self.multipart else {
+            return Store::from_url(&self.url()).expect("a directory can be opened");
         };
-        Self { on: On::Server(kind), store, prefix: data::unique("test") }
+        let limits = match self.on {
+            On::Server(Kind::Moto) => PartLimits::S3,
+            On::Disk(_) | On::Server(_) => PartLimits::LOCAL,
+        };
+        Store::with_multipart(self.store(), Arc::clone(multipart), self.prefix.as_str()).part_limits(limits)
     }
 
     /// The whole store: bucket, container or directory. The test uses what lies below [`Self::prefix`].
@@ -75,14 +96,9 @@ impl Place {
     }
 
     /// The same place as a URL for the command line tool and for `Store::from_url`.
-    ///
-    /// # Panics
-    ///
-    /// For a memory store, which nobody else can reach.
     pub fn url(&self) -> String {
         let prefix = &self.prefix;
         match &self.on {
-            On::Memory => panic!("a memory store has no URL"),
             On::Disk(dir) => format!("file://{}/{prefix}", dir.path().display()),
             On::Server(Kind::Garage | Kind::Moto) => format!("s3://{S3_BUCKET}/{prefix}"),
             On::Server(Kind::Azurite) => format!("az://{AZURE_CONTAINER}/{prefix}"),
@@ -92,7 +108,7 @@ impl Place {
     /// The variables that make [`Self::url`] work.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         match &self.on {
-            On::Memory | On::Disk(_) => Vec::new(),
+            On::Disk(_) => Vec::new(),
             On::Server(kind) => client_environment(*kind, kind.endpoint()),
         }
     }
@@ -112,7 +128,7 @@ impl Place {
                 };
                 tool::files_below(&root).into_iter().map(name).collect()
             }
-            On::Memory | On::Server(_) => {
+            On::Server(_) => {
                 let prefix = Path::from(self.prefix.as_str());
                 let listed: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.expect("the store lists");
                 listed.into_iter().map(|meta| meta.location.to_string()[self.prefix.len() + 1..].to_owned()).collect()
@@ -132,7 +148,7 @@ impl Place {
     /// When the store does not answer.
     pub async fn uploads(&self) -> Vec<String> {
         match self.on {
-            On::Memory | On::Disk(_) => Vec::new(),
+            On::Disk(_) => Vec::new(),
             On::Server(kind @ (Kind::Garage | Kind::Moto)) => {
                 let path = format!("/{S3_BUCKET}?prefix={}%2F&uploads=", self.prefix);
                 expect(http::request(kind, kind.endpoint(), "GET", &path).await, 200).elements("Key")
@@ -161,12 +177,18 @@ impl Place {
     }
 }
 
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("on", &self.on).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 /// A client of the bucket that signs with any secret.
 ///
 /// # Panics
 ///
 /// When the server is not to be had.
-pub fn s3(kind: Kind, secret: &str) -> impl ObjectStore + object_store::multipart::MultipartStore {
+pub fn s3(kind: Kind, secret: &str) -> impl ObjectStore + MultipartStore {
     AmazonS3Builder::new()
         .with_endpoint(kind.endpoint())
         .with_allow_http(true)
@@ -184,7 +206,7 @@ pub fn s3(kind: Kind, secret: &str) -> impl ObjectStore + object_store::multipar
 /// # Panics
 ///
 /// When the server is not to be had.
-pub fn azure(key: &str) -> impl ObjectStore + object_store::multipart::MultipartStore {
+pub fn azure(key: &str) -> impl ObjectStore + MultipartStore {
     MicrosoftAzureBuilder::new()
         .with_endpoint(Kind::Azurite.endpoint().to_owned())
         .with_client_options(ClientOptions::new().with_allow_http(true))
