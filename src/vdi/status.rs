@@ -198,10 +198,10 @@ impl std::error::Error for Error {
 
 impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
-        let outer = Self::new(error.status.kind(), error.message);
+        // The first cause decides what the caller can do about it.
         match error.reason {
-            Some(reason) => outer.with_source(reason),
-            None => outer,
+            Some(reason) => reason.context(error.message),
+            None => Self::new(error.status.kind(), error.message),
         }
     }
 }
@@ -227,7 +227,8 @@ mod tests {
         let reason = crate::Error::new(ErrorKind::Denied, "no key").context("cannot put object");
         let error = Error::from(Status::Abort).because(Some(reason));
         let outer = crate::Error::from(error);
-        assert_eq!(outer.kind(), ErrorKind::Aborted);
+        assert_eq!(outer.kind(), ErrorKind::Denied, "the first cause says what to do");
+        assert_eq!(crate::Error::from(Error::from(Status::Abort)).kind(), ErrorKind::Aborted);
         assert_eq!(outer.report(), "the device set was aborted: cannot put object: no key");
     }
 }
