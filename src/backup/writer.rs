@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
 
 use super::commit;
 use super::feed;
@@ -85,8 +86,13 @@ impl Backup {
         };
         // In a task of its own: if the caller goes away, the intent is written, the backup comes out of the task and is
         // dropped, which removes it.
-        let task = store.tasks().spawn(async move { backup.write_intent().await });
-        task.await.map_err(|error| Error::new(ErrorKind::Internal, "beginning panicked").with_source(error))?
+        // It comes through a channel: the runtime drops the unwanted output of a task only after the task has ended, and then
+        // `wait_idle` could return before the clean-up has begun.
+        let (sender, begun) = oneshot::channel();
+        store.tasks().spawn(async move {
+            let _unwanted = sender.send(backup.write_intent().await);
+        });
+        begun.await.map_err(|error| Error::new(ErrorKind::Internal, "beginning panicked").with_source(error))?
     }
 
     async fn write_intent(self) -> Result<Self> {
