@@ -15,6 +15,7 @@ use super::intent::UploadRecord;
 use super::manifest::MAX_SEGMENTS;
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
 use super::store::Store;
+use crate::buffer::SlotMut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{SegmentId, SegmentStore, SegmentUpload};
 use crate::sync::Mutex;
@@ -135,6 +136,10 @@ impl SegmentStore for Segments {
         self.shared.store.limits().max_parts
     }
 
+    fn describe(&self, segment: SegmentId) -> String {
+        self.shared.store.show(&self.shared.names.segment(segment))
+    }
+
     async fn put(&self, segment: SegmentId, payload: Vec<Bytes>) -> Result<()> {
         self.count(segment)?;
         let (store, name) = (self.shared.store.clone(), self.shared.names.segment(segment));
@@ -148,24 +153,43 @@ impl SegmentStore for Segments {
     }
 
     async fn read(&self, segment: SegmentId, range: Range<u64>) -> Result<Bytes> {
-        let store = &self.shared.store;
         let name = self.shared.names.segment(segment);
-        let error = match store.read_range(&name, range.clone()).await {
-            Ok(bytes) if bytes.len() as u64 == range.end - range.start => return Ok(bytes),
-            Ok(bytes) => Error::new(ErrorKind::Unavailable, format!("{} bytes came", bytes.len())),
-            Err(error) => error,
-        };
+        match self.shared.store.read_range(&name, range.clone()).await {
+            Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+            Ok(bytes) => Err(self.short(&name, range, came(bytes.len())).await),
+            Err(error) => Err(self.short(&name, range, error).await),
+        }
+    }
+
+    async fn read_into(&self, segment: SegmentId, range: Range<u64>, target: SlotMut) -> Result<SlotMut> {
+        let name = self.shared.names.segment(segment);
+        match self.shared.store.read_into(&name, range.clone(), target).await {
+            Ok(filled) if filled.len() as u64 == range.end - range.start => Ok(filled),
+            Ok(filled) => Err(self.short(&name, range, came(filled.len())).await),
+            Err(error) => Err(self.short(&name, range, error).await),
+        }
+    }
+}
+
+fn came(count: usize) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{count} bytes came"))
+}
+
+impl Segments {
+    /// A read failed or fell short: looks whether the object is what it should be.
+    async fn short(&self, name: &str, range: Range<u64>, error: Error) -> Error {
+        let store = &self.shared.store;
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Invalid | ErrorKind::NotFound) {
-            return Err(error);
+            return error;
         }
         // Stores say in many ways that an object is shorter than asked for; its size says it in one.
-        match store.find_size_once(&name).await {
-            Ok(None) => Err(missing(&store.show(&name))),
-            Ok(Some(size)) if size < range.end => Err(Error::new(
+        match store.find_size_once(name).await {
+            Ok(None) => missing(&store.show(name)),
+            Ok(Some(size)) if size < range.end => Error::new(
                 ErrorKind::Corrupt,
-                format!("{}, offset {size}: expected at least {} bytes, found {size}", store.show(&name), range.end),
-            )),
-            _ => Err(error),
+                format!("{}, offset {size}: expected at least {} bytes, found {size}", store.show(name), range.end),
+            ),
+            _ => error,
         }
     }
 }

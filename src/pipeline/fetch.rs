@@ -129,7 +129,11 @@ impl Shared {
         let attempt = || async { self.store.read_into(id, range.clone(), pool.acquire().await).await };
         let filled = self.requests.run(Request::new(&what, size), attempt).await?;
         if filled.len() as u64 != size {
-            return Err(corrupt(id, range.start, format!("expected {size} bytes, found {}", filled.len())));
+            return Err(corrupt(
+                &self.store.describe(id),
+                range.start,
+                format!("expected {size} bytes, found {}", filled.len()),
+            ));
         }
         count(&self.counters.stored_bytes, size);
         Ok(filled.freeze().into_bytes())
@@ -187,7 +191,7 @@ fn layout(index: &SegmentIndex, segment: SegmentId) -> Vec<Slice> {
 fn decode(shared: &Shared, id: SegmentId, segment: &SegmentSummary, tail: &[u8]) -> Result<SegmentIndex> {
     let index = SegmentIndex::decode(tail, segment).map_err(|error| {
         let offset = (segment.stored_bytes - segment.tail_bytes).saturating_add(error.offset);
-        corrupt(id, offset, error.to_string())
+        corrupt(&shared.store.describe(id), offset, error.to_string())
     })?;
     let most = shared.plan.frame_bytes;
     if index.frames.iter().any(|frame| frame.raw_bytes as usize > most) {
@@ -206,7 +210,11 @@ pub(super) fn check_summary(stripe: u16, summary: &StripeSummary) -> Result<()> 
     for (expected, segment) in summary.segments.iter().enumerate() {
         let id = SegmentId { stripe, index: segment.index };
         let wrong = |what: &str, expected: u64, found: u64| {
-            Err(corrupt(id, 0, format!("its summary has a wrong {what}: expected {expected}, found {found}")))
+            Err(corrupt(
+                &id.to_string(),
+                0,
+                format!("its summary has a wrong {what}: expected {expected}, found {found}"),
+            ))
         };
         if u64::from(segment.index) != expected as u64 {
             return wrong("index", expected as u64, u64::from(segment.index));
@@ -239,8 +247,8 @@ pub(super) fn check_summary(stripe: u16, summary: &StripeSummary) -> Result<()> 
 }
 
 /// An error that says where the stored bytes are not what was written.
-pub(super) fn corrupt(segment: SegmentId, offset: u64, what: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("{segment}, offset {offset}: {what}"))
+pub(super) fn corrupt(object: &str, offset: u64, what: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{object}, offset {offset}: {what}"))
 }
 
 fn length(bytes: u64) -> Result<usize> {

@@ -80,12 +80,14 @@ impl Shared {
 
     /// Decompresses and verifies a frame; nothing of it is seen by anybody before.
     fn verify(&self, frame: &StoredFrame, mut slot: SlotMut) -> Result<Bytes> {
-        let at = |what: String| corrupt(frame.segment, frame.offset, what);
+        let at = |what: String| corrupt(&self.store.describe(frame.segment), frame.offset, what);
         let decoder = self.decoders.lock().pop();
         let mut decoder = decoder.ok_or_else(|| Error::new(ErrorKind::Internal, "more jobs than decoders"))?;
         let decoded = decoder.decode(&frame.stored, frame.raw_bytes, &mut slot);
         self.decoders.lock().push(decoder);
-        decoded.map_err(|what| at(format!("damaged frame: {what}")))?;
+        decoded.map_err(|what| {
+            at(format!("expected a frame of {} raw bytes, found a damaged one: {what}", frame.raw_bytes))
+        })?;
         let found = Piece::new(slot.filled(), frame.raw_offset).entry(frame.siblings);
         if found != frame.hash {
             let (expected, found) = (blake3::Hash::from_bytes(frame.hash), blake3::Hash::from_bytes(found));

@@ -35,6 +35,11 @@ pub trait SegmentStore: fmt::Debug + Send + Sync {
     /// The most parts that one segment may have.
     fn max_parts(&self) -> u32;
 
+    /// What to call a segment in messages: its object, where the store has names for them.
+    fn describe(&self, segment: SegmentId) -> String {
+        segment.to_string()
+    }
+
     /// Stores a whole segment in one create-only put. May be called again after an error with the same content.
     async fn put(&self, segment: SegmentId, payload: Vec<Bytes>) -> Result<()>;
 

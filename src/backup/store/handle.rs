@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use super::error::convert;
 use super::open;
 use super::retry::{RetryPolicy, RetryState};
 use super::sequential::Sequential;
+use crate::buffer::SlotMut;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -350,6 +351,42 @@ impl Store {
         read.await.map_err(|error| self.error(&error, "read", name))
     }
 
+    /// Reads a range into `target`, in one attempt, without memory of its own for it. Fewer bytes may come.
+    pub(crate) async fn read_into(
+        &self,
+        name: &str,
+        range: std::ops::Range<u64>,
+        mut target: SlotMut,
+    ) -> Result<SlotMut> {
+        let path = self.path(name);
+        let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+        let found = self.inner.objects.get_opts(&path, options).await;
+        let found = found.map_err(|error| self.error(&error, "read", name))?;
+        match found.payload {
+            #[cfg(feature = "fs")]
+            GetResultPayload::File(file, _path) => {
+                let range = found.range;
+                let read = self.tasks().spawn_blocking(move || fill_from(&file, range, target));
+                let read = read
+                    .await
+                    .map_err(|error| Error::new(ErrorKind::Internal, "a read of a file panicked").with_source(error))?;
+                read.map_err(|error| Error::from(error).context(format!("cannot read {}", self.show(name))))
+            }
+            GetResultPayload::Stream(mut chunks) => {
+                while let Some(chunk) = chunks.next().await {
+                    let chunk = chunk.map_err(|error| self.error(&error, "read", name))?;
+                    if target.put(&chunk) < chunk.len() {
+                        return Err(Error::new(
+                            ErrorKind::Unavailable,
+                            format!("{}: more bytes came than were asked for", self.show(name)),
+                        ));
+                    }
+                }
+                Ok(target)
+            }
+        }
+    }
+
     /// The same with retries.
     pub(crate) async fn read_range_again(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
         self.retry(|| self.read_range(name, range.clone())).await
@@ -458,4 +495,24 @@ impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.label)
     }
+}
+
+/// Reads `range` of a file; less if the file ends before.
+#[cfg(feature = "fs")]
+fn fill_from(file: &std::fs::File, range: std::ops::Range<u64>, mut target: SlotMut) -> std::io::Result<SlotMut> {
+    let mut offset = range.start;
+    while offset < range.end {
+        let spare = target.spare_mut();
+        let wanted = spare.len().min(usize::try_from(range.end - offset).unwrap_or(usize::MAX));
+        match rustix::io::pread(file, &mut spare[..wanted], offset) {
+            Ok(0) => break,
+            Ok(count) => {
+                target.advance(count);
+                offset += count as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(target)
 }
