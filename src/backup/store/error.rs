@@ -33,7 +33,9 @@ fn classify(error: &object_store::Error) -> (ErrorKind, String) {
     if facts.metadata_service {
         return (
             ErrorKind::Denied,
-            "no credentials: none are set in the environment and this machine has no metadata service to ask"
+            "no credentials: none are set in the environment and this machine has no metadata service to ask; set \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or \
+             GOOGLE_APPLICATION_CREDENTIALS"
                 .to_owned(),
         );
     }
