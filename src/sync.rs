@@ -1,9 +1,18 @@
-//! The only place that names mutexes and atomics of the code that loom checks.
+//! The only place that names mutexes, shared pointers and threads of the code that loom checks.
+//!
+//! Loom's `Arc` has no weak pointers, no trait objects, and is no `self`; what needs those keeps the standard one. Loom sees every
+//! lock all the same, and only the order in which such pointers are dropped is then not tried by itself.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::MutexGuard;
+pub(crate) use loom::{
+    sync::{Arc, MutexGuard},
+    thread::{ThreadId, current as current_thread},
+};
 #[cfg(not(loom))]
-pub(crate) use std::sync::MutexGuard;
+pub(crate) use std::{
+    sync::{Arc, MutexGuard},
+    thread::{ThreadId, current as current_thread},
+};
 
 #[cfg(loom)]
 use loom::sync::Mutex as Inner;

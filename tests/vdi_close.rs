@@ -102,6 +102,33 @@ fn an_agent_dropped_half_way_leaves_no_command_unanswered() {
     assert_empty(&active.pair.hub);
 }
 
+/// Whoever gives the answers, close returns after the last of them, on every thread but the one that gives them.
+#[test]
+fn close_waits_for_the_callbacks_that_run_while_the_agent_is_dropped() {
+    let active = active(1);
+    let mut agent = task::spawn(active.pair.server.completion_agent());
+    assert_pending!(agent.poll());
+    let (entered, is_entered) = std::sync::mpsc::sync_channel(0);
+    let (leave, may_leave) = std::sync::mpsc::sync_channel::<()>(0);
+    let server = active.pair.server.clone();
+    let callback = move |_completion| {
+        entered.send(now(server.close()).unwrap_err().status()).unwrap();
+        may_leave.recv().unwrap();
+    };
+    active.devices[0].send_with(server::Command::flush(), callback).unwrap();
+    let waiting = active.pair.server.clone();
+    std::thread::scope(|scope| {
+        let dropper = scope.spawn(move || drop(agent));
+        assert_eq!(is_entered.recv().unwrap(), Status::Busy);
+        let mut closed = task::spawn(waiting.wait_closed());
+        assert_pending!(closed.poll(), "a callback runs");
+        leave.send(()).unwrap();
+        dropper.join().unwrap();
+        assert!(closed.is_woken());
+        assert_ready!(closed.poll());
+    });
+}
+
 #[tokio::test]
 async fn an_agent_whose_task_panicked_leaves_no_command_unanswered() {
     let mut active = active(DEVICES);

@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::area::Buffer;
 use super::code::CompletionCode;
 use super::waiters::register_one;
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 
 /// How a command ended, for the server that sent it.
 #[derive(Debug, Default)]

@@ -12,13 +12,14 @@ use super::super::transport::Transport;
 use super::super::waiters::Place;
 use super::{BufferHandle, Device, MappedBuffer, State};
 use crate::clock;
+use crate::sync::Arc as Shared;
 
 /// The client's end of a device set.
 ///
 /// Clones share it. When the last clone is dropped without [`DeviceSet::close`], the set is aborted and released.
 #[derive(Debug, Clone)]
 pub struct DeviceSet {
-    handle: Arc<Handle>,
+    handle: Shared<Handle>,
 }
 
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl DeviceSet {
     }
 
     pub(crate) fn new(core: Arc<Core>, member: Member) -> Self {
-        Self { handle: Arc::new(Handle { core, member }) }
+        Self { handle: Shared::new(Handle { core, member }) }
     }
 
     fn member(&self) -> Member {

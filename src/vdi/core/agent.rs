@@ -9,6 +9,7 @@ use super::super::state::{ServerCall, ServerState};
 use super::super::status::{Error, Status};
 use super::super::waiters::{Wakes, register_one};
 use super::inner::{Agent, Core, Ready};
+use crate::sync::current_thread;
 
 /// What the agent does next.
 pub(crate) enum Step {
@@ -56,7 +57,7 @@ impl Core {
             return Step::End(Err(Error::from(Status::Protocol)));
         };
         if !inner.answers.is_empty() {
-            *delivering = Some(std::thread::current().id());
+            *delivering = Some(current_thread().id());
             std::mem::swap(&mut inner.answers, batch);
             return Step::Deliver;
         }
@@ -69,10 +70,7 @@ impl Core {
         if is_over {
             let end = if inner.reason.is_some() { Err(inner.error(Status::Abort)) } else { Ok(()) };
             inner.agent = Agent::Returned;
-            if inner.set.server() == ServerState::DoesNotExist {
-                inner.is_server_done = true;
-                inner.server_closed.wake_into(&mut wakes);
-            }
+            inner.note_server_done(&mut wakes);
             drop(guard);
             wakes.wake();
             return Step::End(end);
@@ -116,34 +114,36 @@ impl Core {
             let message = "the completion agent was dropped before every device was closed";
             inner.abort(crate::Error::new(crate::ErrorKind::Aborted, message), &mut wakes);
         }
-        let later = std::mem::take(&mut inner.answers);
+        let mut answers = batch;
+        answers.append(&mut inner.answers);
+        inner.answering.push(current_thread().id());
         drop(inner);
         wakes.wake();
-        let panics = [answer_all(batch), answer_all(later)];
-        if panics.iter().any(Option::is_some) {
+        if self.answer_in_place_of_agent(answers).is_some() {
             tracing::error!(set = self.name, "a completion callback panicked while the agent was dropped");
+        }
+    }
+
+    /// Gives every answer on this thread, which is noted in `answering`, even if a callback panics; returns the first panic.
+    #[must_use]
+    pub(super) fn answer_in_place_of_agent(&self, answers: VecDeque<Ready>) -> Option<Panic> {
+        let mut first = None;
+        for ready in answers {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ready.answer())) {
+                first.get_or_insert(panic);
+            }
         }
         let mut wakes = Wakes::default();
         let mut inner = self.lock();
-        if inner.set.server() == ServerState::DoesNotExist {
-            inner.is_server_done = true;
-            inner.server_closed.wake_into(&mut wakes);
+        let here = current_thread().id();
+        if let Some(index) = inner.answering.iter().position(|thread| *thread == here) {
+            inner.answering.swap_remove(index);
         }
+        inner.note_server_done(&mut wakes);
         drop(inner);
         wakes.wake();
+        first
     }
-}
-
-/// Gives every answer, even if a callback panics; returns the first panic.
-#[must_use]
-pub(super) fn answer_all(answers: VecDeque<Ready>) -> Option<Panic> {
-    let mut first = None;
-    for ready in answers {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ready.answer())) {
-            first.get_or_insert(panic);
-        }
-    }
-    first
 }
 
 /// What a panicking callback threw.

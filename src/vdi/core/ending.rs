@@ -5,9 +5,10 @@ use std::task::{Poll, Waker};
 use super::super::state::{ClientCall, ClientState, ServerCall, ServerState};
 use super::super::status::{Error, Status};
 use super::super::waiters::{Place, Wakes};
-use super::agent::{Panic, answer_all};
+use super::agent::Panic;
 use super::inner::{Agent, Core, Device, Inner, Member};
 use crate::error::ErrorKind;
+use crate::sync::current_thread;
 
 /// How a side leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +30,10 @@ impl Core {
 
     fn abort(&self, reason: crate::Error, admit: impl FnOnce(&Inner) -> Result<(), Error>) -> Result<(), Error> {
         let mut wakes = Wakes::default();
+        // Foreign code runs when a reason is printed and when its last clone is dropped: neither happens under the lock.
+        let (text, _clone) = (reason.report(), reason.clone());
         let mut inner = self.lock();
         admit(&inner)?;
-        let text = reason.report();
         let is_first = inner.abort(reason, &mut wakes);
         drop(inner);
         wakes.wake();
@@ -88,17 +90,15 @@ impl Core {
             device.room.wake_into(&mut wakes);
         }
         inner.wake_agent(&mut wakes);
-        let agent_ends = match &inner.agent {
-            Agent::Running { delivering, .. } => {
-                if *delivering == Some(std::thread::current().id()) {
-                    verdict = Err(Error::from(Status::Busy));
-                }
-                true
-            }
-            Agent::Absent | Agent::Returned => false,
-        };
+        if inner.is_answering_here() {
+            verdict = Err(Error::from(Status::Busy));
+        }
         // With an agent running, the answers are the agent's to give.
+        let agent_ends = matches!(inner.agent, Agent::Running { .. });
         let answers = if agent_ends { Default::default() } else { std::mem::take(&mut inner.answers) };
+        if !agent_ends {
+            inner.answering.push(current_thread().id());
+        }
         drop(inner);
         self.hub.release(self);
         self.area.detach();
@@ -106,14 +106,7 @@ impl Core {
         if agent_ends {
             return Ok((verdict, None));
         }
-        let panicked = answer_all(answers);
-        let mut wakes = Wakes::default();
-        let mut inner = self.lock();
-        inner.is_server_done = true;
-        inner.server_closed.wake_into(&mut wakes);
-        drop(inner);
-        wakes.wake();
-        Ok((verdict, panicked))
+        Ok((verdict, self.answer_in_place_of_agent(answers)))
     }
 
     /// Ready once the server's closing has come to its end.
@@ -131,9 +124,9 @@ impl Core {
         let _removed = self.lock().server_closed.remove(place);
     }
 
-    /// True on the stack of a callback that the agent runs: waiting for the agent there would never end.
-    pub(crate) fn is_on_agent(&self) -> bool {
-        matches!(&self.lock().agent, Agent::Running { delivering: Some(thread), .. } if *thread == std::thread::current().id())
+    /// True on the stack of a completion callback.
+    pub(crate) fn is_in_callback(&self) -> bool {
+        self.lock().is_answering_here()
     }
 
     /// A client closes. Nothing is left to wait for: the server's agent goes its own way.

@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use super::super::answer::{Completion, Recipient};
@@ -13,12 +12,12 @@ use super::super::client::{BufferHandle, Slot};
 use super::super::code::{CommandCode, CompletionCode};
 use super::super::config::{Config, Configuration};
 use super::super::device_state::{CommandId, DevicePhase, DeviceState, Dropped};
-use super::super::state::SetState;
+use super::super::state::{ServerState, SetState};
 use super::super::status::{Error, Status};
 use super::super::transport::LocalHub;
 use super::super::waiters::{Waiters, Wakes};
 use crate::clock::Clock;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, ThreadId, current_thread};
 
 /// A device set: created by its client, found by its name, alive until its last handle is gone.
 pub(crate) struct Core {
@@ -49,6 +48,7 @@ impl Core {
                 last_progress: Duration::ZERO,
                 answers: VecDeque::new(),
                 agent: Agent::Absent,
+                answering: Vec::new(),
                 is_server_done: false,
                 secondaries: Vec::new(),
                 handles: HashMap::new(),
@@ -115,6 +115,8 @@ pub(super) struct Inner {
     /// Commands that have ended and wait for the agent; as many as were accepted at most.
     pub(super) answers: VecDeque<Ready>,
     pub(super) agent: Agent,
+    /// Threads that give answers in place of the agent: whoever closes, or drops the agent. The closing waits for them.
+    pub(super) answering: Vec<ThreadId>,
     /// The server's closing has come to its end.
     pub(super) is_server_done: bool,
     /// Clients that have joined and not left.
@@ -236,6 +238,22 @@ impl Inner {
         let entries = &mut self.devices[index].entries;
         let position = entries.iter().position(|entry| entry.id == id)?;
         Some(entries.swap_remove(position))
+    }
+
+    /// True on the stack of a completion callback: waiting there for the end of the closing would never end.
+    pub(super) fn is_answering_here(&self) -> bool {
+        let here = current_thread().id();
+        self.answering.contains(&here)
+            || matches!(self.agent, Agent::Running { delivering: Some(thread), .. } if thread == here)
+    }
+
+    /// The closing is over once the server has left and nobody gives answers any more.
+    pub(super) fn note_server_done(&mut self, wakes: &mut Wakes) {
+        let is_quiet = self.answering.is_empty() && !matches!(self.agent, Agent::Running { .. });
+        if is_quiet && self.set.server() == ServerState::DoesNotExist {
+            self.is_server_done = true;
+            self.server_closed.wake_into(wakes);
+        }
     }
 
     pub(super) fn wake_agent(&mut self, wakes: &mut Wakes) {

@@ -10,6 +10,7 @@ use super::super::status::{Error, Status};
 use super::super::transport::Transport;
 use super::super::waiters::Place;
 use super::{CompletionAgent, Device, State};
+use crate::sync::Arc as Shared;
 
 /// The server's end of a device set.
 ///
@@ -17,7 +18,7 @@ use super::{CompletionAgent, Device, State};
 /// without waiting for the agent.
 #[derive(Debug, Clone)]
 pub struct DeviceSet {
-    handle: Arc<Handle>,
+    handle: Shared<Handle>,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl DeviceSet {
     }
 
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { handle: Arc::new(Handle { core }) }
+        Self { handle: Shared::new(Handle { core }) }
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -196,7 +197,7 @@ impl DeviceSet {
         let mut waiter = CloseWaiter { core, place: Place::default() };
         poll_fn(|cx| {
             // Also when a close that was begun elsewhere is polled in a callback.
-            if core.is_on_agent() {
+            if core.is_in_callback() {
                 return std::task::Poll::Ready(Err(Error::from(Status::Busy)));
             }
             core.poll_server_closed(&mut waiter.place, cx.waker()).map(|()| verdict.clone())
