@@ -20,3 +20,6 @@ pub mod lifecycle {}
 
 #[doc = include_str!("memory.md")]
 pub mod memory {}
+
+#[doc = include_str!("vdi.md")]
+pub mod vdi {}
