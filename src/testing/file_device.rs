@@ -22,6 +22,8 @@ pub struct FileDevice {
     capacity: Option<u64>,
     number: u32,
     medium: Medium,
+    /// What snapshots are taken of.
+    volume: Option<PathBuf>,
 }
 
 /// One medium: bytes in a file, and marks between them.
@@ -60,7 +62,15 @@ impl FileDevice {
             capacity,
             number: 0,
             medium: Medium::open(directory, name, 0)?,
+            volume: None,
         })
+    }
+
+    /// The same with a file that stands for the volume with the database: `Snapshot` keeps a copy of it, and `MountSnapshot`
+    /// puts the copy in its place. Without one, snapshots are refused with `OperationAborted`.
+    #[must_use]
+    pub fn with_volume(self, volume: &Path) -> Self {
+        Self { volume: Some(volume.to_owned()), ..self }
     }
 
     /// The file of a medium, counted from 0.
@@ -76,10 +86,10 @@ impl FileDevice {
         let completion = match command.code() {
             CommandCode::Read => self.read(command)?,
             CommandCode::Write => self.write(command)?,
-            CommandCode::ClearError | CommandCode::PrepareToFreeze | CommandCode::MountSnapshot => {
-                Completion::success()
-            }
-            CommandCode::Flush | CommandCode::Complete | CommandCode::Snapshot => {
+            CommandCode::ClearError => Completion::success(),
+            CommandCode::PrepareToFreeze if self.is(Features::SNAPSHOT_PREPARE) => Completion::success(),
+            CommandCode::Snapshot | CommandCode::MountSnapshot => self.snapshot(command.code())?,
+            CommandCode::Flush | CommandCode::Complete => {
                 // On a disk a flush also fixes the end of the file.
                 if command.code() == CommandCode::Flush && self.is(Features::RANDOM_ACCESS | Features::WRITE_MEDIA) {
                     self.medium.file.set_len(self.medium.offset)?;
@@ -127,6 +137,19 @@ impl FileDevice {
             _ => return Ok(None),
         };
         Ok(Some(completion))
+    }
+
+    /// Takes a snapshot, or brings it back. What was written before it describes it, and must be durable with it.
+    fn snapshot(&mut self, code: CommandCode) -> io::Result<Completion> {
+        let Some(volume) = &self.volume else {
+            return Ok(Completion::failed(CompletionCode::OperationAborted));
+        };
+        let copy = self.directory.join(format!("{}.snapshot", self.name));
+        let (from, to) = if code == CommandCode::Snapshot { (volume, &copy) } else { (&copy, volume) };
+        std::fs::copy(from, to)?;
+        File::open(to)?.sync_all()?;
+        self.medium.sync()?;
+        Ok(Completion::success())
     }
 
     fn read(&mut self, command: &mut Command) -> io::Result<Completion> {

@@ -11,7 +11,7 @@ use super::FileDevice;
 use crate::error::{ErrorKind, Result};
 use crate::vdi::client::{self, Completion};
 use crate::vdi::server::{self, Command};
-use crate::vdi::{CompletionCode, Config, Configuration, Features, ServerConfig, Status, Transport};
+use crate::vdi::{CommandCode, CompletionCode, Config, Configuration, Features, ServerConfig, Status, Transport};
 
 /// Runs the whole suite; `directory` is for the media of the reference client.
 ///
@@ -34,6 +34,7 @@ pub async fn all(hub: &dyn Transport, directory: &Path) -> Result<()> {
     an_abort_reaches_the_other_side_with_its_reason(hub).await?;
     closing_with_open_devices_answers_everything(hub).await?;
     the_reference_client_restores_what_was_backed_up(hub, directory).await?;
+    a_snapshot_comes_after_its_metadata_and_can_be_refused(hub, directory).await?;
     assert_eq!(hub.names(), Vec::<String>::new(), "nothing is left in the hub");
     Ok(())
 }
@@ -375,6 +376,80 @@ pub async fn the_reference_client_restores_what_was_backed_up(hub: &dyn Transpor
             client.close().await?;
         }
     }
+    Ok(())
+}
+
+/// Metadata, `PrepareToFreeze`, `Snapshot`; then metadata and `MountSnapshot`. A client without a volume refuses.
+///
+/// # Errors
+///
+/// Of a call that should have succeeded.
+///
+/// # Panics
+///
+/// If the transport breaks a promise.
+///
+/// # Cancel safety
+///
+/// Not cancel-safe, as [`all`].
+pub async fn a_snapshot_comes_after_its_metadata_and_can_be_refused(
+    hub: &dyn Transport,
+    directory: &Path,
+) -> Result<()> {
+    let volume = directory.join("suite-volume");
+    let config = Config { features: Features::SNAPSHOT_PREPARE, ..Config::default() };
+    let freeze = [CommandCode::PrepareToFreeze, CommandCode::Snapshot];
+    let aborted = CompletionCode::OperationAborted;
+    let success = CompletionCode::Success;
+    for (media, has_volume, commands, last) in [
+        (Features::WRITE_MEDIA, true, &freeze[..], success),
+        (Features::READ_MEDIA, true, &[CommandCode::MountSnapshot], success),
+        (Features::WRITE_MEDIA, false, &freeze, aborted),
+    ] {
+        let before = if media == Features::WRITE_MEDIA { "the database" } else { "something else" };
+        std::fs::write(&volume, before)?;
+        let name = format!("suite-snapshot-{has_volume}");
+        let server_config = ServerConfig { features: media, ..ServerConfig::default() };
+        let Pair { client, server, configuration } = pair(hub, &name, config.clone(), server_config).await?;
+        let output = server.open_device()?;
+        let mut input = client.open_device(&name)?;
+        let mut files = FileDevice::open(directory, &name, &configuration, None)?;
+        if has_volume {
+            files = files.with_volume(&volume);
+        }
+        let engine = async {
+            if media == Features::WRITE_MEDIA {
+                back_up(&server, &output).await?;
+            } else {
+                restore(&server, &output).await?;
+                // The end of the metadata is an error like any other.
+                assert!(output.send(Command::clear_error())?.await.is_success());
+            }
+            let mut codes = Vec::new();
+            for code in commands {
+                codes.push(output.send(Command::from_code(*code))?.await.code);
+            }
+            assert_eq!(codes.pop(), Some(last));
+            assert!(codes.iter().all(|code| code.is_success()));
+            Ok::<_, crate::Error>(output.close()?)
+        };
+        let (returned, worked, served) = futures::join!(server.completion_agent(), engine, input.serve(&mut files));
+        worked?;
+        served?;
+        returned?;
+        server.close().await?;
+        client.close().await?;
+        assert_eq!(std::fs::read_to_string(&volume)?, "the database");
+    }
+    let Pair { client, server, .. } =
+        pair(hub, "suite-snapshot", Config { device_count: 2, ..config }, ServerConfig::default()).await?;
+    let output = server.open_device()?;
+    for code in freeze {
+        let refused = output.send(Command::from_code(code)).err();
+        assert_eq!(refused.map(|error| error.status()), Some(Status::NotSupported), "a snapshot takes one device");
+    }
+    assert_eq!(status(server.close().await), Some(Status::Protocol));
+    client.close().await?;
     Ok(())
 }
 
