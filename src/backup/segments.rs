@@ -79,6 +79,19 @@ impl Segments {
         ))
     }
 
+    /// Before the commit: waits for what still runs, and ends uploads that nobody knows of any more, because the answer to
+    /// their beginning came too late.
+    pub(super) async fn settle(&self) {
+        let shared = &self.shared;
+        shared.tasks.wait().await;
+        let open: Vec<Arc<Upload>> = shared.open.lock().drain().map(|(_, upload)| upload).collect();
+        for upload in open {
+            if let Err(error) = upload.give_up().await {
+                tracing::warn!(error = %error.report(), "an upload that is not used stays");
+            }
+        }
+    }
+
     /// Removes every trace of the backup: running uploads, segments, records, and the intent last.
     ///
     /// Nothing else may write when this is called. If a manifest is found, the backup exists and nothing is removed.
@@ -224,6 +237,7 @@ impl Segments {
             id,
             parts: Mutex::default(),
             completing: AtomicBool::new(false),
+            finishing: tokio::sync::Mutex::new(()),
         });
         shared.open.lock().insert(key, Arc::clone(&upload));
         let created = shared.store.time().wall();
@@ -248,6 +262,8 @@ struct Upload {
     parts: Mutex<BTreeMap<u32, PartId>>,
     /// A completion was sent, and its answer may have been lost.
     completing: AtomicBool,
+    /// Held by the attempt that completes.
+    finishing: tokio::sync::Mutex<()>,
 }
 
 impl Upload {
@@ -257,9 +273,12 @@ impl Upload {
 
     async fn complete(&self, count: u32, bytes: u64) -> Result<()> {
         let store = self.store();
+        // An attempt that nobody waits for any more still runs; the next one looks only after it has ended.
+        let _one_at_a_time = self.finishing.lock().await;
         // The name was never used before, so an object of this size under it is this upload's.
         if self.completing.swap(true, Ordering::AcqRel) && store.find_size_once(&self.name).await? == Some(bytes) {
-            return self.forget().await;
+            self.forget();
+            return Ok(());
         }
         let parts: Vec<PartId> = {
             let parts = self.parts.lock();
@@ -273,18 +292,28 @@ impl Upload {
         };
         let path = store.path(&self.name);
         let done = store.multipart().complete_multipart(&path, &self.id, parts).await;
-        done.map_err(|error| store.error(&error, "complete", &self.name))?;
-        self.forget().await
+        if let Err(error) = done {
+            let error = store.error(&error, "complete", &self.name);
+            // The answer of a completion can be lost below us too; then a repetition finds no upload.
+            if store.find_size_once(&self.name).await.ok().flatten() != Some(bytes) {
+                return Err(error);
+            }
+        }
+        self.forget();
+        Ok(())
     }
 
     /// After the end of the upload: removes its record.
-    async fn forget(&self) -> Result<()> {
-        self.segments.shared.open.lock().remove(&self.key);
-        // The segment is safe without this; a record that stays is removed by a later collection.
-        if let Err(error) = self.store().delete(&self.record_name).await {
-            tracing::warn!(error = %error.report(), "the record of a finished upload stays");
-        }
-        Ok(())
+    fn forget(&self) {
+        let shared = &self.segments.shared;
+        shared.open.lock().remove(&self.key);
+        let (store, record_name) = (shared.store.clone(), self.record_name.clone());
+        // Beside the upload, because the segment is safe without this; a record that stays is removed by a later collection.
+        shared.tasks.spawn(async move {
+            if let Err(error) = store.delete(&record_name).await {
+                tracing::warn!(error = %error.report(), "the record of a finished upload stays");
+            }
+        });
     }
 
     /// Ends the upload at the store.
