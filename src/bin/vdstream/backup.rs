@@ -22,8 +22,10 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
         prepared = prepare(&args, &store) => prepared,
         signal = signals.next() => {
             // What was begun is removed by the store's own tasks.
-            store.wait_idle().await;
-            return Err(Failure::Signal(signal));
+            tokio::select! {
+                () = store.wait_idle() => return Err(Failure::Signal(signal)),
+                never = signals.leave_at_the_next() => match never {},
+            }
         }
     };
     let (mut backup, mut feed) = prepared?;
@@ -35,16 +37,22 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
         never = watch.follow(|| backup.progress()) => match never {},
     };
     watch.end();
-    let mut leave = std::pin::pin!(signals.leave_at_the_next());
     match fed {
         Ok(()) => {
             if let Some(producer) = feed.producer() {
                 backup.set_producer(producer);
             }
-            // Not to be interrupted: the outcome would be unknown.
+            // Not interrupted by the first signal: the outcome would be unknown.
+            let mut commit = std::pin::pin!(backup.commit());
             let report = tokio::select! {
-                report = backup.commit() => report?,
-                never = &mut leave => match never {},
+                report = &mut commit => report?,
+                signal = signals.next() => {
+                    output::note(&format!("{}: all data is stored, finishing the commit first", signal.name()));
+                    tokio::select! {
+                        report = &mut commit => report?,
+                        never = signals.leave_at_the_next() => match never {},
+                    }
+                }
             };
             Ok(print(&args, common, &report)?)
         }
@@ -55,12 +63,19 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
             };
             let cleaned = tokio::select! {
                 cleaned = clean => cleaned,
-                never = &mut leave => match never {},
+                never = signals.leave_at_the_next() => match never {},
             };
-            if let Err(error) = cleaned {
-                output::note(&format!("the clean-up is not complete: {}", error.report()));
+            match (failure, cleaned) {
+                (Failure::Signal(signal), Ok(())) => Err(Failure::Signal(signal)),
+                (Failure::Signal(signal), Err(error)) => {
+                    Err(error.context(format!("ended by {}, the clean-up is not complete", signal.name())).into())
+                }
+                (failure, Err(error)) => {
+                    output::note(&format!("the clean-up is not complete: {}", error.report()));
+                    Err(failure)
+                }
+                (failure, Ok(())) => Err(failure),
             }
-            Err(failure)
         }
     }
 }

@@ -43,10 +43,7 @@ impl Signals {
     /// Waits for the second signal and leaves the process at once, without cleaning up.
     pub(crate) async fn leave_at_the_next(mut self) -> std::convert::Infallible {
         let signal = self.next().await;
-        crate::output::note(&format!(
-            "second signal ({}): leaving at once; `vdstream gc` finds what is left",
-            signal.name()
-        ));
+        crate::output::note(&format!("second signal ({}): leaving at once, without cleaning up", signal.name()));
         std::process::exit(i32::from(signal.code()))
     }
 }

@@ -56,6 +56,10 @@ impl Target {
                 let mut file =
                     tokio::fs::OpenOptions::new().write(true).create_new(true).open(&partial).await.map_err(failed)?;
                 file.set_max_buf_size(WRITE_BYTES);
+                if let Ok(old) = tokio::fs::metadata(&path).await {
+                    // Before the first byte: what was private stays private.
+                    file.set_permissions(old.permissions()).await.map_err(failed)?;
+                }
                 let file_at = PartialFile { partial, path, is_published: false };
                 Ok(Self { name, bytes: Box::pin(file), file: Some(file_at) })
             }
@@ -109,6 +113,7 @@ fn partial_name(path: &Path) -> Result<PathBuf> {
         .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("{} is not the name of a file", path.display())))?;
     let mut partial = OsString::from(".");
     partial.push(name);
-    partial.push(format!(".{}.partial", std::process::id()));
+    // Not the process id: in a container it may be the same again after a kill.
+    partial.push(format!(".{}.partial", uuid::Uuid::new_v4().simple()));
     Ok(path.with_file_name(partial))
 }
