@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the manifest. On an error that leaves no doubt, everything of the backup is removed.
 pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Manifest> {
-    session.segments.settle().await;
+    session.settle().await;
     match write(session, &manifest).await {
         Ok(()) => Ok(manifest),
         Err(Failure::Absent(error)) => {

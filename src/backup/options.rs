@@ -1,6 +1,7 @@
 //! What a caller chooses about a backup or a restore.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::id::BackupId;
 use super::manifest::Producer;
@@ -16,6 +17,7 @@ pub struct BackupOptions {
     pub(super) parent: Option<BackupId>,
     pub(super) host: Option<String>,
     pub(super) producer: Option<Producer>,
+    pub(super) clean_up_timeout: Duration,
 }
 
 impl Default for BackupOptions {
@@ -28,6 +30,7 @@ impl Default for BackupOptions {
             parent: None,
             host: host_name(),
             producer: None,
+            clean_up_timeout: DEFAULT_CLEAN_UP_TIMEOUT,
         }
     }
 }
@@ -36,6 +39,16 @@ impl BackupOptions {
     /// Number of parallel streams, 1 to 64, default 1. Each needs buffers of its own within the memory limit.
     pub fn stripes(mut self, stripes: u16) -> Self {
         self.stripes = stripes;
+        self
+    }
+
+    /// The most time that removing an aborted backup may take in all; default 60 s, zero removes nothing.
+    ///
+    /// When it has passed, everything that still runs is ended, and the error of [`Backup::abort`](super::Backup::abort) says
+    /// what may be left: objects and uploads that `vdstream gc` finds by the intent. The commit waits as long for requests
+    /// whose answers come too late to matter. If not even the intent was answered, the time is 5 s at most.
+    pub fn clean_up_timeout(mut self, limit: Duration) -> Self {
+        self.clean_up_timeout = limit;
         self
     }
 
@@ -84,6 +97,8 @@ impl RestoreOptions {
         self
     }
 }
+
+const DEFAULT_CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

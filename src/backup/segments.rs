@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::multipart::PartId;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::intent::UploadRecord;
@@ -33,6 +34,8 @@ struct Shared {
     store: Store,
     names: Names,
     tasks: TaskTracker,
+    /// Ends what hangs: nobody waits any longer.
+    abandoned: CancellationToken,
     /// Uploads that are neither complete nor aborted.
     open: Mutex<HashMap<u64, Arc<Upload>>>,
     next_upload: AtomicUsize,
@@ -51,6 +54,7 @@ impl Segments {
                 store: store.clone(),
                 names,
                 tasks,
+                abandoned: CancellationToken::new(),
                 open: Mutex::default(),
                 next_upload: AtomicUsize::new(0),
                 attempts: Mutex::default(),
@@ -61,9 +65,19 @@ impl Segments {
 
     /// Runs `work` to its end even if the caller is dropped.
     async fn tracked<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let task = self.shared.tasks.spawn(work);
+        let abandoned = self.shared.abandoned.clone();
+        let task = self.shared.tasks.spawn(async move {
+            let outcome = abandoned.run_until_cancelled(work).await;
+            outcome.unwrap_or_else(|| Err(Error::new(ErrorKind::Aborted, "the request was given up")))
+        });
         task.await
             .map_err(|error| Error::new(ErrorKind::Internal, "a task of the store panicked").with_source(error))?
+    }
+
+    /// Ends every task at once; the effect of a request in flight is unknown then.
+    pub(super) async fn abandon(&self) {
+        self.shared.abandoned.cancel();
+        self.shared.tasks.wait().await;
     }
 
     /// Counts a segment that is about to be stored, unless there are too many.
@@ -309,8 +323,9 @@ impl Upload {
         shared.open.lock().remove(&self.key);
         let (store, record_name) = (shared.store.clone(), self.record_name.clone());
         // Beside the upload, because the segment is safe without this; a record that stays is removed by a later collection.
+        let abandoned = shared.abandoned.clone();
         shared.tasks.spawn(async move {
-            if let Err(error) = store.delete(&record_name).await {
+            if let Some(Err(error)) = abandoned.run_until_cancelled(store.delete(&record_name)).await {
                 tracing::warn!(error = %error.report(), "the record of a finished upload stays");
             }
         });

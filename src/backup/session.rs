@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::names::Names;
 use super::segments::Segments;
 use super::store::Store;
+use crate::clock::timeout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Input, Pipeline, StripeSummary};
 use crate::sync::Mutex;
@@ -21,11 +23,18 @@ pub(super) type StripeTask = JoinHandle<Result<StripeSummary>>;
 /// After the backup failed, a stripe has this long to end in good order before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// The most that the clean-up of a backup whose intent was never answered may take. Such a store hangs, and there is nothing
+/// but the intent to remove.
+const UNBEGUN_CLEAN_UP: Duration = Duration::from_secs(5);
+
 pub(super) struct Session {
     pub(super) store: Store,
     pub(super) names: Names,
     pub(super) segments: Segments,
     pub(super) pipeline: Pipeline,
+    /// The store has answered that the intent is there.
+    is_begun: AtomicBool,
+    clean_up_timeout: Duration,
     stop: CancellationToken,
     state: Mutex<State>,
 }
@@ -40,8 +49,20 @@ struct State {
 type OnStop = Box<dyn FnOnce(Error) + Send>;
 
 impl Session {
-    pub(super) fn new(store: Store, names: Names, segments: Segments, pipeline: Pipeline) -> Self {
-        Self { store, names, segments, pipeline, stop: CancellationToken::new(), state: Mutex::default() }
+    pub(super) fn new(
+        store: Store,
+        names: Names,
+        segments: Segments,
+        pipeline: Pipeline,
+        clean_up_timeout: Duration,
+    ) -> Self {
+        let (is_begun, stop, state) = Default::default();
+        Self { store, names, segments, pipeline, is_begun, clean_up_timeout, stop, state }
+    }
+
+    /// The intent is stored: from now on there is something to remove, at a store that answers.
+    pub(super) fn set_begun(&self) {
+        self.is_begun.store(true, Ordering::Relaxed);
     }
 
     /// Stops the backup. The first cause stays; it is returned.
@@ -96,7 +117,10 @@ impl Session {
                 .take_while(|item| std::future::ready(item.is_some()))
                 .filter_map(std::future::ready)
                 .inspect(|item| is_complete |= matches!(item, Ok(Input::Complete(_))));
-            let run = self.pipeline.backup_stripe(stripe, source);
+            // Told before the stripe cleans up: whatever comes in that time is not the first cause.
+            let noticed = Arc::clone(&self);
+            let on_failure = move |cause| drop(noticed.fail(cause));
+            let run = self.pipeline.backup_stripe_noticed(stripe, source, on_failure);
             tokio::select! {
                 biased;
                 outcome = run => outcome,
@@ -117,20 +141,49 @@ impl Session {
         outcome.map_err(|error| self.fail(error))
     }
 
-    /// After the backup stopped: waits for its tasks and removes every object that it made.
-    pub(super) async fn clean_up(&self, stripes: Vec<StripeTask>) -> Result<()> {
-        for task in stripes {
-            // Its error is the cause or follows from it; a panic was counted as one.
-            let _ended = task.await;
+    /// Before the commit: waits for requests that nobody waits for any more, for as long as a clean-up may take. What they can
+    /// still do then is known to be harmless: an upload without parts, or the same bytes once more.
+    pub(super) async fn settle(&self) {
+        let clock = self.store.time();
+        if timeout(clock.as_ref(), Some(self.clean_up_timeout), self.segments.settle()).await.is_err() {
+            tracing::warn!(id = %self.names.id(), "a request of this backup hangs; its commit goes on without it");
+            self.segments.abandon().await;
         }
-        self.pipeline.wait_idle().await;
-        let outcome = self.segments.remove_all().await;
+    }
+
+    /// After the backup stopped: waits for its tasks and removes every object that it made. When its time is up, everything
+    /// that still runs is ended, and what it would have removed stays.
+    pub(super) async fn clean_up(&self, stripes: Vec<StripeTask>) -> Result<()> {
+        let limit = match self.is_begun.load(Ordering::Relaxed) {
+            true => self.clean_up_timeout,
+            false => self.clean_up_timeout.min(UNBEGUN_CLEAN_UP),
+        };
+        let handles: Vec<AbortHandle> = stripes.iter().map(JoinHandle::abort_handle).collect();
+        let work = async {
+            for task in stripes {
+                // Its error is the cause or follows from it; a panic was counted as one.
+                let _ended = task.await;
+            }
+            self.pipeline.wait_idle().await;
+            self.segments.remove_all().await
+        };
+        let outcome = match timeout(self.store.time().as_ref(), Some(limit), work).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => {
+                handles.iter().for_each(AbortHandle::abort);
+                self.segments.abandon().await;
+                self.pipeline.wait_idle().await;
+                Err(Error::new(ErrorKind::Unavailable, format!("the clean-up did not end within {limit:?}")))
+            }
+        };
         outcome.map_err(|error| {
             let error = error.context(format!(
-                "backup {} was given up, and not everything of it could be removed; `gc` removes the rest later",
-                self.names.id()
+                "backup {} was given up, and objects or uploads below {} may be left; `vdstream gc` removes them later",
+                self.names.id(),
+                self.store.show(&self.names.directory())
             ));
             tracing::warn!(error = %error.report(), "leftovers stay");
+            self.store.note_leftovers(error.clone());
             error
         })
     }
@@ -157,7 +210,7 @@ mod tests {
         let names = Names::new(Default::default(), BackupId::generate(clock.wall()));
         let segments = Segments::new(&store, names.clone());
         let pipeline = Pipeline::for_backup(PipelineConfig::default(), 1, Arc::new(segments.clone()), clock).unwrap();
-        let session = Session::new(store, names, segments, pipeline);
+        let session = Session::new(store, names, segments, pipeline, Duration::ZERO);
         let (sender, receiver) = std::sync::mpsc::sync_channel(9);
         let early = sender.clone();
         session.on_stop(move |cause| early.send(cause.to_string()).unwrap());

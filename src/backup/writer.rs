@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::AsyncRead;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::commit;
@@ -25,8 +26,10 @@ use crate::pipeline::{Input, Pipeline, Progress, StripeSummary};
 /// A backup set that is being made: one to 64 stripes that become visible together, or not at all.
 ///
 /// Three endings: [`Backup::commit`] makes it visible once every stripe is complete and durable; [`Backup::abort`] removes
-/// everything of it; dropping it does what `abort` does in the background, where [`Store::wait_idle`] waits for it. The
-/// first failure of any stripe stops the others, and commit reports it.
+/// everything of it; dropping it does what `abort` does in the background, where [`Store::wait_idle`] waits for it, and
+/// [`Store::take_leftovers`] tells what could not be removed. It may be dropped on any thread: the background is the runtime
+/// that it was begun in. If that has been shut down, what is stored stays for a collection. The first failure of any stripe
+/// stops the others, and commit reports it.
 #[derive(Debug)]
 #[must_use = "a backup that is dropped is aborted"]
 pub struct Backup {
@@ -34,6 +37,8 @@ pub struct Backup {
     intent: Intent,
     producer: Option<Producer>,
     stripes: Vec<Stripe>,
+    /// Where the clean-up runs if the backup is dropped elsewhere.
+    runtime: Handle,
     started: Duration,
     is_ended: bool,
 }
@@ -41,14 +46,17 @@ pub struct Backup {
 impl Backup {
     /// Begins a backup in `series` and records the intent.
     ///
+    /// Must be called within a Tokio runtime.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] for a name, a number of stripes or a configuration that cannot work; those of the store, by
-    /// kind. Nothing is left behind then.
+    /// kind. Nothing is left behind then, unless the store has stopped answering; the log says so.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel-safe: a backup that was begun is aborted in the background.
+    /// Not cancel-safe: a backup that was begun is aborted in the background. A store that does not answer holds that up for
+    /// a few seconds only; [`Store::take_leftovers`] tells then that the intent may be left.
     pub async fn begin(store: &Store, series: &str, options: BackupOptions) -> Result<Self> {
         let series: Series = series.parse()?;
         if options.stripes == 0 || options.stripes > MAX_STRIPES {
@@ -57,6 +65,8 @@ impl Backup {
                 format!("a backup has 1 to {MAX_STRIPES} stripes, not {}", options.stripes),
             ));
         }
+        let runtime = Handle::try_current()
+            .map_err(|error| Error::new(ErrorKind::Invalid, "a backup needs a Tokio runtime").with_source(error))?;
         let clock = store.time();
         let created = clock.wall();
         let names = Names::new(series.clone(), BackupId::generate(created));
@@ -78,9 +88,10 @@ impl Backup {
         };
         let backup = Self {
             stripes: (0..options.stripes).map(|_| Stripe::Waiting).collect(),
-            session: Arc::new(Session::new(store.clone(), names, segments, pipeline)),
+            session: Arc::new(Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout)),
             intent,
             producer: options.producer,
+            runtime,
             started: clock.now(),
             is_ended: false,
         };
@@ -88,20 +99,36 @@ impl Backup {
         // dropped, which removes it.
         // It comes through a channel: the runtime drops the unwanted output of a task only after the task has ended, and then
         // `wait_idle` could return before the clean-up has begun.
-        let (sender, begun) = oneshot::channel();
-        store.tasks().spawn(async move {
-            let _unwanted = sender.send(backup.write_intent().await);
-        });
+        let (taker, begun) = oneshot::channel();
+        store.tasks().spawn(backup.record(taker));
         begun.await.map_err(|error| Error::new(ErrorKind::Internal, "beginning panicked").with_source(error))?
     }
 
-    async fn write_intent(self) -> Result<Self> {
-        let name = self.session.names.intent();
-        let content = self.intent.encode()?;
-        match self.session.store.create(&name, content.into()).await {
+    /// Records the intent, then hands the backup to `taker`, or drops it if nobody takes it.
+    async fn record(self, mut taker: oneshot::Sender<Result<Self>>) {
+        let clock = Arc::clone(self.session.store.time());
+        let recorded = tokio::select! {
+            biased;
+            recorded = self.write_intent() => recorded,
+            () = async {
+                taker.closed().await;
+                // A request that is answered leaves no doubt about what is there.
+                clock.sleep(UNWANTED_GRACE).await;
+            } => return,
+        };
+        let outcome = match recorded {
             Ok(()) => Ok(self),
             Err(error) => Err(self.give_up(error.context("cannot begin the backup")).await.0),
-        }
+        };
+        let _unwanted = taker.send(outcome);
+    }
+
+    async fn write_intent(&self) -> Result<()> {
+        let name = self.session.names.intent();
+        let content = self.intent.encode()?;
+        self.session.store.create(&name, content.into()).await?;
+        self.session.set_begun();
+        Ok(())
     }
 
     /// The id that the backup will have.
@@ -298,7 +325,8 @@ impl Backup {
     ///
     /// # Errors
     ///
-    /// What could not be removed; the rest was, and the intent stays so that a collection finds the remains.
+    /// What could not be removed, or not within [`BackupOptions::clean_up_timeout`]; the rest was, and the intent stays so that
+    /// a collection finds the remains.
     ///
     /// # Cancel safety
     ///
@@ -339,15 +367,14 @@ impl Drop for Backup {
         }
         self.session.fail(Error::new(ErrorKind::Aborted, "the backup was dropped before its commit"));
         let clean_up = self.clean_up();
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(self.session.store.tasks().spawn_on(clean_up, &runtime)),
-            Err(_none) => tracing::warn!(
-                id = %self.intent.id,
-                "a backup was dropped outside of a runtime: what it stored stays until a collection"
-            ),
-        }
+        // What it could not remove is with the store.
+        let clean_up = async { drop(clean_up.await) };
+        drop(self.session.store.tasks().spawn_on(clean_up, &self.runtime));
     }
 }
+
+/// How long the first request of a backup that nobody wants any more may still take.
+const UNWANTED_GRACE: Duration = Duration::from_secs(1);
 
 /// One stripe of a backup that is being made.
 #[derive(Debug)]

@@ -74,7 +74,8 @@ pub struct PipelineConfig {
     /// The longest pause before any attempt; default 15 s.
     pub backoff_cap: Duration,
 
-    /// Time that every attempt has, whatever its size; at least 1 ms, default 30 s.
+    /// Time that every attempt has, whatever its size; at least 1 ms, default 30 s. Completing an upload has 50 ms more for
+    /// each of its parts and one second more for each 16 MiB, because some stores copy the parts then.
     pub attempt_timeout: Duration,
 
     /// An attempt has one second more for each of these bytes; at least 1, default 128 KiB. A link slower than this

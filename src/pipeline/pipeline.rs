@@ -139,9 +139,31 @@ impl Pipeline {
     where
         S: Stream<Item = Result<Input>> + Send,
     {
+        self.backup_stripe_noticed(stripe, source, |_first| {}).await
+    }
+
+    /// [`Pipeline::backup_stripe`], which also calls `on_failure` with the stripe's first error as soon as there is one:
+    /// before the clean-up, which takes as long as the store wants.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pipeline::backup_stripe`]. `on_failure` is not called for an error that the stripe never started with.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Pipeline::backup_stripe`]; dropping the future counts as a failure.
+    pub async fn backup_stripe_noticed<S>(
+        &self,
+        stripe: u16,
+        source: S,
+        on_failure: impl FnOnce(Error) + Send + 'static,
+    ) -> Result<StripeSummary>
+    where
+        S: Stream<Item = Result<Input>> + Send,
+    {
         let Half::Backup(shared) = &self.inner.half else { return Err(wrong_half()) };
         let _running = Running::enter(&self.inner, stripe)?;
-        writer::run(shared, stripe, source).await
+        writer::run(shared, stripe, source, on_failure).await
     }
 
     /// Restores one stripe: a stream of its raw bytes in order, each verified against `summary` before it is handed out.

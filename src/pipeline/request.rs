@@ -35,6 +35,8 @@ pub(super) struct Request<'a> {
     pub(super) what: &'a str,
     /// Bytes that it moves.
     pub(super) bytes: u64,
+    /// Time that the store needs for its own part of the work, beside the bytes.
+    pub(super) work: Duration,
     /// Checked between attempts.
     pub(super) stop: Option<&'a Stop>,
     /// Attempts, if fewer than configured.
@@ -43,7 +45,7 @@ pub(super) struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub(super) fn new(what: &'a str, bytes: u64) -> Self {
-        Self { what, bytes, stop: None, attempts: None }
+        Self { what, bytes, work: Duration::ZERO, stop: None, attempts: None }
     }
 }
 
@@ -80,7 +82,7 @@ impl Requests {
     where
         F: Future<Output = Result<T>>,
     {
-        let limit = self.attempt_limit(request.bytes);
+        let limit = self.attempt_limit(request.bytes).saturating_add(request.work);
         let attempts = request.attempts.map_or(self.attempts, |fewer| fewer.min(self.attempts));
         let mut tried = 0;
         loop {

@@ -1,5 +1,6 @@
 //! One stripe's reason to stop, shared by everything that works for it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -8,17 +9,41 @@ use crate::error::{Error, ErrorKind};
 use crate::sync::Mutex;
 
 /// Keeps the first error of a stripe, and tells everybody that there is one.
-#[derive(Debug, Default)]
 pub(super) struct Stop {
     token: CancellationToken,
-    cause: Mutex<Option<Error>>,
+    state: Mutex<State>,
 }
 
+struct State {
+    cause: Option<Error>,
+    /// Told the first error at once, long before the stripe has cleaned up.
+    on_failure: Option<OnFailure>,
+}
+
+type OnFailure = Box<dyn FnOnce(Error) + Send>;
+
 impl Stop {
+    pub(super) fn new(on_failure: impl FnOnce(Error) + Send + 'static) -> Self {
+        let on_failure: OnFailure = Box::new(on_failure);
+        Self { token: CancellationToken::new(), state: Mutex::new(State { cause: None, on_failure: Some(on_failure) }) }
+    }
+
     /// Stops the stripe; the first cause stays.
     pub(super) fn fail(&self, cause: Error) {
-        self.cause.lock().get_or_insert(cause);
+        let (first, told) = {
+            let mut state = self.state.lock();
+            let first = state.cause.get_or_insert(cause).clone();
+            (first, state.on_failure.take())
+        };
         self.token.cancel();
+        if let Some(tell) = told {
+            tell(first);
+        }
+    }
+
+    /// The stripe is complete: what ends now has not failed.
+    pub(super) fn succeeded(&self) {
+        let _untold = self.state.lock().on_failure.take();
     }
 
     /// Completes when the stripe is to stop, with the first cause.
@@ -29,7 +54,13 @@ impl Stop {
 
     /// The first cause; if there is none, that the work was given up.
     pub(super) fn cause(&self) -> Error {
-        self.cause.lock().clone().unwrap_or_else(given_up)
+        self.state.lock().cause.clone().unwrap_or_else(given_up)
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").field("cause", &self.state.lock().cause).finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,7 @@
 //! future), that task, and nobody else, completes the upload or aborts it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use blake3::Hash;
 use bytes::Bytes;
@@ -192,7 +193,8 @@ impl Task {
     async fn complete(&self, parts: u32, bytes: u64) -> Result<()> {
         let Some(upload) = &self.upload else { return Err(Error::new(ErrorKind::Internal, "no upload to complete")) };
         let what = format!("complete {}", self.segment);
-        let complete = self.shared.requests.run(Request::new(&what, 0), || upload.complete(parts, bytes));
+        let request = Request { work: completion_time(parts, bytes), ..Request::new(&what, 0) };
+        let complete = self.shared.requests.run(request, || upload.complete(parts, bytes));
         self.unless_stopped(complete).await
     }
 
@@ -225,6 +227,16 @@ fn merge(pieces: &[Piece]) -> Hash {
 fn given_up() -> Error {
     Error::new(ErrorKind::Aborted, "the segment was given up")
 }
+
+/// What a store may need to join parts beside the time that every attempt has: some look at each part, some copy them.
+fn completion_time(parts: u32, bytes: u64) -> Duration {
+    PART_JOIN_TIME.saturating_mul(parts).saturating_add(Duration::from_millis(bytes.saturating_mul(1000) / JOIN_RATE))
+}
+
+const PART_JOIN_TIME: Duration = Duration::from_millis(50);
+
+/// Bytes per second.
+const JOIN_RATE: u64 = 16 << 20;
 
 /// A store that fails is likely to fail the clean-up too; the caller waits for it.
 const CLEAN_UP_ATTEMPTS: u32 = 4;

@@ -120,12 +120,17 @@ fn segment_limit(config: &PipelineConfig, plan: &MemoryPlan, max_parts: u32) -> 
     }
 }
 
-/// Backs one stripe up.
-pub(super) async fn run<S>(shared: &Arc<Shared>, stripe: u16, source: S) -> Result<StripeSummary>
+/// Backs one stripe up. Its first error is told as soon as it is known; the return comes after the clean-up.
+pub(super) async fn run<S>(
+    shared: &Arc<Shared>,
+    stripe: u16,
+    source: S,
+    on_failure: impl FnOnce(Error) + Send + 'static,
+) -> Result<StripeSummary>
 where
     S: Stream<Item = Result<Input>>,
 {
-    let stop = Arc::new(Stop::default());
+    let stop = Arc::new(Stop::new(on_failure));
     let _guard = StopOnDrop(Arc::clone(&stop));
     let window = shared.plan.window;
     let (steps_in, mut steps) = mpsc::channel(window + 1);
@@ -143,7 +148,10 @@ where
             cause = stop.stopped() => Err(cause),
         }
     };
-    let Err(error) = outcome else { return Ok(packer.into_summary()) };
+    let Err(error) = outcome else {
+        stop.succeeded();
+        return Ok(packer.into_summary());
+    };
 
     stop.fail(error);
     let cause = stop.cause();

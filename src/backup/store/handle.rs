@@ -20,6 +20,7 @@ use super::sequential::Sequential;
 use crate::buffer::SlotMut;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
 
 /// A place that backup sets are kept in: a bucket, a container or a directory, and a prefix within it.
 ///
@@ -44,6 +45,7 @@ struct Inner {
     retries: Arc<RetryState>,
     create_only: Arc<OnceCell<bool>>,
     tasks: TaskTracker,
+    leftovers: Arc<Mutex<Option<Error>>>,
 }
 
 /// What a store accepts as parts of one object.
@@ -144,6 +146,7 @@ impl Store {
             retries: Arc::new(RetryState::new(seed)),
             create_only: Arc::new(OnceCell::new()),
             tasks,
+            leftovers: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -217,6 +220,16 @@ impl Store {
     pub async fn wait_idle(&self) {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+    }
+
+    /// What clean-ups of backups could not remove: the first such error since the last call. Of a backup that was dropped, or
+    /// whose beginning or commit failed, this tells what nothing else does. Call it after [`Store::wait_idle`].
+    pub fn take_leftovers(&self) -> Option<Error> {
+        self.inner.leftovers.lock().take()
+    }
+
+    pub(crate) fn note_leftovers(&self, error: Error) {
+        self.inner.leftovers.lock().get_or_insert(error);
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

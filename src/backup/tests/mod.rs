@@ -4,6 +4,7 @@ mod devices;
 mod endings;
 mod fault_store;
 mod faults;
+mod late;
 mod round_trip;
 mod verify;
 
