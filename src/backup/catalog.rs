@@ -10,13 +10,14 @@ use serde::Serialize;
 use super::document::MAX_SMALL_BYTES;
 use super::id::BackupId;
 use super::intent::Intent;
+use super::kind::Kind;
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::names::{Names, Series};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests that are read at once.
-const READS_AT_ONCE: usize = 16;
+pub(super) const READS_AT_ONCE: usize = 16;
 
 /// A committed backup in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,8 +35,12 @@ pub struct BackupSummary {
     pub host: Option<String>,
     /// What its maker noted.
     pub labels: BTreeMap<String, String>,
+    /// What it contains in relation to its parent.
+    pub kind: Kind,
     /// The backup that it continues.
     pub parent: Option<BackupId>,
+    /// Until when retention and deletion leave it alone.
+    pub keep_until: Option<Timestamp>,
     /// Number of stripes.
     pub stripes: usize,
     /// Number of segment objects.
@@ -55,7 +60,9 @@ impl From<&Manifest> for BackupSummary {
             finished: manifest.finished,
             host: manifest.host.clone(),
             labels: manifest.labels.clone(),
+            kind: manifest.kind,
             parent: manifest.parent,
+            keep_until: manifest.keep_until,
             stripes: manifest.stripes.len(),
             segments: manifest.segments(),
             raw_bytes: manifest.raw_bytes(),
@@ -218,7 +225,7 @@ async fn latest(store: &Store, series: &Series) -> Result<Manifest> {
 }
 
 /// The ids in a series' directory, oldest first, committed or not.
-async fn ids_of(store: &Store, series: &Series) -> Result<Vec<BackupId>> {
+pub(super) async fn ids_of(store: &Store, series: &Series) -> Result<Vec<BackupId>> {
     let mut ids: Vec<BackupId> =
         store.directories(series.as_str()).await?.iter().filter_map(|name| name.parse().ok()).collect();
     ids.sort_unstable();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, corrupt, unique_map};
 use super::id::BackupId;
+use super::kind::Kind;
 use super::names::{ObjectName, Series};
 use crate::error::Result;
 use crate::pipeline::SegmentId;
@@ -32,9 +33,15 @@ pub struct Intent {
     /// What its maker noted.
     #[serde(default, deserialize_with = "unique_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What it contains in relation to its parent.
+    #[serde(default, skip_serializing_if = "Kind::is_full")]
+    pub kind: Kind,
     /// The backup that it continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<BackupId>,
+    /// Until when retention and deletion leave it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_until: Option<Timestamp>,
     /// Number of stripes.
     pub stripes: u16,
     /// Compression level.
@@ -102,7 +109,9 @@ mod tests {
             tool: "t".into(),
             host: None,
             labels: BTreeMap::new(),
+            kind: Kind::Differential,
             parent: Some(id),
+            keep_until: Some(created),
             stripes: 64,
             level: -5,
             frame_bytes: 1,

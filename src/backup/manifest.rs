@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, corrupt};
 use super::id::BackupId;
+use super::kind::Kind;
 use super::names::{MAX_STRIPES, Names, Series};
 use super::wire;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,8 +38,12 @@ pub struct Manifest {
     pub host: Option<String>,
     /// What its maker noted.
     pub labels: BTreeMap<String, String>,
+    /// What it contains in relation to its parent.
+    pub kind: Kind,
     /// The backup that this one continues, for differential and log chains.
     pub parent: Option<BackupId>,
+    /// Until when retention and deletion leave it alone.
+    pub keep_until: Option<Timestamp>,
     /// Who produced the data.
     pub producer: Option<Producer>,
     /// How the segments are compressed.
@@ -196,6 +201,10 @@ impl Manifest {
         if self.segments() > MAX_SEGMENTS {
             return Err(corrupt(object, "segments", format!("at most {MAX_SEGMENTS}"), self.segments()));
         }
+        if !self.kind.fits(self.parent) {
+            let (wanted, found) = if self.kind.is_full() { ("none", "one") } else { ("one", "none") };
+            return Err(corrupt(object, format!("parent of a {} backup", self.kind), wanted, found));
+        }
         if self.codec.name != "zstd" {
             return Err(corrupt(object, "codec", "zstd", self.codec.name.escape_default()));
         }
@@ -281,7 +290,9 @@ pub(crate) mod tests {
             tool: "vdstream 0.0.0".to_owned(),
             host: Some("h\u{e9}".to_owned()),
             labels: [("a".to_owned(), "b\"".to_owned())].into(),
+            kind: Kind::Full,
             parent: None,
+            keep_until: None,
             producer: Some(Producer::new("tar -c /etc").exit_status(0)),
             codec: Codec::zstd(3),
             frame_bytes: 4096,
@@ -293,7 +304,9 @@ pub(crate) mod tests {
     fn hostile_numbers_are_refused() {
         let good = manifest(vec![stripe(&[(10_000, 500), (4096, 9)]), stripe(&[])]);
         good.check("x").unwrap();
-        let changes: [fn(&mut Manifest); 14] = [
+        let changes: [fn(&mut Manifest); 16] = [
+            |m| m.kind = Kind::Log,
+            |m| m.parent = Some(m.id),
             |m| m.stripes.clear(),
             |m| m.stripes = vec![StripeSummary::default(); 65],
             |m| m.frame_bytes = 0,

@@ -152,6 +152,8 @@ pub(crate) enum ObjectName {
         attempt: u32,
     },
     Verified(Timestamp),
+    /// Says since when the backup is being deleted.
+    Deleted(Timestamp),
 }
 
 impl fmt::Display for ObjectName {
@@ -167,10 +169,15 @@ impl fmt::Display for ObjectName {
             Self::Upload { segment, attempt } => {
                 write!(f, "uploads/s{:02}-{:06}-{attempt:02}.json", segment.stripe, segment.index)
             }
-            // Basic format: a colon would be encoded on some stores.
-            Self::Verified(time) => write!(f, "verified/{}.json", time.strftime("%Y%m%dT%H%M%S%.3fZ")),
+            Self::Verified(time) => write!(f, "verified/{}.json", basic(*time)),
+            Self::Deleted(time) => write!(f, "deleted/{}.json", basic(*time)),
         }
     }
+}
+
+/// The basic format of ISO 8601, in milliseconds: a colon would be encoded on some stores.
+fn basic(time: Timestamp) -> impl fmt::Display {
+    time.strftime("%Y%m%dT%H%M%S%.3fZ")
 }
 
 impl FromStr for ObjectName {
@@ -200,11 +207,18 @@ fn parse_numbered(text: &str) -> Option<ObjectName> {
         return numbers.next().is_none().then_some(ObjectName::Upload { segment, attempt });
     }
     if let Some(rest) = text.strip_prefix("verified/") {
-        let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ.json", rest).ok()?;
-        return Some(ObjectName::Verified(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp()));
+        return time(rest).map(ObjectName::Verified);
+    }
+    if let Some(rest) = text.strip_prefix("deleted/") {
+        return time(rest).map(ObjectName::Deleted);
     }
     let (stripe, index) = text.strip_prefix('s')?.strip_suffix(".zst")?.split_once('/')?;
     Some(ObjectName::Segment(segment_id(stripe, index)?))
+}
+
+fn time(text: &str) -> Option<Timestamp> {
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ.json", text).ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
 fn segment_id(stripe: &str, index: &str) -> Option<SegmentId> {
@@ -271,6 +285,7 @@ mod tests {
             "manifest.json/x",
             "manifest.json.partial-1",
             "verified/now.json",
+            "deleted/now.json",
         ] {
             assert_eq!(names.parse(&format!("{}/{stranger}", names.directory())), None, "{stranger}");
         }
@@ -285,7 +300,7 @@ mod tests {
             let names = names();
             let segment = SegmentId { stripe, index };
             let time = Timestamp::from_millisecond(millis).unwrap();
-            for name in [ObjectName::Segment(segment), ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Intent, ObjectName::Manifest] {
+            for name in [ObjectName::Segment(segment), ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Intent, ObjectName::Manifest] {
                 prop_assert_eq!(names.parse(&names.of(&name)), Some(name));
             }
         }

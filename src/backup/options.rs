@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::id::BackupId;
+use super::kind::Kind;
 use super::manifest::Producer;
 use crate::pipeline::PipelineConfig;
 
@@ -14,7 +17,9 @@ pub struct BackupOptions {
     pub(super) stripes: u16,
     pub(super) pipeline: PipelineConfig,
     pub(super) labels: BTreeMap<String, String>,
+    pub(super) kind: Kind,
     pub(super) parent: Option<BackupId>,
+    pub(super) keep_until: Option<Timestamp>,
     pub(super) host: Option<String>,
     pub(super) producer: Option<Producer>,
     pub(super) clean_up_timeout: Duration,
@@ -27,7 +32,9 @@ impl Default for BackupOptions {
             stripes: 1,
             pipeline: PipelineConfig::default(),
             labels: BTreeMap::new(),
+            kind: Kind::Full,
             parent: None,
+            keep_until: None,
             host: host_name(),
             producer: None,
             clean_up_timeout: DEFAULT_CLEAN_UP_TIMEOUT,
@@ -64,9 +71,18 @@ impl BackupOptions {
         self
     }
 
-    /// Notes the backup that this one continues, for differential and log chains.
-    pub fn parent(mut self, parent: BackupId) -> Self {
+    /// Makes it a differential or log backup that continues `parent`, a committed backup of the same series.
+    ///
+    /// Retention keeps a chain whole: as long as this backup is kept, its parents are.
+    pub fn continues(mut self, parent: BackupId, kind: Kind) -> Self {
         self.parent = Some(parent);
+        self.kind = kind;
+        self
+    }
+
+    /// Protects the backup: retention and deletion leave it alone until `time`. The store itself is not asked to lock it.
+    pub fn keep_until(mut self, time: Timestamp) -> Self {
+        self.keep_until = Some(time);
         self
     }
 

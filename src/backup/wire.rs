@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{corrupt, unique_map};
 use super::id::BackupId;
+use super::kind::Kind;
 use super::manifest::{Codec, Manifest, Producer};
 use super::names::{ObjectName, Series};
 use crate::error::Result;
@@ -26,8 +27,12 @@ pub(super) struct ManifestV1 {
     host: Option<String>,
     #[serde(default, deserialize_with = "unique_map", skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Kind::is_full")]
+    kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<BackupId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keep_until: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     producer: Option<Producer>,
     codec: Codec,
@@ -90,7 +95,9 @@ impl ManifestV1 {
             tool: manifest.tool.clone(),
             host: manifest.host.clone(),
             labels: manifest.labels.clone(),
+            kind: manifest.kind,
             parent: manifest.parent,
+            keep_until: manifest.keep_until,
             producer: manifest.producer.clone(),
             codec: manifest.codec.clone(),
             frame_bytes: manifest.frame_bytes,
@@ -117,7 +124,9 @@ impl ManifestV1 {
             tool: self.tool,
             host: self.host,
             labels: self.labels,
+            kind: self.kind,
             parent: self.parent,
+            keep_until: self.keep_until,
             producer: self.producer,
             codec: self.codec,
             frame_bytes: self.frame_bytes,

@@ -17,6 +17,7 @@ use super::manifest::{Codec, Manifest, Producer};
 use super::names::{MAX_STRIPES, Names, Series};
 use super::options::{BackupOptions, TOOL};
 use super::report::BackupReport;
+use super::retention;
 use super::segments::Segments;
 use super::session::{Session, StripeTask};
 use super::store::Store;
@@ -50,8 +51,9 @@ impl Backup {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a name, a number of stripes or a configuration that cannot work; those of the store, by
-    /// kind. Nothing is left behind then, unless the store has stopped answering; the log says so.
+    /// [`ErrorKind::Invalid`] for a name, a number of stripes or a configuration that cannot work; [`ErrorKind::NotFound`] or
+    /// [`ErrorKind::Conflict`] if the backup that it continues is not there or being deleted; those of the store, by kind.
+    /// Nothing is left behind then, unless the store has stopped answering; the log says so.
     ///
     /// # Cancel safety
     ///
@@ -81,7 +83,9 @@ impl Backup {
             tool: TOOL.to_owned(),
             host: options.host,
             labels: options.labels,
+            kind: options.kind,
             parent: options.parent,
+            keep_until: options.keep_until,
             stripes: options.stripes,
             level,
             frame_bytes: pipeline.plan().frame_bytes as u64,
@@ -128,7 +132,10 @@ impl Backup {
         let content = self.intent.encode()?;
         self.session.store.create(&name, content.into()).await?;
         self.session.set_begun();
-        Ok(())
+        match self.intent.parent {
+            Some(parent) => retention::check_parent(&self.session.store, &self.intent.series, parent).await,
+            None => Ok(()),
+        }
     }
 
     /// The id that the backup will have.
@@ -283,7 +290,9 @@ impl Backup {
             tool: TOOL.to_owned(),
             host: self.intent.host.clone(),
             labels: self.intent.labels.clone(),
+            kind: self.intent.kind,
             parent: self.intent.parent,
+            keep_until: self.intent.keep_until,
             producer: self.producer.clone(),
             codec: Codec::zstd(self.intent.level),
             frame_bytes: self.intent.frame_bytes,

@@ -21,5 +21,8 @@ pub mod lifecycle {}
 #[doc = include_str!("memory.md")]
 pub mod memory {}
 
+#[doc = include_str!("retention.md")]
+pub mod retention {}
+
 #[doc = include_str!("vdi.md")]
 pub mod vdi {}

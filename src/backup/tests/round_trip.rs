@@ -63,12 +63,12 @@ async fn a_reader_is_a_stripe() {
 async fn what_is_noted_is_in_the_manifest() {
     let store = Store::memory();
     let first = back_up(&store, &[Bytes::new()]).await.unwrap().manifest;
-    let noted = options(1).label("a", "b").parent(first.id).host(None);
-    let mut backup = Backup::begin(&store, "logs", noted).await.unwrap();
+    let noted = options(1).label("a", "b").continues(first.id, Kind::Differential).host(None);
+    let mut backup = Backup::begin(&store, "orders", noted).await.unwrap();
     backup.stripe_input(0, complete(&Bytes::new())).unwrap();
     backup.set_producer(Producer::new("tar").exit_status(0));
     let manifest = backup.commit().await.unwrap().manifest;
-    let found = find(&store, &"logs".parse().unwrap(), Select::Id(manifest.id)).await.unwrap();
+    let found = find(&store, &"orders".parse().unwrap(), Select::Id(manifest.id)).await.unwrap();
     assert_eq!((found.parent, found.host.as_deref(), found.labels["a"].as_str()), (Some(first.id), None, "b"));
     assert_eq!(found.producer.unwrap().exit_status, Some(0));
 }

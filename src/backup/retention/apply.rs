@@ -1,0 +1,148 @@
+//! Deletion: hide first, then look who needs it, then remove.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures::{StreamExt, stream};
+use serde::Serialize;
+
+use super::super::catalog;
+use super::super::id::BackupId;
+use super::super::names::{Names, Series};
+use super::super::store::Store;
+use super::plan::{Descendants, Evidence, PlannedBackup, RetentionPlan, judge, judge_deletion};
+use super::policy::RetentionPolicy;
+use super::record;
+use crate::error::{ErrorKind, Result};
+
+/// What a deletion did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DeletionReport {
+    /// Backups that do not exist any more. Their data goes after the grace time.
+    pub deleted: Vec<BackupId>,
+    /// Backups that were to go and stay, with the reason: a lock of the store, a backup that continues them.
+    pub kept: Vec<(BackupId, String)>,
+}
+
+/// Judges every backup of `series` by `policy`. Nothing is changed.
+///
+/// Costs what [`list`](super::super::list) costs, and one small read per backup that is not committed.
+///
+/// # Errors
+///
+/// [`ErrorKind::Invalid`] if the policy has no rule; those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> Result<RetentionPlan> {
+    policy.check()?;
+    judge(series, &gather(store, series).await?, policy, store.time().wall())
+}
+
+/// Deletes the backups that `plan` removes, newest first.
+///
+/// First each gets a record that it is being deleted, then the backups that were begun since the plan are asked for their
+/// parents, and only then do the manifests go: from there on the backup does not exist. What turned out to be needed is
+/// kept, so are the parents of what could not be deleted. The data stays for readers that began before; [`gc`](super::super::gc)
+/// removes it after its grace time.
+///
+/// # Errors
+///
+/// Those of the store, by kind; what was deleted until then stays deleted, and the same plan can be applied again.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it stops between two backups, and can be called again with the same plan.
+pub async fn apply(store: &Store, plan: &RetentionPlan) -> Result<DeletionReport> {
+    let mut report = DeletionReport::default();
+    let going: Vec<&PlannedBackup> = plan.removed().collect();
+    let names = |id: BackupId| Names::new(plan.series.clone(), id);
+    let mut records: HashMap<BackupId, String> = HashMap::new();
+    for backup in &going {
+        records.insert(backup.id, record::write(store, &names(backup.id)).await?);
+    }
+    let known: BTreeSet<BackupId> = plan.backups.iter().map(|backup| backup.id).collect();
+    let since = catalog::ids_of(store, &plan.series).await?.into_iter().filter(|id| !known.contains(id));
+    let mut needed: BTreeMap<BackupId, String> = needed(store, &plan.series, since)
+        .await?
+        .into_iter()
+        .map(|(parent, child)| (parent, format!("backup {child} continues it")))
+        .collect();
+    let parents: HashMap<BackupId, BackupId> =
+        going.iter().filter_map(|backup| Some((backup.id, backup.parent?))).collect();
+    for backup in going {
+        let kept = match needed.remove(&backup.id) {
+            Some(why) => Some(why),
+            None => match store.delete(&names(backup.id).manifest()).await {
+                Ok(()) => None,
+                Err(error) if error.kind() == ErrorKind::Denied => Some(error.report()),
+                Err(error) => return Err(error.context(format!("cannot delete backup {}", backup.id))),
+            },
+        };
+        let Some(why) = kept else {
+            report.deleted.push(backup.id);
+            continue;
+        };
+        if let Some(record) = records.get(&backup.id)
+            && let Err(error) = store.delete(record).await
+        {
+            tracing::warn!(id = %backup.id, error = %error.report(), "the record of a deletion that did not happen stays");
+        }
+        if let Some(&parent) = parents.get(&backup.id) {
+            needed.entry(parent).or_insert_with(|| format!("backup {} continues it and stays", backup.id));
+        }
+        report.kept.push((backup.id, why));
+    }
+    Ok(report)
+}
+
+/// Which backups the unfinished or unknown backups `ids` continue: parent to child.
+async fn needed(
+    store: &Store,
+    series: &Series,
+    ids: impl Iterator<Item = BackupId>,
+) -> Result<BTreeMap<BackupId, BackupId>> {
+    let mut needed = BTreeMap::new();
+    let mut intents = stream::iter(ids)
+        .map(|id| async move { (id, catalog::intent(store, series, id).await) })
+        .buffered(catalog::READS_AT_ONCE);
+    while let Some((id, outcome)) = intents.next().await {
+        match outcome {
+            Ok(intent) => needed.extend(intent.parent.map(|parent| (parent, id))),
+            // It never began, or it has gone since.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // A damaged intent belongs to nothing that can be committed.
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(needed)
+}
+
+/// Judges the deletion of one backup, damaged or not. Nothing is changed; [`apply`] carries the plan out.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] if there is no such backup; [`ErrorKind::Denied`] if it is protected until a later time;
+/// [`ErrorKind::Conflict`] if others continue it and `descendants` does not say to delete them too, or if a backup that is
+/// being made continues it; those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn plan_deletion(
+    store: &Store,
+    series: &Series,
+    id: BackupId,
+    descendants: Descendants,
+) -> Result<RetentionPlan> {
+    let evidence = gather(store, series).await?;
+    judge_deletion(series, &evidence, id, descendants, store.time().wall())
+}
+
+async fn gather(store: &Store, series: &Series) -> Result<Evidence> {
+    let listing = catalog::list(store, Some(series)).await?;
+    let needed = needed(store, series, listing.uncommitted.iter().map(|(_, id)| *id)).await?;
+    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, failed: BTreeMap::new(), needed })
+}

@@ -1,0 +1,28 @@
+//! Retention: which backups of a series to keep, and how the others go.
+//!
+//! A plan is made first, and is data: [`plan`] lists a series and judges each backup by a [`RetentionPolicy`];
+//! [`RetentionPlan`] says of each backup whether it is kept, for which reasons, and can be printed. Nothing is removed until
+//! [`apply`] is given the plan. [`plan_deletion`] makes the plan for a backup that is named.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | `policy` | [`RetentionPolicy`]: the rules |
+//! | `plan` | [`RetentionPlan`]: the judgement, a pure function of a list, the rules and the time |
+//! | `apply` | hides the manifests of what goes; the data follows after a grace time |
+//! | `record` | the object that says since when a backup is being deleted |
+//!
+//! The manual page on retention says what happens when several of these run at once, or beside a backup or a restore.
+
+mod apply;
+mod plan;
+mod policy;
+mod record;
+
+#[cfg(test)]
+mod tests;
+
+pub use apply::{DeletionReport, apply, plan, plan_deletion};
+pub use plan::{Descendants, PlannedBackup, Reason, RetentionPlan, Verdict};
+pub use policy::{RetentionPolicy, Rule};
+
+pub(super) use record::check_parent;

@@ -1,0 +1,329 @@
+//! The judgement: each backup of a series, kept or removed, and why. Nothing here reads or writes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Serialize, Serializer};
+
+use super::super::catalog::{BackupSummary, DamagedBackup};
+use super::super::id::BackupId;
+use super::super::kind::Kind;
+use super::super::names::Series;
+use super::policy::{RetentionPolicy, Rule};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What is to become of each backup of a series.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RetentionPlan {
+    /// The series.
+    pub series: Series,
+    /// When it was judged.
+    pub time: Timestamp,
+    /// Every backup, oldest first.
+    pub backups: Vec<PlannedBackup>,
+}
+
+/// What is to become of one backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PlannedBackup {
+    /// Its id.
+    pub id: BackupId,
+    /// When it was begun.
+    pub created: Timestamp,
+    /// What it contains in relation to its parent; nothing if its manifest cannot be read.
+    pub kind: Option<Kind>,
+    /// The backup that it continues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<BackupId>,
+    /// Size of its segment objects.
+    pub stored_bytes: u64,
+    /// The judgement.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// A judgement on a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It stays, for these reasons; there is at least one.
+    Keep {
+        /// Why.
+        reasons: Vec<Reason>,
+    },
+    /// It goes.
+    Remove,
+    /// It is no backup to rely on: it counts for no rule, and stays until it is deleted by name.
+    Ignore {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Why a backup is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It is the newest that can be restored.
+    Newest,
+    /// It is one of the last.
+    Last,
+    /// It is the newest of this period.
+    Period(Rule, String),
+    /// It is young enough.
+    Within,
+    /// It has a label that is kept.
+    Label(String),
+    /// It is protected until then.
+    Protected(Timestamp),
+    /// A backup that is kept continues it.
+    ParentOf(BackupId),
+    /// A backup that is being made, or was left unfinished, continues it.
+    NeededBy(BackupId),
+    /// The deletion is not about it.
+    NotNamed,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newest => f.write_str("newest"),
+            Self::Last => f.write_str("last"),
+            Self::Period(rule, period) => write!(f, "{rule} {period}"),
+            Self::Within => f.write_str("within"),
+            Self::Label(key) => write!(f, "label {}", key.escape_debug()),
+            Self::Protected(until) => write!(f, "protected until {until:.0}"),
+            Self::ParentOf(id) => write!(f, "parent of {id}"),
+            Self::NeededBy(id) => write!(f, "needed by unfinished {id}"),
+            Self::NotNamed => f.write_str("not named"),
+        }
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl RetentionPlan {
+    /// The backups that go, newest first: so a chain never loses a parent before what continues it.
+    pub fn removed(&self) -> impl Iterator<Item = &PlannedBackup> {
+        self.backups.iter().rev().filter(|backup| backup.verdict == Verdict::Remove)
+    }
+
+    /// The backups that stay and can be restored.
+    pub fn kept(&self) -> impl Iterator<Item = &PlannedBackup> {
+        self.backups.iter().filter(|backup| matches!(backup.verdict, Verdict::Keep { .. }))
+    }
+}
+
+/// What a judgement is made of.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    pub(super) backups: Vec<BackupSummary>,
+    pub(super) damaged: Vec<DamagedBackup>,
+    /// Backups whose newest verification found damage, and when.
+    pub(super) failed: BTreeMap<BackupId, Timestamp>,
+    /// Parents of backups that are not committed, with one of these.
+    pub(super) needed: BTreeMap<BackupId, BackupId>,
+}
+
+pub(super) fn judge(
+    series: &Series,
+    evidence: &Evidence,
+    policy: &RetentionPolicy,
+    now: Timestamp,
+) -> Result<RetentionPlan> {
+    policy.check()?;
+    let by_id: HashMap<BackupId, &BackupSummary> = evidence.backups.iter().map(|backup| (backup.id, backup)).collect();
+    let faults = faults(evidence, &by_id);
+    let mut newest_first: Vec<&BackupSummary> = evidence.backups.iter().collect();
+    newest_first.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created, backup.id)));
+    let good = || newest_first.iter().copied().filter(|backup| !faults.contains_key(&backup.id));
+
+    let mut reasons = wanted(good(), policy);
+    for backup in &newest_first {
+        if let Some(until) = backup.keep_until.filter(|&until| until > now) {
+            reasons.entry(backup.id).or_default().push(Reason::Protected(until));
+        }
+        if let Some(&child) = evidence.needed.get(&backup.id) {
+            reasons.entry(backup.id).or_default().push(Reason::NeededBy(child));
+        }
+    }
+    // What is not deleted needs its parents. That is also true of what is ignored: it may be good after all.
+    let staying = newest_first.iter().map(|b| b.id).filter(|id| reasons.contains_key(id) || faults.contains_key(id));
+    for child in staying.collect::<Vec<_>>() {
+        for parent in ancestors(child, &by_id) {
+            let known = reasons.entry(parent).or_default();
+            if !known.iter().any(|reason| matches!(reason, Reason::ParentOf(_))) {
+                known.push(Reason::ParentOf(child));
+            }
+        }
+    }
+
+    Ok(RetentionPlan {
+        series: series.clone(),
+        time: now,
+        backups: planned(evidence, |id| match (faults.get(&id), reasons.remove(&id)) {
+            (Some(why), _) => Verdict::Ignore { why: why.clone() },
+            (None, Some(reasons)) => Verdict::Keep { reasons },
+            (None, None) => Verdict::Remove,
+        }),
+    })
+}
+
+/// What is to be done with the backups that continue one that is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Descendants {
+    /// They stand in the way.
+    Refuse,
+    /// They are deleted too.
+    Delete,
+}
+
+pub(super) fn judge_deletion(
+    series: &Series,
+    evidence: &Evidence,
+    named: BackupId,
+    descendants: Descendants,
+    now: Timestamp,
+) -> Result<RetentionPlan> {
+    let is_there = evidence.backups.iter().any(|backup| backup.id == named)
+        || evidence.damaged.iter().any(|damaged| damaged.id == named);
+    if !is_there {
+        let message = format!("there is no backup {named} in series `{series}`; what was never committed is for `gc`");
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    let by_id: HashMap<BackupId, &BackupSummary> = evidence.backups.iter().map(|backup| (backup.id, backup)).collect();
+    let continues = |backup: &&BackupSummary| ancestors(backup.id, &by_id).any(|parent| parent == named);
+    let children: Vec<BackupId> = evidence.backups.iter().filter(continues).map(|backup| backup.id).collect();
+    if let (Descendants::Refuse, Some(child)) = (descendants, children.first()) {
+        let others = match children.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let message =
+            format!("backup {child}{others} would be of no use without {named}; delete them with it, or neither");
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
+    let going: BTreeSet<BackupId> = children.into_iter().chain([named]).collect();
+    for id in &going {
+        if let Some(child) = evidence.needed.get(id) {
+            let message = format!("backup {child} is being made, or was left unfinished, and continues {id}");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        if let Some(until) = by_id.get(id).and_then(|backup| backup.keep_until).filter(|&until| until > now) {
+            return Err(Error::new(ErrorKind::Denied, format!("backup {id} is protected until {until:.0}")));
+        }
+    }
+    let verdict =
+        |id| if going.contains(&id) { Verdict::Remove } else { Verdict::Keep { reasons: vec![Reason::NotNamed] } };
+    Ok(RetentionPlan { series: series.clone(), time: now, backups: planned(evidence, verdict) })
+}
+
+/// Every backup with its verdict, oldest first.
+fn planned(evidence: &Evidence, mut verdict: impl FnMut(BackupId) -> Verdict) -> Vec<PlannedBackup> {
+    let mut backups: Vec<PlannedBackup> = Vec::with_capacity(evidence.backups.len() + evidence.damaged.len());
+    for backup in &evidence.backups {
+        backups.push(PlannedBackup {
+            id: backup.id,
+            created: backup.created,
+            kind: Some(backup.kind),
+            parent: backup.parent,
+            stored_bytes: backup.stored_bytes,
+            verdict: verdict(backup.id),
+        });
+    }
+    for damaged in &evidence.damaged {
+        backups.push(PlannedBackup {
+            id: damaged.id,
+            created: damaged.id.time(),
+            kind: None,
+            parent: None,
+            stored_bytes: 0,
+            verdict: verdict(damaged.id),
+        });
+    }
+    backups.sort_unstable_by_key(|backup| (backup.created, backup.id));
+    backups
+}
+
+/// What is wrong with each backup that cannot be relied on.
+fn faults(evidence: &Evidence, by_id: &HashMap<BackupId, &BackupSummary>) -> HashMap<BackupId, String> {
+    let mut faults: HashMap<BackupId, String> =
+        evidence.failed.iter().map(|(id, time)| (*id, format!("its verification of {time:.0} found damage"))).collect();
+    faults.extend(evidence.damaged.iter().map(|damaged| (damaged.id, damaged.error.to_string())));
+    let broken: Vec<(BackupId, String)> = evidence
+        .backups
+        .iter()
+        .filter(|backup| !faults.contains_key(&backup.id))
+        .filter_map(|backup| {
+            let missing = ancestors(backup.id, by_id)
+                .find(|parent| !by_id.contains_key(parent) || faults.contains_key(parent))?;
+            let state = if faults.contains_key(&missing) { "damaged" } else { "not there" };
+            Some((backup.id, format!("it continues {missing}, which is {state}")))
+        })
+        .collect();
+    faults.extend(broken);
+    faults
+}
+
+/// The parents of `id`, nearest first, up to and including the first that is not there. Ends even in a circle.
+fn ancestors<'a>(
+    id: BackupId,
+    by_id: &'a HashMap<BackupId, &'a BackupSummary>,
+) -> impl Iterator<Item = BackupId> + use<'a> {
+    let mut seen = BTreeSet::from([id]);
+    std::iter::successors(by_id.get(&id).and_then(|backup| backup.parent), |id| {
+        by_id.get(id).and_then(|backup| backup.parent)
+    })
+    .take_while(move |id| seen.insert(*id))
+}
+
+/// The backups that the policy wants, of good ones from the newest on.
+fn wanted<'a>(
+    good: impl Iterator<Item = &'a BackupSummary>,
+    policy: &RetentionPolicy,
+) -> HashMap<BackupId, Vec<Reason>> {
+    let mut wanted: HashMap<BackupId, Vec<Reason>> = HashMap::new();
+    let mut left: Vec<(Rule, u32, Option<String>)> =
+        policy.periods().map(|(rule, count)| (rule, count, None)).collect();
+    let mut oldest_within = None;
+    for (position, backup) in (0u32..).zip(good) {
+        let mut reasons = Vec::new();
+        if position == 0 {
+            reasons.push(Reason::Newest);
+            let age = policy.within.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX));
+            oldest_within = age.map(|age| backup.created.checked_sub(age).unwrap_or(Timestamp::MIN));
+        }
+        if position < policy.last {
+            reasons.push(Reason::Last);
+        }
+        for (rule, count, last_period) in &mut left {
+            let period = rule.period(backup.created);
+            if *count > 0 && last_period.as_ref() != Some(&period) {
+                *count -= 1;
+                reasons.push(Reason::Period(*rule, period.clone()));
+                *last_period = Some(period);
+            }
+        }
+        if oldest_within.is_some_and(|oldest| backup.created >= oldest) {
+            reasons.push(Reason::Within);
+        }
+        let labels = policy.labels.iter().filter(|(key, value)| match (backup.labels.get(key), value) {
+            (Some(found), Some(value)) => found == value,
+            (found, None) => found.is_some(),
+            (None, Some(_)) => false,
+        });
+        reasons.extend(labels.map(|(key, _)| Reason::Label(key.clone())));
+        if !reasons.is_empty() {
+            wanted.insert(backup.id, reasons);
+        }
+    }
+    wanted
+}

@@ -1,0 +1,288 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{Timestamp, ToSpan as _};
+use proptest::prelude::*;
+
+use super::plan::{Evidence, judge, judge_deletion};
+use super::*;
+use crate::backup::catalog::Select;
+use crate::backup::catalog::{BackupSummary, DamagedBackup};
+use crate::backup::id::BackupId;
+use crate::backup::kind::Kind;
+use crate::backup::manifest::tests::{manifest, stripe};
+use crate::backup::{Backup, BackupOptions, Series, Store, find, list};
+use crate::error::{Error, ErrorKind};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn summary(created: Timestamp, parent: Option<BackupId>) -> BackupSummary {
+    let mut manifest = manifest(vec![stripe(&[(10, 5)])]);
+    (manifest.id, manifest.created, manifest.parent) = (BackupId::generate(created), created, parent);
+    manifest.kind = if parent.is_some() { Kind::Log } else { Kind::Full };
+    manifest.labels.clear();
+    BackupSummary::from(&manifest)
+}
+
+/// One full backup every `hours` hours up to `newest`, oldest first.
+fn every(hours: i64, count: i64, newest: &str) -> Vec<BackupSummary> {
+    (0..count).rev().map(|n| summary(at(newest) - (n * hours).hours(), None)).collect()
+}
+
+fn judged(evidence: &Evidence, policy: &RetentionPolicy, now: &str) -> RetentionPlan {
+    judge(&Series::default(), evidence, policy, at(now)).unwrap()
+}
+
+/// The days and hours of what is kept, oldest first.
+fn kept(plan: &RetentionPlan) -> Vec<String> {
+    plan.kept().map(|backup| backup.created.strftime("%dT%H").to_string()).collect()
+}
+
+#[test]
+fn rules_keep_the_newest_of_each_period() {
+    let evidence = Evidence { backups: every(6, 20, "2026-11-22T18:00:00Z"), ..Evidence::default() };
+    let plan = |policy: RetentionPolicy| kept(&judged(&evidence, &policy, "2026-11-22T20:00:00Z"));
+    assert_eq!(plan(RetentionPolicy::new().keep_last(1)), ["22T18"]);
+    assert_eq!(plan(RetentionPolicy::new().keep_last(3)), ["22T06", "22T12", "22T18"]);
+    assert_eq!(plan(RetentionPolicy::new().keep(Rule::Daily, 3)), ["20T18", "21T18", "22T18"]);
+    assert_eq!(plan(RetentionPolicy::new().keep(Rule::Weekly, 9)), ["22T18"], "all in one week");
+    assert_eq!(
+        plan(RetentionPolicy::new().keep(Rule::Hourly, 2)),
+        ["22T12", "22T18"],
+        "hours without one do not count"
+    );
+    assert_eq!(plan(RetentionPolicy::new().keep_within(Duration::from_secs(6 * 3600))), ["22T12", "22T18"]);
+    assert_eq!(plan(RetentionPolicy::new().keep_within(Duration::ZERO)), ["22T18"]);
+    assert_eq!(plan(RetentionPolicy::new().keep_within(Duration::MAX)).len(), 20);
+    let both = RetentionPolicy::new().keep_last(2).keep(Rule::Daily, 2);
+    assert_eq!(plan(both), ["21T18", "22T12", "22T18"]);
+    assert_eq!(plan(RetentionPolicy::new().keep_last(u32::MAX)).len(), 20);
+}
+
+#[test]
+fn a_series_that_has_come_to_a_stop_does_not_fade_away() {
+    let evidence = Evidence { backups: every(24, 5, "2020-01-05T00:00:00Z"), ..Evidence::default() };
+    let policy = RetentionPolicy::new().keep_within(Duration::from_secs(2 * 86_400));
+    assert_eq!(kept(&judged(&evidence, &policy, "2026-11-22T00:00:00Z")), ["03T00", "04T00", "05T00"]);
+    let label = RetentionPolicy::new().keep_label("nobody", None);
+    assert_eq!(kept(&judged(&evidence, &label, "2026-11-22T00:00:00Z")), ["05T00"], "the newest stays in any case");
+}
+
+#[test]
+fn labels_and_protection_keep() {
+    let mut backups = every(24, 4, "2026-11-04T00:00:00Z");
+    backups[0].labels = [("tier".to_owned(), "gold".to_owned())].into();
+    backups[1].labels = [("tier".to_owned(), "tin".to_owned())].into();
+    backups[2].keep_until = Some(at("2026-12-01T00:00:00Z"));
+    let evidence = Evidence { backups, ..Evidence::default() };
+    let gold = RetentionPolicy::new().keep_label("tier", Some("gold".to_owned()));
+    assert_eq!(kept(&judged(&evidence, &gold, "2026-11-05T00:00:00Z")), ["01T00", "03T00", "04T00"]);
+    assert_eq!(kept(&judged(&evidence, &gold, "2026-12-01T00:00:00Z")), ["01T00", "04T00"], "until then, not at it");
+    let any = RetentionPolicy::new().keep_label("tier", None);
+    assert_eq!(kept(&judged(&evidence, &any, "2026-12-01T00:00:00Z")), ["01T00", "02T00", "04T00"]);
+}
+
+/// A stub that is no backup must not push a good one out of the count: that has cost people their data.
+#[test]
+fn what_cannot_be_restored_counts_for_no_rule_and_is_left_alone() {
+    let mut backups = every(24, 4, "2026-11-04T00:00:00Z");
+    let newest = backups.pop().unwrap();
+    let orphan = summary(at("2026-11-06T00:00:00Z"), Some(BackupId::generate(at("2026-10-01T00:00:00Z"))));
+    let failed = summary(at("2026-11-07T00:00:00Z"), None);
+    let child_of_failed = summary(at("2026-11-08T00:00:00Z"), Some(failed.id));
+    let damaged = DamagedBackup {
+        id: newest.id,
+        series: Series::default(),
+        error: Error::new(ErrorKind::Corrupt, "its seal is broken"),
+    };
+    let child_of_damaged = summary(at("2026-11-09T00:00:00Z"), Some(newest.id));
+    backups.extend([orphan, failed.clone(), child_of_failed, child_of_damaged]);
+    let evidence = Evidence {
+        backups,
+        damaged: vec![damaged],
+        failed: BTreeMap::from([(failed.id, at("2026-11-10T00:00:00Z"))]),
+        needed: BTreeMap::new(),
+    };
+    let plan = judged(&evidence, &RetentionPolicy::new().keep_last(2), "2026-11-20T00:00:00Z");
+    assert_eq!(kept(&plan), ["02T00", "03T00"]);
+    let ignored: Vec<&str> = plan
+        .backups
+        .iter()
+        .filter_map(|backup| match &backup.verdict {
+            Verdict::Ignore { why } => Some(why.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ignored.len(), 5, "{ignored:?}");
+    assert!(ignored[0].contains("seal") && ignored[1].contains("not there"), "{ignored:?}");
+    assert!(ignored[2].contains("verification of 2026-11-10"), "{ignored:?}");
+    assert!(ignored[3].contains("is damaged") && ignored[4].contains("is damaged"), "{ignored:?}");
+    assert_eq!(plan.removed().count(), 1);
+}
+
+#[test]
+fn chains_stay_whole() {
+    let mut backups = vec![summary(at("2026-11-01T00:00:00Z"), None)];
+    for hour in 1..5 {
+        let parent = backups.last().map(|backup| backup.id);
+        backups.push(summary(at("2026-11-01T00:00:00Z") + hour.hours(), parent));
+    }
+    backups.push(summary(at("2026-11-02T00:00:00Z"), None));
+    let ids: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
+    let mut evidence = Evidence { backups, ..Evidence::default() };
+    let one = RetentionPolicy::new().keep_last(1);
+    let now = "2026-11-03T00:00:00Z";
+    let plan = judged(&evidence, &one, now);
+    assert_eq!(kept(&plan), ["02T00"], "the chain goes as a whole");
+    let order: Vec<BackupId> = plan.removed().map(|backup| backup.id).collect();
+    assert_eq!(order, [ids[4], ids[3], ids[2], ids[1], ids[0]], "children before parents");
+
+    let two = judged(&evidence, &RetentionPolicy::new().keep_last(2), now);
+    assert_eq!(two.removed().count(), 0, "the last link holds all of it");
+    let parent = &two.backups[0].verdict;
+    assert_eq!(*parent, Verdict::Keep { reasons: vec![Reason::ParentOf(ids[4])] });
+
+    // A backup that is being made continues the third link.
+    let running = BackupId::generate(at(now));
+    evidence.needed = BTreeMap::from([(ids[2], running)]);
+    let plan = judged(&evidence, &one, now);
+    assert_eq!(kept(&plan), ["01T00", "01T01", "01T02", "02T00"]);
+}
+
+#[test]
+fn the_plan_is_a_document() {
+    let evidence = Evidence { backups: every(24, 2, "2026-11-04T00:00:00Z"), ..Evidence::default() };
+    let plan = judged(&evidence, &RetentionPolicy::new().keep_last(1).keep(Rule::Daily, 1), "2026-11-05T00:00:00Z");
+    let json = serde_json::to_value(&plan).unwrap();
+    assert_eq!(json["backups"][0]["verdict"], "remove");
+    assert_eq!(json["backups"][1]["verdict"], "keep");
+    assert_eq!(json["backups"][1]["reasons"], serde_json::json!(["newest", "last", "daily 2026-11-04"]));
+    assert_eq!(json["backups"][1]["kind"], "full");
+}
+
+#[test]
+fn a_deletion_names_what_stands_in_its_way() {
+    let full = summary(at("2026-11-01T00:00:00Z"), None);
+    let mut log = summary(at("2026-11-02T00:00:00Z"), Some(full.id));
+    let later = summary(at("2026-11-03T00:00:00Z"), Some(log.id));
+    let now = at("2026-11-04T00:00:00Z");
+    let delete =
+        |evidence: &Evidence, id, descendants| judge_deletion(&Series::default(), evidence, id, descendants, now);
+    let mut evidence = Evidence { backups: vec![full.clone(), log.clone(), later.clone()], ..Evidence::default() };
+    let refused = delete(&evidence, full.id, Descendants::Refuse).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.to_string().contains(&log.id.to_string()) && refused.to_string().contains("1 more"), "{refused}");
+    let plan = delete(&evidence, log.id, Descendants::Delete).unwrap();
+    assert_eq!(plan.removed().map(|backup| backup.id).collect::<Vec<_>>(), [later.id, log.id]);
+    assert_eq!(delete(&evidence, later.id, Descendants::Refuse).unwrap().removed().count(), 1);
+    let stranger = BackupId::generate(now);
+    assert_eq!(delete(&evidence, stranger, Descendants::Delete).unwrap_err().kind(), ErrorKind::NotFound);
+
+    evidence.needed = BTreeMap::from([(later.id, stranger)]);
+    assert_eq!(delete(&evidence, log.id, Descendants::Delete).unwrap_err().kind(), ErrorKind::Conflict);
+    log.keep_until = Some(at("2026-11-05T00:00:00Z"));
+    let protected = Evidence { backups: vec![full.clone(), log], ..Evidence::default() };
+    assert_eq!(delete(&protected, full.id, Descendants::Delete).unwrap_err().kind(), ErrorKind::Denied);
+}
+
+proptest! {
+    /// Whatever the list and the rules: nothing that stays has lost a parent, the newest good one stays, protection holds.
+    #[test]
+    fn no_plan_breaks_a_chain(
+        shape in prop::collection::vec((0i64..500, prop::option::of(0usize..30), any::<bool>(), 0u8..8), 1..30),
+        last in 0u32..4, daily in 0u32..4, hours in 0u64..100,
+    ) {
+        let start = at("2026-01-01T00:00:00Z");
+        let mut backups: Vec<BackupSummary> = Vec::new();
+        let mut failed = BTreeMap::new();
+        for (hour, parent, protected, fault) in shape {
+            // Parents of any age, themselves included: a forger could write a circle.
+            let parent = parent.and_then(|index| backups.get(index)).map(|backup| backup.id);
+            let mut backup = summary(start + hour.hours(), parent);
+            backup.keep_until = protected.then_some(start + 600.hours());
+            if fault == 0 {
+                failed.insert(backup.id, start);
+            }
+            backups.push(backup);
+        }
+        let evidence = Evidence { backups, failed, ..Evidence::default() };
+        let policy = RetentionPolicy::new().keep_last(last).keep(Rule::Daily, daily).keep_within(Duration::from_secs(hours * 3600));
+        let plan = judge(&Series::default(), &evidence, &policy, start + 500.hours()).unwrap();
+        let removed: BTreeSet<BackupId> = plan.removed().map(|backup| backup.id).collect();
+        for backup in evidence.backups.iter().filter(|backup| !removed.contains(&backup.id)) {
+            prop_assert!(backup.parent.is_none_or(|parent| !removed.contains(&parent)));
+        }
+        for backup in &evidence.backups {
+            prop_assert!(backup.keep_until.is_none() || !removed.contains(&backup.id));
+        }
+        let ignored = |id| plan.backups.iter().any(|b| b.id == id && matches!(b.verdict, Verdict::Ignore { .. }));
+        let newest = evidence.backups.iter().filter(|b| !ignored(b.id)).max_by_key(|b| (b.created, b.id));
+        prop_assert!(newest.is_none_or(|backup| !removed.contains(&backup.id)));
+        prop_assert_eq!(plan.backups.len(), evidence.backups.len());
+    }
+}
+
+async fn back_up(store: &Store, options: BackupOptions) -> Result<BackupId, Error> {
+    let mut backup = Backup::begin(store, "default", options).await?;
+    backup.stripe_reader(0, std::io::Cursor::new(b"rows".to_vec()))?;
+    Ok(backup.commit().await?.manifest.id)
+}
+
+#[tokio::test]
+async fn what_a_plan_removes_does_not_exist_any_more() {
+    let (store, series) = (Store::memory(), Series::default());
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(back_up(&store, BackupOptions::default()).await.unwrap());
+    }
+    let plan = plan(&store, &series, &RetentionPolicy::new().keep_last(1)).await.unwrap();
+    let before = list(&store, None).await.unwrap();
+    assert_eq!(before.backups.len(), 3, "a plan changes nothing");
+    let report = apply(&store, &plan).await.unwrap();
+    assert_eq!(report.deleted.len(), 2);
+    let left = list(&store, None).await.unwrap().backups;
+    assert_eq!(left.iter().map(|backup| backup.id).collect::<Vec<_>>(), [ids[2]]);
+    for id in &ids[..2] {
+        assert_eq!(find(&store, &series, Select::Id(*id)).await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    // Once more: there is nothing to do, and no harm.
+    assert_eq!(apply(&store, &plan).await.unwrap().deleted.len(), 2);
+}
+
+#[tokio::test]
+async fn a_backup_begun_after_the_plan_keeps_its_parent() {
+    let (store, series) = (Store::memory(), Series::default());
+    let full = back_up(&store, BackupOptions::default()).await.unwrap();
+    let log = back_up(&store, BackupOptions::default().continues(full, Kind::Log)).await.unwrap();
+    back_up(&store, BackupOptions::default()).await.unwrap();
+    let plan = plan(&store, &series, &RetentionPolicy::new().keep_last(1)).await.unwrap();
+    assert_eq!(plan.removed().count(), 2);
+    let running = Backup::begin(&store, "default", BackupOptions::default().continues(log, Kind::Log)).await.unwrap();
+    let report = apply(&store, &plan).await.unwrap();
+    assert_eq!(report.deleted, []);
+    assert_eq!(report.kept.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [log, full]);
+    assert!(report.kept[0].1.contains(&running.id().to_string()), "{report:?}");
+    running.abort(Error::new(ErrorKind::Aborted, "enough")).await.unwrap();
+    // The records of the deletions that did not happen are gone: the parent can be continued.
+    back_up(&store, BackupOptions::default().continues(log, Kind::Log)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_that_is_gone_or_going_cannot_be_continued() {
+    let (store, series) = (Store::memory(), Series::default());
+    let full = back_up(&store, BackupOptions::default()).await.unwrap();
+    let names = crate::backup::names::Names::new(series.clone(), full);
+    let record = record::write(&store, &names).await.unwrap();
+    let log = || BackupOptions::default().continues(full, Kind::Log);
+    assert_eq!(back_up(&store, log()).await.unwrap_err().kind(), ErrorKind::Conflict);
+    store.delete(&record).await.unwrap();
+    apply(&store, &plan_deletion(&store, &series, full, Descendants::Refuse).await.unwrap()).await.unwrap();
+    store
+        .delete_all(&store.list(&names.directory()).await.unwrap().into_iter().map(|o| o.name).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    assert_eq!(back_up(&store, log()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(list(&store, None).await.unwrap().uncommitted.is_empty(), "nothing is left behind");
+}
