@@ -44,7 +44,7 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
 ///
 /// First each gets a record that it is being deleted, then the backups that were begun since the plan are asked for their
 /// parents, and only then do the manifests go: from there on the backup does not exist. What turned out to be needed is
-/// kept, so are the parents of what could not be deleted. The data stays for readers that began before; [`gc`](super::super::gc)
+/// kept, so are the parents of what could not be deleted. The data stays for readers that began before; a collection
 /// removes it after its grace time.
 ///
 /// # Errors
