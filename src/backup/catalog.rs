@@ -6,6 +6,7 @@ use std::str::FromStr;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::document::MAX_SMALL_BYTES;
 use super::id::BackupId;
@@ -14,10 +15,15 @@ use super::kind::Kind;
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::names::{Names, Series};
 use super::store::Store;
+use super::verify::VerifyLevel;
+use super::verify::record::{self, Outcome, Verification};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests that are read at once.
 pub(super) const READS_AT_ONCE: usize = 16;
+/// Bytes of manifests that are held at once, as permits: two of the largest.
+const PERMIT_BYTES: u64 = 64 << 10;
+const MANIFEST_PERMITS: usize = 2 * (MAX_MANIFEST_BYTES / PERMIT_BYTES) as usize;
 
 /// A committed backup in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,6 +55,36 @@ pub struct BackupSummary {
     pub raw_bytes: u64,
     /// Size of all segment objects.
     pub stored_bytes: u64,
+    /// The last verification that was recorded.
+    pub verified: Option<LastVerification>,
+}
+
+/// The last verification of a backup, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LastVerification {
+    /// How deep it looked.
+    pub level: VerifyLevel,
+    /// When it was done.
+    pub time: Timestamp,
+    /// What came out.
+    pub outcome: Outcome,
+    /// Segments that it looked at, at its level, and found good.
+    pub good: u64,
+    /// Segments of the backup.
+    pub segments: u64,
+}
+
+impl From<&Verification> for LastVerification {
+    fn from(record: &Verification) -> Self {
+        Self {
+            level: record.level,
+            time: record.finished,
+            outcome: record.outcome,
+            good: record.good,
+            segments: record.segments,
+        }
+    }
 }
 
 impl From<&Manifest> for BackupSummary {
@@ -67,6 +103,7 @@ impl From<&Manifest> for BackupSummary {
             segments: manifest.segments(),
             raw_bytes: manifest.raw_bytes(),
             stored_bytes: manifest.stored_bytes(),
+            verified: None,
         }
     }
 }
@@ -115,8 +152,9 @@ impl FromStr for Select {
 
 /// Lists the backups of `series`, or of all series.
 ///
-/// Costs one listing per series, one of the root if no series is given, and one small read per backup, 16 at once.
-/// A damaged manifest does not fail the list.
+/// Costs one listing per series and one of the root if no series is given; for each backup a small read and beside it a
+/// listing of its verifications, and one more small read if it was verified; 16 backups at once. Never more than 128 MiB of
+/// manifests are held. A damaged manifest does not fail the list.
 ///
 /// # Errors
 ///
@@ -137,10 +175,11 @@ pub async fn list(store: &Store, series: Option<&Series>) -> Result<Listing> {
     }
     found.sort_unstable_by(|a, b| (a.id(), a.series()).cmp(&(b.id(), b.series())));
     let mut listing = Listing::default();
+    let gate = &Semaphore::new(MANIFEST_PERMITS);
     let mut manifests = stream::iter(found)
         .map(|names| async move {
             // Only the summary is kept: manifests of large backups are large.
-            let outcome = read(store, &names).await.map(|found| found.map(|manifest| BackupSummary::from(&manifest)));
+            let outcome = summary(store, &names, gate).await;
             (names, outcome)
         })
         .buffered(READS_AT_ONCE);
@@ -155,6 +194,33 @@ pub async fn list(store: &Store, series: Option<&Series>) -> Result<Listing> {
         }
     }
     Ok(listing)
+}
+
+/// A backup with its last verification; `None` if it is not committed.
+async fn summary(store: &Store, names: &Names, gate: &Semaphore) -> Result<Option<BackupSummary>> {
+    let (manifest, records) = tokio::join!(read_gated(store, names, gate), record::names(store, names));
+    let Some((manifest, permit)) = manifest? else { return Ok(None) };
+    let of = record::Of::from(&manifest);
+    let mut summary = BackupSummary::from(&manifest);
+    drop((manifest, permit));
+    let last = record::last(store, &of, &records?).await?;
+    summary.verified = last.as_ref().map(LastVerification::from);
+    Ok(Some(summary))
+}
+
+/// The last verification of a backup that was recorded: one listing, and one small read if there is one.
+///
+/// # Errors
+///
+/// Those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn last_verification(store: &Store, manifest: &Manifest) -> Result<Option<LastVerification>> {
+    let records = record::names(store, &manifest.names()).await?;
+    let last = record::last(store, &record::Of::from(manifest), &records).await?;
+    Ok(last.as_ref().map(LastVerification::from))
 }
 
 /// The series that the store holds, by name.
@@ -234,9 +300,19 @@ pub(super) async fn ids_of(store: &Store, series: &Series) -> Result<Vec<BackupI
 
 /// The manifest of a backup; `None` if there is none. That it names this very backup is checked.
 pub(super) async fn read(store: &Store, names: &Names) -> Result<Option<Manifest>> {
+    let alone = Semaphore::new(MANIFEST_PERMITS);
+    Ok(read_gated(store, names, &alone).await?.map(|(manifest, _)| manifest))
+}
+
+/// The same for several readers; the permit is for the memory of the manifest.
+async fn read_gated<'a>(
+    store: &Store,
+    names: &Names,
+    gate: &'a Semaphore,
+) -> Result<Option<(Manifest, Option<SemaphorePermit<'a>>)>> {
     let name = names.manifest();
-    let bytes = match store.read_small(&name, MAX_MANIFEST_BYTES).await {
-        Ok(bytes) => bytes,
+    let (bytes, permit) = match store.read_gated(&name, MAX_MANIFEST_BYTES, gate, PERMIT_BYTES).await {
+        Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -246,7 +322,7 @@ pub(super) async fn read(store: &Store, names: &Names) -> Result<Option<Manifest
         let found = format!("{}/{}", manifest.series, manifest.id);
         return Err(super::document::corrupt(&object, "backup", names.directory(), found));
     }
-    Ok(Some(manifest))
+    Ok(Some((manifest, permit)))
 }
 
 #[cfg(test)]

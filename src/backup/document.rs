@@ -20,6 +20,37 @@ const TAIL_BYTES: usize = HASH_MEMBER.len() + HASH_CHARS + END.len();
 
 /// Largest size of an intent or a record, in bytes.
 pub(crate) const MAX_SMALL_BYTES: u64 = 1 << 20;
+/// The most labels of one backup.
+pub const MAX_LABELS: usize = 1024;
+/// Of text that comes from a store, no more characters than this get into a message.
+const MAX_SHOWN_CHARS: usize = 160;
+
+/// The document of `body`, if it is no larger than a small document may be.
+///
+/// # Errors
+///
+/// `Invalid` if it is larger.
+pub(crate) fn encode_small(format: &str, body: &impl Serialize) -> Result<Vec<u8>> {
+    let bytes = encode(format, body)?;
+    if bytes.len() as u64 <= MAX_SMALL_BYTES {
+        return Ok(bytes);
+    }
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "the document {format} would have {} bytes, the limit is {MAX_SMALL_BYTES}: use fewer or shorter labels",
+            bytes.len()
+        ),
+    ))
+}
+
+/// Reads a small document, as [`decode`] does.
+pub(crate) fn decode_small<T: DeserializeOwned>(format: &str, bytes: &[u8], object: &str) -> Result<T> {
+    if bytes.len() as u64 > MAX_SMALL_BYTES {
+        return Err(corrupt_at(object, 0, "size", format!("at most {MAX_SMALL_BYTES} bytes"), bytes.len()));
+    }
+    decode(format, bytes, object)
+}
 
 /// The JSON document of `body` as kind `format`.
 pub(crate) fn encode(format: &str, body: &impl Serialize) -> Result<Vec<u8>> {
@@ -57,38 +88,74 @@ pub(crate) fn decode<T: DeserializeOwned>(format: &str, bytes: &[u8], object: &s
     }
     let head: Head = parse(bytes, object)?;
     if head.format != format {
-        return Err(corrupt(object, "format", format, head.format));
+        return Err(corrupt_at(object, 0, "format", format, shown(&head.format, MAX_SHOWN_CHARS)));
     }
     // Before the hash: another major version may seal its documents in another way.
     if head.version != MAJOR {
         return Err(Error::new(
             ErrorKind::Invalid,
-            format!("{object} has format version {}, this version of vdstream reads {MAJOR}", head.version),
+            format!(
+                "{object}, offset 0: format version: expected {MAJOR}, found version {}: a newer vdstream reads it, or it is damaged",
+                head.version
+            ),
         ));
     }
     let Some((sealed, tail)) = bytes.split_last_chunk::<TAIL_BYTES>() else {
-        return Err(corrupt(object, "length", format!("at least {TAIL_BYTES} bytes"), bytes.len()));
+        return Err(corrupt_at(object, bytes.len(), "length", format!("at least {TAIL_BYTES} bytes"), bytes.len()));
     };
     let found = tail
         .strip_prefix(HASH_MEMBER)
         .and_then(|rest| rest.strip_suffix(END))
         .and_then(|hash| std::str::from_utf8(hash).ok())
-        .ok_or_else(|| corrupt(object, "end", "the document hash", "something else"))?;
+        .ok_or_else(|| corrupt_at(object, sealed.len(), "end", "the document hash", "something else"))?;
     let expected = blake3::hash(sealed).to_hex();
     if found != expected.as_str() {
-        return Err(corrupt(object, "document hash", expected, found.escape_default()));
+        // It covers all that stands before it, so that is where the damage may be.
+        let what = format_args!("hash of the document up to offset {}", sealed.len());
+        return Err(corrupt_at(object, 0, what, expected, shown(found, HASH_CHARS)));
     }
     parse(bytes, object)
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], object: &str) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| {
-        Error::new(ErrorKind::Corrupt, format!("{object} is not a document that vdstream writes"))
-            .with_source(error.to_string())
+        // Documents are one line, so its column is the offset.
+        let offset = error.column().saturating_sub(1);
+        corrupt_at(
+            object,
+            offset,
+            "JSON",
+            "a document that vdstream writes",
+            shown(&error.to_string(), MAX_SHOWN_CHARS),
+        )
     })
 }
 
-/// An error about stored data: object, what of it, expected and found.
+/// `text` as it may stand in a message: without control characters, and of `chars` characters at most.
+pub(crate) fn shown(text: &str, chars: usize) -> String {
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == chars {
+            out.push('…');
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// An error about a document's byte at `offset`: object, what of it, expected and found.
+pub(crate) fn corrupt_at(
+    object: &str,
+    offset: usize,
+    what: impl std::fmt::Display,
+    expected: impl std::fmt::Display,
+    found: impl std::fmt::Display,
+) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{object}, offset {offset}: {what}: expected {expected}, found {found}"))
+}
+
+/// An error about a member of a document whose every byte is what its writer meant: object, what of it, expected and found.
 pub(crate) fn corrupt(
     object: &str,
     what: impl std::fmt::Display,
@@ -98,7 +165,7 @@ pub(crate) fn corrupt(
     Error::new(ErrorKind::Corrupt, format!("{object}: {what}: expected {expected}, found {found}"))
 }
 
-/// A map of strings that has each key once; plain maps keep the last of several.
+/// A map of [`MAX_LABELS`] strings at most that has each key once; plain maps keep the last of several.
 pub(crate) fn unique_map<'de, D>(deserializer: D) -> Result<std::collections::BTreeMap<String, String>, D::Error>
 where
     D: Deserializer<'de>,
@@ -114,6 +181,9 @@ where
         fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
             let mut map = Self::Value::new();
             while let Some(key) = access.next_key::<String>()? {
+                if map.len() == MAX_LABELS {
+                    return Err(serde::de::Error::custom(format_args!("more than {MAX_LABELS} labels")));
+                }
                 if map.contains_key(&key) {
                     access.next_value::<IgnoredAny>()?;
                     return Err(serde::de::Error::custom("a key stands twice"));

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::document::{self, corrupt, unique_map};
+use super::document::{self, MAX_LABELS, corrupt, shown, unique_map};
 use super::id::BackupId;
 use super::kind::Kind;
 use super::names::{ObjectName, Series};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::SegmentId;
 
 const INTENT: &str = "vdstream-intent";
@@ -52,11 +52,17 @@ pub struct Intent {
 
 impl Intent {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        document::encode(INTENT, self)
+        if self.labels.len() > MAX_LABELS {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("a backup has at most {MAX_LABELS} labels, not {}", self.labels.len()),
+            ));
+        }
+        document::encode_small(INTENT, self)
     }
 
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
-        document::decode(INTENT, bytes, object)
+        document::decode_small(INTENT, bytes, object)
     }
 }
 
@@ -86,9 +92,9 @@ impl UploadRecord {
 
     #[cfg_attr(not(test), expect(dead_code, reason = "for the collection of what crashes leave"))]
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
-        let wire: UploadV1 = document::decode(UPLOAD, bytes, object)?;
+        let wire: UploadV1 = document::decode_small(UPLOAD, bytes, object)?;
         let Ok(ObjectName::Segment(segment)) = wire.object.parse() else {
-            return Err(corrupt(object, "object", "the name of a segment", wire.object.escape_default()));
+            return Err(corrupt(object, "object", "the name of a segment", shown(&wire.object, 160)));
         };
         Ok(Self { id: wire.id, segment, upload: wire.upload, created: wire.created })
     }

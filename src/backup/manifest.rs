@@ -206,7 +206,7 @@ impl Manifest {
             return Err(corrupt(object, format!("parent of a {} backup", self.kind), wanted, found));
         }
         if self.codec.name != "zstd" {
-            return Err(corrupt(object, "codec", "zstd", self.codec.name.escape_default()));
+            return Err(corrupt(object, "codec", "zstd", document::shown(&self.codec.name, 160)));
         }
         if self.frame_bytes == 0 || self.frame_bytes > MAX_FRAME_BYTES {
             return Err(corrupt(object, "frame size", format!("1 to {MAX_FRAME_BYTES} bytes"), self.frame_bytes));

@@ -17,14 +17,17 @@ pub mod retention;
 mod segments;
 mod session;
 pub mod store;
-mod verify;
+pub(crate) mod verify;
 mod wire;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{BackupSummary, DamagedBackup, Listing, Select, find, intent, list, series_of};
+pub use catalog::{
+    BackupSummary, DamagedBackup, LastVerification, Listing, Select, find, intent, last_verification, list, series_of,
+};
+pub use document::MAX_LABELS;
 pub use id::BackupId;
 pub use intent::Intent;
 pub use kind::Kind;
@@ -34,5 +37,8 @@ pub use options::{BackupOptions, RestoreOptions};
 pub use reader::Restore;
 pub use report::BackupReport;
 pub use store::Store;
-pub use verify::{Damage, VerifyLevel, VerifyOptions, VerifyReport, verify};
+pub use verify::{
+    Coverage, Damage, Finding, Outcome, Sample, SampleReport, SampleSize, Verification, VerifyLevel, VerifyOptions,
+    VerifyReport, verifications, verify,
+};
 pub use writer::Backup;

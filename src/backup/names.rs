@@ -124,6 +124,11 @@ impl Names {
         self.of(&ObjectName::Intent)
     }
 
+    /// The directory of the records of verifications.
+    pub(crate) fn verified(&self) -> String {
+        format!("{}/verified", self.directory())
+    }
+
     pub(crate) fn segment(&self, segment: SegmentId) -> String {
         self.of(&ObjectName::Segment(segment))
     }

@@ -35,7 +35,7 @@ impl Default for BackupOptions {
             kind: Kind::Full,
             parent: None,
             keep_until: None,
-            host: host_name(),
+            host: host(),
             producer: None,
             clean_up_timeout: DEFAULT_CLEAN_UP_TIMEOUT,
         }
@@ -116,7 +116,8 @@ impl RestoreOptions {
 
 const DEFAULT_CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-fn host_name() -> Option<String> {
+/// This machine's name.
+pub(super) fn host() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = name.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok())?;
     let name = name.trim();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::document::{corrupt, unique_map};
+use super::document::{corrupt, shown, unique_map};
 use super::id::BackupId;
 use super::kind::Kind;
 use super::manifest::{Codec, Manifest, Producer};
@@ -139,7 +139,7 @@ impl ManifestV1 {
         }
         let root = manifest.root().to_hex();
         if root.as_str() != self.root {
-            return Err(corrupt(object, "root hash", root, self.root.escape_default()));
+            return Err(corrupt(object, "root hash", root, shown(&self.root, 160)));
         }
         Ok(manifest)
     }
@@ -163,11 +163,11 @@ impl SegmentV1 {
         let at = |what: &str| format!("stripe {stripe} segment {index} {what}");
         let named = match self.object.parse() {
             Ok(ObjectName::Segment(id)) if usize::from(id.stripe) == stripe && id.index as usize == index => id.index,
-            _ => return Err(corrupt(object, at("object"), "the name of the layout", self.object.escape_default())),
+            _ => return Err(corrupt(object, at("object"), "the name of the layout", shown(&self.object, 160))),
         };
         let hash = |text: &str, what: &str| {
             let hash = blake3::Hash::from_hex(text).ok().filter(|hash| hash.to_hex().as_str() == text);
-            hash.ok_or_else(|| corrupt(object, at(what), "64 hexadecimal digits", text.escape_default()))
+            hash.ok_or_else(|| corrupt(object, at(what), "64 hexadecimal digits", shown(text, 160)))
         };
         Ok(SegmentSummary {
             index: named,

@@ -26,3 +26,6 @@ pub mod retention {}
 
 #[doc = include_str!("vdi.md")]
 pub mod vdi {}
+
+#[doc = include_str!("verify.md")]
+pub mod verify {}

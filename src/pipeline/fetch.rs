@@ -55,9 +55,10 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(super) async fn run(self, summary: StripeSummary) -> Result<()> {
-        for segment in summary.segments {
+    pub(super) async fn run(self, segments: Vec<SegmentSummary>) -> Result<()> {
+        for segment in segments {
             let id = SegmentId { stripe: self.stripe, index: segment.index };
+            check_segment(id, &segment)?;
             let goes_on = if segment.stored_bytes <= self.shared.plan.range_bytes() as u64 {
                 self.whole(id, segment).await?
             } else {
@@ -209,28 +210,13 @@ pub(super) fn check_summary(stripe: u16, summary: &StripeSummary) -> Result<()> 
     let (mut raw_bytes, mut stored_bytes) = (0_u64, 0_u64);
     for (expected, segment) in summary.segments.iter().enumerate() {
         let id = SegmentId { stripe, index: segment.index };
-        let wrong = |what: &str, expected: u64, found: u64| {
-            Err(corrupt(
-                &id.to_string(),
-                0,
-                format!("its summary has a wrong {what}: expected {expected}, found {found}"),
-            ))
-        };
         if u64::from(segment.index) != expected as u64 {
-            return wrong("index", expected as u64, u64::from(segment.index));
+            return Err(wrong(id, "index", expected as u64, u64::from(segment.index)));
         }
         if segment.raw_offset != raw_bytes {
-            return wrong("raw offset", raw_bytes, segment.raw_offset);
+            return Err(wrong(id, "raw offset", raw_bytes, segment.raw_offset));
         }
-        if segment.frames == 0 || segment.frames > MAX_SEGMENT_FRAMES {
-            return wrong("number of frames, at most", u64::from(MAX_SEGMENT_FRAMES), u64::from(segment.frames));
-        }
-        if segment.tail_bytes != tail_bytes(segment.frames) {
-            return wrong("tail size", tail_bytes(segment.frames), segment.tail_bytes);
-        }
-        if segment.stored_bytes <= segment.tail_bytes {
-            return wrong("stored size, more than", segment.tail_bytes, segment.stored_bytes);
-        }
+        check_segment(id, segment)?;
         raw_bytes = raw_bytes.saturating_add(segment.raw_bytes);
         stored_bytes = stored_bytes.saturating_add(segment.stored_bytes);
     }
@@ -244,6 +230,24 @@ pub(super) fn check_summary(stripe: u16, summary: &StripeSummary) -> Result<()> 
             summary.raw_bytes, summary.stored_bytes
         ),
     ))
+}
+
+/// Checks that no number of a segment can lead to a large allocation.
+fn check_segment(id: SegmentId, segment: &SegmentSummary) -> Result<()> {
+    if segment.frames == 0 || segment.frames > MAX_SEGMENT_FRAMES {
+        return Err(wrong(id, "number of frames, at most", u64::from(MAX_SEGMENT_FRAMES), u64::from(segment.frames)));
+    }
+    if segment.tail_bytes != tail_bytes(segment.frames) {
+        return Err(wrong(id, "tail size", tail_bytes(segment.frames), segment.tail_bytes));
+    }
+    if segment.stored_bytes <= segment.tail_bytes {
+        return Err(wrong(id, "stored size, more than", segment.tail_bytes, segment.stored_bytes));
+    }
+    Ok(())
+}
+
+fn wrong(id: SegmentId, what: &str, expected: u64, found: u64) -> Error {
+    corrupt(&id.to_string(), 0, format!("its summary has a wrong {what}: expected {expected}, found {found}"))
 }
 
 /// An error that says where the stored bytes are not what was written.

@@ -8,10 +8,11 @@ use futures::{Stream, StreamExt, stream};
 use tokio_util::task::TaskTracker;
 
 use super::config::PipelineConfig;
+use super::fetch::check_summary;
 use super::input::Input;
 use super::plan::{DevicePlan, Direction, MemoryPlan};
 use super::progress::{Counters, Progress};
-use super::segment::{SegmentStore, StripeSummary};
+use super::segment::{SegmentStore, SegmentSummary, StripeSummary};
 use super::{reader, writer};
 use crate::buffer::{MemoryBudget, Reservation};
 use crate::clock::Clock;
@@ -180,13 +181,33 @@ impl Pipeline {
         stripe: u16,
         summary: &StripeSummary,
     ) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
-        let running = match &self.inner.half {
-            Half::Restore(shared) => Running::enter(&self.inner, stripe).map(|running| (Arc::clone(shared), running)),
+        self.read(stripe, check_summary(stripe, summary).map(|()| summary.segments.clone()))
+    }
+
+    /// The raw bytes of some segments of a stripe, in the order given; otherwise as [`Pipeline::restore_stripe`]. That the
+    /// segments follow each other is not checked.
+    pub(crate) fn restore_segments(
+        &self,
+        stripe: u16,
+        segments: Vec<SegmentSummary>,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
+        self.read(stripe, Ok(segments))
+    }
+
+    fn read(
+        &self,
+        stripe: u16,
+        segments: Result<Vec<SegmentSummary>>,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
+        let running = segments.and_then(|segments| match &self.inner.half {
+            Half::Restore(shared) => {
+                Running::enter(&self.inner, stripe).map(|running| (Arc::clone(shared), segments, running))
+            }
             Half::Backup(_) => Err(wrong_half()),
-        };
+        });
         match running {
-            Ok((shared, running)) => {
-                let frames = reader::run(shared, stripe, summary.clone());
+            Ok((shared, segments, running)) => {
+                let frames = reader::run(shared, stripe, segments);
                 // The guard lives as long as the stream.
                 frames
                     .map(move |item| {

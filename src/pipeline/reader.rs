@@ -10,11 +10,11 @@ use tokio::sync::{Semaphore, mpsc};
 use super::codec::Decoder;
 use super::config::PipelineConfig;
 use super::cpu::{Cpu, Job};
-use super::fetch::{Batch, Fetcher, StoredFrame, check_summary, corrupt};
+use super::fetch::{Batch, Fetcher, StoredFrame, corrupt};
 use super::plan::MemoryPlan;
 use super::progress::{Counters, count};
 use super::request::Requests;
-use super::segment::{SegmentStore, StripeSummary};
+use super::segment::{SegmentStore, SegmentSummary};
 use super::tree::Piece;
 use crate::buffer::{BufferPool, MemoryBudget, SlotMut};
 use crate::clock::Clock;
@@ -102,10 +102,10 @@ impl Shared {
 pub(super) fn run(
     shared: Arc<Shared>,
     stripe: u16,
-    summary: StripeSummary,
+    segments: Vec<SegmentSummary>,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     stream::once(async move {
-        match start(&shared, stripe, summary) {
+        match start(&shared, stripe, segments) {
             Ok(frames) => deliver(shared, stripe, frames).left_stream(),
             Err(error) => stream::iter([Err(error)]).right_stream(),
         }
@@ -116,8 +116,7 @@ pub(super) fn run(
 type Frames = mpsc::Receiver<Result<Job<Bytes>>>;
 
 /// Starts the two tasks of a stripe: one reads ahead, one hands frames to the threads, in order.
-fn start(shared: &Arc<Shared>, stripe: u16, summary: StripeSummary) -> Result<Frames> {
-    check_summary(stripe, &summary)?;
+fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>) -> Result<Frames> {
     let pools = shared.stripes.get(usize::from(stripe)).cloned();
     let pools = pools.ok_or_else(|| Error::new(ErrorKind::Internal, "no pool for the stripe"))?;
     let (batches_in, batches) = mpsc::channel(shared.plan.parts);
@@ -130,7 +129,7 @@ fn start(shared: &Arc<Shared>, stripe: u16, summary: StripeSummary) -> Result<Fr
         batches: batches_in,
     };
     // Dropping the job ends the read-ahead; the task below owns it.
-    let fetch = shared.cpu.spawn(fetcher.run(summary));
+    let fetch = shared.cpu.spawn(fetcher.run(segments));
     shared.cpu.spawn_free(dispatch(Arc::clone(shared), pools.frames, fetch, batches, frames_in));
     Ok(frames)
 }

@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -264,6 +264,19 @@ impl Store {
 
     /// Reads a small object whole. `Corrupt` if it is larger than `limit_bytes`; nothing is read then.
     pub(crate) async fn read_small(&self, name: &str, limit_bytes: u64) -> Result<Bytes> {
+        let alone = Semaphore::new(1);
+        self.read_gated(name, limit_bytes, &alone, limit_bytes).await.map(|(bytes, _)| bytes)
+    }
+
+    /// The same for several readers that may hold only so much together: before the content is read, a permit is taken for
+    /// each begun `unit_bytes` of it.
+    pub(crate) async fn read_gated<'a>(
+        &self,
+        name: &str,
+        limit_bytes: u64,
+        gate: &'a Semaphore,
+        unit_bytes: u64,
+    ) -> Result<(Bytes, Option<SemaphorePermit<'a>>)> {
         let path = self.path(name);
         self.retry(|| async {
             let result = self
@@ -275,10 +288,33 @@ impl Store {
             if result.meta.size > limit_bytes {
                 return Err(Error::new(
                     ErrorKind::Corrupt,
-                    format!("{} has {} bytes, expected at most {limit_bytes}", self.show(name), result.meta.size),
+                    format!(
+                        "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found {}",
+                        self.show(name),
+                        result.meta.size
+                    ),
                 ));
             }
-            result.bytes().await.map_err(|error| self.error(&error, "read", name))
+            let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
+            // It is private to the readers and never closed.
+            let permit = gate.acquire_many(units).await.ok();
+            let mut content = Vec::with_capacity(usize::try_from(result.meta.size).unwrap_or(0));
+            let mut chunks = result.into_stream();
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.map_err(|error| self.error(&error, "read", name))?;
+                // The size was an announcement only.
+                if (content.len() + chunk.len()) as u64 > limit_bytes {
+                    return Err(Error::new(
+                        ErrorKind::Corrupt,
+                        format!(
+                            "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found more",
+                            self.show(name)
+                        ),
+                    ));
+                }
+                content.extend_from_slice(&chunk);
+            }
+            Ok((content.into(), permit))
         })
         .await
     }
@@ -398,11 +434,6 @@ impl Store {
                 Ok(target)
             }
         }
-    }
-
-    /// The same with retries.
-    pub(crate) async fn read_range_again(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
-        self.retry(|| self.read_range(name, range.clone())).await
     }
 
     /// The size of an object, or `None` if there is none.

@@ -34,7 +34,7 @@ async fn bytes(memory: &InMemory, path: &Path) -> Vec<u8> {
 fn found(reports: &[VerifyReport; 3]) -> [Vec<(u16, Option<u32>)>; 3] {
     reports.each_ref().map(|report| {
         assert!(report.damage.iter().all(|damage| damage.error.kind() == ErrorKind::Corrupt));
-        report.damage.iter().map(|damage| (damage.stripe, damage.segment)).collect()
+        report.damage.iter().map(|damage| (damage.stripe.unwrap(), damage.segment)).collect()
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -170,8 +171,15 @@ pub(crate) struct Show {
     pub(crate) series: String,
 }
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  vdstream verify s3://bucket/prod latest --level full
+  vdstream verify s3://bucket/prod latest --level stored --sample 5% --since-last=30d
+
+The result is recorded beside the backup, and `list` and `show` tell the last one.";
+
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  vdstream verify s3://bucket/prod latest --level full")]
+#[command(after_help = VERIFY_EXAMPLES)]
 pub(crate) struct Verify {
     /// Where the backups are
     #[arg(value_name = "URL")]
@@ -185,6 +193,19 @@ pub(crate) struct Verify {
     /// How deep to look
     #[arg(long, value_enum, default_value_t = Level::Quick)]
     pub(crate) level: Level,
+    /// Read only a part of the segments, drawn at random: `5%`, or a number of segments
+    #[arg(long, value_name = "N%|COUNT")]
+    pub(crate) sample: Option<String>,
+    /// Draw the same sample again
+    #[arg(long, value_name = "N", requires = "sample")]
+    pub(crate) seed: Option<u64>,
+    /// Do not read again what a recorded verification of this level or a deeper one found good, at most AGE (12h, 30d) ago
+    #[arg(long, value_name = "AGE", num_args = 0..=1, require_equals = true, value_parser = age,
+          default_missing_value = "any")]
+    pub(crate) since_last: Option<Duration>,
+    /// Do not record the result beside the backup
+    #[arg(long)]
+    pub(crate) no_record: bool,
     #[command(flatten)]
     pub(crate) limits: Limits,
 }
@@ -219,6 +240,25 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
 }
 
+/// `90s`, `30m`, `12h`, `30d`, `4w`, or `any`.
+fn age(text: &str) -> Result<Duration, String> {
+    if text == "any" {
+        return Ok(Duration::MAX);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "expected a number with a unit, such as 30d".to_owned())?;
+    let factor: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        "w" => 7 * 24 * 3600,
+        other => return Err(format!("unknown unit `{other}`: use s, m, h, d or w")),
+    };
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "too large".to_owned())
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -235,6 +275,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ages_are_read_with_their_units() {
+        for (text, seconds) in [("0s", 0), ("90m", 5400), ("12h", 43_200), ("30d", 2_592_000), ("1w", 604_800)] {
+            assert_eq!(age(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(age("any"), Ok(Duration::MAX));
+        for text in ["", "d", "-1d", "1.5h", "30", "1y", "99999999999999999w"] {
+            assert!(age(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `list` and `show`: what a store holds.
 
 use serde::Serialize;
-use vdstream::Result;
-use vdstream::backup::{self, BackupSummary, Manifest, Series, Store};
+use vdstream::backup::{self, BackupSummary, LastVerification, Manifest, Outcome, Series, Store};
+use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
 use crate::exit::Failure;
@@ -40,7 +40,8 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
     if common.json {
         return Ok(output::json(&ListDocument { backups: listing.backups, damaged })?);
     }
-    let mut rows = vec![["ID", "SERIES", "FINISHED", "STRIPES", "RAW", "STORED"].map(str::to_owned).to_vec()];
+    let header = ["ID", "SERIES", "FINISHED", "STRIPES", "RAW", "STORED", "VERIFIED"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(listing.backups.iter().map(|backup| {
         vec![
             backup.id.to_string(),
@@ -49,9 +50,19 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
             backup.stripes.to_string(),
             output::size(backup.raw_bytes),
             output::size(backup.stored_bytes),
+            backup.verified.as_ref().map_or_else(|| "-".to_owned(), verified),
         ]
     }));
     Ok(output::line(&output::table(&rows))?)
+}
+
+/// The last verification in few words.
+fn verified(last: &LastVerification) -> String {
+    let part = match last.good == last.segments || last.outcome != Outcome::Good {
+        true => String::new(),
+        false => format!(" ({} of {} segments)", last.good, last.segments),
+    };
+    format!("{} {:.0} {}{part}", last.level, last.time, last.outcome.as_str())
 }
 
 /// Finds the backup that `id` and `series` name.
@@ -62,9 +73,14 @@ pub(crate) async fn find(store: &Store, series: &str, id: &str) -> Result<Manife
 pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), Failure> {
     let store = Store::from_url(&args.url)?;
     let manifest = find(&store, &args.series, &args.id).await?;
+    let last = backup::last_verification(&store, &manifest).await?;
     if common.json {
         let text = String::from_utf8_lossy(&manifest.encode()?).into_owned();
-        return Ok(output::line(text.trim_end())?);
+        // The manifest as it is stored, and one member more.
+        let document = text.trim_end().trim_end_matches('}');
+        let last = serde_json::to_string(&last)
+            .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode the document").with_source(error))?;
+        return Ok(output::line(&format!("{document},\"verified\":{last}}}"))?);
     }
     let pair = |key: &str, value: String| vec![key.to_owned(), value];
     let mut rows = vec![
@@ -78,6 +94,7 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         pair("raw", output::size(manifest.raw_bytes())),
         pair("stored", output::size(manifest.stored_bytes())),
         pair("root hash", manifest.root().to_hex().to_string()),
+        pair("verified", last.as_ref().map_or_else(|| "never".to_owned(), verified)),
     ];
     if let Some(producer) = &manifest.producer {
         let status = producer.exit_status.map_or_else(String::new, |status| format!(", exit status {status}"));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints; the library never does")]
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
@@ -24,7 +25,24 @@ pub(crate) fn line(text: &str) -> Result<()> {
 
 /// Says something on stderr; a closed stderr is not worth failing for.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "vdstream: {text}");
+    let _ = writeln!(io::stderr().lock(), "vdstream: {}", printable(text));
+}
+
+/// `text` as it may reach a terminal. What a store holds was written by others: control characters could move the cursor,
+/// change the title or hide text, and so could marks that turn the direction of writing. They are shown as escapes.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_harmful(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
 }
 
 /// A size as people read it, in binary units.
@@ -42,6 +60,8 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// Rows under a header, columns padded to their widest cell.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
@@ -59,6 +79,14 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_commands_a_terminal_is_printed() {
+        let hostile = "a\u{1b}]0;x\u{7}\n\r\u{9b}2J\u{202e}\u{7f}é";
+        assert_eq!(printable(hostile), "a\\u{1b}]0;x\\u{7}\\n\\r\\u{9b}2J\\u{202e}\\u{7f}é");
+        assert_eq!(table(&[vec![hostile.to_owned(), "b".to_owned()]]).lines().count(), 1);
+        assert!(matches!(printable("plain, ünd weiter"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn sizes_are_printed_in_binary_units() {

@@ -1,6 +1,6 @@
 //! `verify`: is a backup still what was written?
 
-use vdstream::backup::{self, Store, VerifyLevel, VerifyOptions};
+use vdstream::backup::{self, Sample, Store, VerifyLevel, VerifyOptions};
 use vdstream::{Error, ErrorKind};
 
 use crate::args;
@@ -17,7 +17,15 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(),
         args::Level::Stored => VerifyLevel::Stored,
         args::Level::Full => VerifyLevel::Full,
     };
-    let options = VerifyOptions::new(level).pipeline(args.limits.pipeline());
+    let mut options = VerifyOptions::new(level).pipeline(args.limits.pipeline()).record(!args.no_record);
+    if let Some(size) = &args.sample {
+        // Another part each time, unless the seed of an earlier one is given.
+        let seed = args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+        options = options.sample(Sample { size: size.parse()?, seed });
+    }
+    if let Some(max_age) = args.since_last {
+        options = options.since_last(max_age);
+    }
     let work = async {
         let manifest = catalog::find(&store, &args.series, &args.id).await?;
         backup::verify(&store, &manifest, options).await
@@ -37,6 +45,16 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(),
             output::size(report.stored_bytes),
             output::size(report.raw_bytes)
         ))?;
+        if report.skipped > 0 {
+            output::line(&format!("{} segments were verified before and not read again", report.skipped))?;
+        }
+        if let (Some(sample), Some(chosen)) = (report.sample, &report.chosen) {
+            let (segments, of, seed) = (sample.segments, sample.of, sample.seed);
+            output::line(&format!("read {segments} of {of} segments, drawn with --seed {seed}: {chosen}"))?;
+        }
+    }
+    if let Some(error) = &report.record_error {
+        output::note(&error.report());
     }
     for damage in &report.damage {
         output::note(&damage.error.report());

@@ -1,0 +1,67 @@
+//! The content, as a restore would read it.
+
+use futures::{StreamExt, stream};
+
+use super::choice::Segment;
+use super::report::{Damage, VerifyReport};
+use crate::backup::manifest::Manifest;
+use crate::backup::reader;
+use crate::backup::store::Store;
+use crate::error::{ErrorKind, Result};
+use crate::pipeline::{Pipeline, PipelineConfig};
+
+/// Decompresses and checks `chosen`; what is damaged goes to the report.
+pub(super) async fn check(
+    store: &Store,
+    manifest: &Manifest,
+    chosen: &[Segment<'_>],
+    config: PipelineConfig,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let pipeline = reader::pipeline(store, manifest, config)?;
+    let stripes = chosen.chunk_by(|a, b| a.id.stripe == b.id.stripe);
+    let mut outcomes = stream::iter(stripes)
+        .map(|segments| stripe(&pipeline, segments))
+        // All stripes are planned for; they share the memory.
+        .buffer_unordered(manifest.stripes.len().max(1));
+    while let Some(outcome) = outcomes.next().await {
+        let (raw_bytes, damage) = outcome?;
+        report.raw_bytes += raw_bytes;
+        report.damage.extend(damage);
+    }
+    Ok(())
+}
+
+/// Some segments of one stripe. After a damaged one it goes on with the next.
+async fn stripe(pipeline: &Pipeline, mut segments: &[Segment<'_>]) -> Result<(u64, Vec<Damage>)> {
+    let (mut raw_bytes, mut damage) = (0, Vec::new());
+    while let Some(first) = segments.first() {
+        let summaries = segments.iter().map(|segment| segment.summary.clone()).collect();
+        let mut frames = std::pin::pin!(pipeline.restore_segments(first.id.stripe, summaries));
+        let mut delivered = 0;
+        let error = loop {
+            match frames.next().await {
+                Some(Ok(bytes)) => delivered += bytes.len() as u64,
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            }
+        };
+        raw_bytes += delivered;
+        let Some(error) = error else { break };
+        // Everything comes in order, so what was delivered tells which segment failed.
+        let mut before = 0_u64;
+        let failed = segments.iter().position(|segment| {
+            before = before.saturating_add(segment.summary.raw_bytes);
+            delivered < before
+        });
+        let Some(failed) = failed else { return Err(error) };
+        let segment = &segments[failed];
+        match error.kind() {
+            // `Invalid`: its frames are larger than the manifest says.
+            ErrorKind::Corrupt | ErrorKind::Invalid => damage.push(Damage::of(segment, error)),
+            _ => return Err(error),
+        }
+        segments = &segments[failed + 1..];
+    }
+    Ok((raw_bytes, damage))
+}

@@ -1,0 +1,79 @@
+//! The small documents beside the segments.
+
+use futures::{StreamExt, stream};
+
+use super::record::{self, Verification};
+use super::report::{Damage, VerifyReport};
+use crate::backup::catalog;
+use crate::backup::document::{corrupt, corrupt_at};
+use crate::backup::manifest::Manifest;
+use crate::backup::segments;
+use crate::backup::store::Store;
+use crate::error::{ErrorKind, Result};
+
+/// Records that are read at once, and the most that are read: the newest.
+const READS_AT_ONCE: usize = 16;
+const MOST_RECORDS: usize = 1000;
+
+/// The manifest and the intent as they are stored now; what is damaged goes to the report.
+pub(super) async fn check(store: &Store, manifest: &Manifest, report: &mut VerifyReport) -> Result<()> {
+    let names = manifest.names();
+    let object = store.show(&names.manifest());
+    let error = match catalog::read(store, &names).await {
+        Ok(Some(stored)) if stored == *manifest => None,
+        Ok(Some(stored)) => Some(corrupt_at(&object, 0, "root hash", manifest.root().to_hex(), stored.root().to_hex())),
+        Ok(None) => Some(segments::missing(&object)),
+        Err(error) => Some(error),
+    };
+    push(names.manifest(), error, report)?;
+
+    let object = store.show(&names.intent());
+    let error = match catalog::intent(store, names.series(), names.id()).await {
+        Ok(intent) if intent.id != names.id() || intent.series != *names.series() => {
+            let found = format!("{}/{}", intent.series, intent.id);
+            Some(corrupt(&object, "backup", names.directory(), found))
+        }
+        Ok(intent) if usize::from(intent.stripes) != manifest.stripes.len() => {
+            Some(corrupt(&object, "stripes", manifest.stripes.len(), intent.stripes))
+        }
+        Ok(_) => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(segments::missing(&object)),
+        Err(error) => Some(error),
+    };
+    push(names.intent(), error, report)
+}
+
+/// Reads the records of earlier verifications, oldest first; damaged ones go to the report.
+pub(super) async fn records(
+    store: &Store,
+    manifest: &Manifest,
+    objects: &[String],
+    report: &mut VerifyReport,
+) -> Result<Vec<Verification>> {
+    let newest = &objects[objects.len().saturating_sub(MOST_RECORDS)..];
+    let of = &record::Of::from(manifest);
+    let mut outcomes = stream::iter(newest)
+        .map(|object| async move { (object, record::read(store, of, object).await) })
+        .buffered(READS_AT_ONCE);
+    let mut found = Vec::new();
+    while let Some((object, outcome)) = outcomes.next().await {
+        match outcome {
+            Ok(Some(record)) => found.push(record),
+            Ok(None) => {}
+            Err(error) => push(object.clone(), Some(error), report)?,
+        }
+    }
+    Ok(found)
+}
+
+/// Damage goes to the report, other errors end the verification.
+fn push(object: String, error: Option<crate::error::Error>, report: &mut VerifyReport) -> Result<()> {
+    match error {
+        None => Ok(()),
+        Some(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
+            report.damage.push(Damage::of_document(object, error));
+            Ok(())
+        }
+        Some(error) => Err(error),
+    }
+}

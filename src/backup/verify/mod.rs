@@ -1,0 +1,26 @@
+//! Is a backup still what was written? Three depths, from a listing to reading everything, whole or in part.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | `options` | how deep to look, and at how much |
+//! | `run` | one verification: the order of the steps |
+//! | `documents`, `stored`, `content` | the steps that read: small documents, hashes of objects, decompressed content |
+//! | `choice`, `coverage` | which segments are looked at; sets of segments as short text |
+//! | `record` | what is kept of a verification, and what later ones and lists make of it |
+//! | `report` | what was found |
+
+mod choice;
+mod content;
+mod coverage;
+mod documents;
+mod options;
+pub(crate) mod record;
+mod report;
+mod run;
+mod stored;
+
+pub use coverage::Coverage;
+pub use options::{Sample, SampleSize, VerifyLevel, VerifyOptions};
+pub use record::{Finding, Outcome, Verification, verifications};
+pub use report::{Damage, SampleReport, VerifyReport};
+pub use run::verify;

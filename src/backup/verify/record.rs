@@ -1,0 +1,270 @@
+//! What is kept of a verification: one sealed document each, written once.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::coverage::Coverage;
+use super::options::VerifyLevel;
+use super::report::VerifyReport;
+use crate::backup::document::{self, MAX_SMALL_BYTES, corrupt, shown};
+use crate::backup::id::BackupId;
+use crate::backup::manifest::Manifest;
+use crate::backup::names::{Names, ObjectName, Series};
+use crate::backup::options::{TOOL, host};
+use crate::backup::store::Store;
+use crate::error::{ErrorKind, Result};
+use crate::pipeline::SegmentId;
+
+const VERIFICATION: &str = "vdstream-verification";
+
+/// Findings that a record lists; of more only the number is kept.
+const MOST_FINDINGS: usize = 100;
+/// The most characters of a finding's text.
+const MOST_FINDING_CHARS: usize = 1000;
+
+/// One verification of a backup, as it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Verification {
+    /// The series of the backup.
+    pub series: Series,
+    /// The backup.
+    pub id: BackupId,
+    /// The root hash of the manifest that it was compared with, in hexadecimal digits.
+    pub root: String,
+    /// When it was begun.
+    pub started: Timestamp,
+    /// When it was done.
+    pub finished: Timestamp,
+    /// The tool and version that did it.
+    pub tool: String,
+    /// The host that did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// How deep it looked.
+    pub level: VerifyLevel,
+    /// What came out.
+    pub outcome: Outcome,
+    /// Segments of the backup.
+    pub segments: u64,
+    /// Segments that it looked at, at its level, and found good.
+    pub good: u64,
+    /// Which these were.
+    pub covered: Coverage,
+    /// The seed, if a sample was drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Number of findings.
+    pub findings: u64,
+    /// The first of the findings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Finding>,
+}
+
+/// What came out of a verification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Nothing was wrong, as far as it looked.
+    Good,
+    /// Something was.
+    Damaged,
+}
+
+impl Outcome {
+    /// The word that the record has for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// One finding of a verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The damaged object, below the store's prefix.
+    pub object: String,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl Verification {
+    /// What `report` says of a backup that `covered` was found good of.
+    pub(super) fn new(
+        manifest: &Manifest,
+        report: &VerifyReport,
+        covered: Coverage,
+        started: Timestamp,
+        finished: Timestamp,
+    ) -> Self {
+        let finding = |damage: &super::report::Damage| Finding {
+            object: damage.object.clone(),
+            error: shown(&damage.error.report(), MOST_FINDING_CHARS),
+        };
+        Self {
+            series: manifest.series.clone(),
+            id: manifest.id,
+            root: manifest.root().to_hex().to_string(),
+            started,
+            finished,
+            tool: TOOL.to_owned(),
+            host: host(),
+            level: report.level,
+            outcome: if report.is_good() { Outcome::Good } else { Outcome::Damaged },
+            segments: report.objects as u64,
+            good: covered.count(),
+            covered,
+            seed: report.sample.map(|sample| sample.seed),
+            findings: report.damage.len() as u64,
+            damage: report.damage.iter().take(MOST_FINDINGS).map(finding).collect(),
+        }
+    }
+
+    /// True if it looked at every segment and found all of them good.
+    pub fn is_complete(&self) -> bool {
+        self.good == self.segments
+    }
+
+    /// True if `segment` need not be looked at again at `level`, at the time `now`.
+    pub(super) fn covers(&self, segment: SegmentId, level: VerifyLevel, now: Timestamp, max_age: Duration) -> bool {
+        // A record from the future was written by a clock that was wrong, so its age is not known.
+        let age = Duration::try_from(now.duration_since(self.finished));
+        self.level >= level && age.is_ok_and(|age| age <= max_age) && self.covered.contains(segment)
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        document::encode_small(VERIFICATION, self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
+        let record: Self = document::decode_small(VERIFICATION, bytes, object)?;
+        if record.good != record.covered.count() || record.good > record.segments {
+            let found = format!("{} in {} of {}", record.covered.count(), record.good, record.segments);
+            return Err(corrupt(object, "segments", "numbers that fit together", found));
+        }
+        if (record.outcome == Outcome::Good) != (record.findings == 0) || record.damage.len() as u64 > record.findings {
+            let found = format!("{} and {} findings", record.outcome.as_str(), record.findings);
+            return Err(corrupt(object, "outcome", "good without findings, or damaged", found));
+        }
+        Ok(record)
+    }
+}
+
+/// Writes a record under the first free name at or after the time of its end. Answers its name.
+pub(super) async fn write(store: &Store, manifest: &Manifest, record: &Verification) -> Result<String> {
+    const NAMES: i64 = 20;
+    let content = bytes::Bytes::from(record.encode()?);
+    let mut outcome = Ok(String::new());
+    for millis in 0..NAMES {
+        // Two verifications may end in the same millisecond, and clocks go backwards.
+        let time = record.finished.checked_add(jiff::SignedDuration::from_millis(millis)).unwrap_or(record.finished);
+        let name = manifest.names().of(&ObjectName::Verified(time));
+        outcome = store.create(&name, content.clone()).await.map(|()| name);
+        match &outcome {
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            _ => break,
+        }
+    }
+    outcome
+}
+
+/// What a record must fit to.
+#[derive(Debug)]
+pub(crate) struct Of {
+    series: Series,
+    id: BackupId,
+    root: blake3::Hash,
+    /// Segments of each stripe.
+    stripes: Vec<usize>,
+}
+
+impl From<&Manifest> for Of {
+    fn from(manifest: &Manifest) -> Self {
+        Self {
+            series: manifest.series.clone(),
+            id: manifest.id,
+            root: manifest.root(),
+            stripes: manifest.stripes.iter().map(|stripe| stripe.segments.len()).collect(),
+        }
+    }
+}
+
+/// Reads one record; `None` if it is of a version to come, or gone. `Corrupt` if it is of another backup or manifest.
+pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Verification>> {
+    let bytes = match store.read_small(name, MAX_SMALL_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let object = store.show(name);
+    let record = match Verification::decode(&bytes, &object) {
+        Ok(record) => record,
+        Err(error) if error.kind() == ErrorKind::Invalid => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (expected, found) = (of.root.to_hex(), &record.root);
+    if (record.id, &record.series) != (of.id, &of.series) || expected.as_str() != found {
+        return Err(corrupt(&object, "root hash", expected, shown(found, 64)));
+    }
+    let total: usize = of.stripes.iter().sum();
+    let is_outside = |(stripe, end): (usize, u32)| of.stripes.get(stripe).is_none_or(|count| end as usize > *count);
+    if record.segments != total as u64 || record.covered.ends().any(is_outside) {
+        return Err(corrupt(&object, "segments", total, record.segments));
+    }
+    Ok(Some(record))
+}
+
+/// The verifications of a backup that were recorded, oldest first. Records that are damaged are left out; a verification
+/// from [`VerifyLevel::Stored`] on finds them.
+///
+/// Costs one listing and one small read for each.
+///
+/// # Errors
+///
+/// Those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn verifications(store: &Store, manifest: &Manifest) -> Result<Vec<Verification>> {
+    let mut found = Vec::new();
+    let of = Of::from(manifest);
+    for name in names(store, &manifest.names()).await? {
+        found.extend(usable(read(store, &of, &name).await)?);
+    }
+    Ok(found)
+}
+
+/// The newest of the records `names` that can be used.
+pub(crate) async fn last(store: &Store, of: &Of, names: &[String]) -> Result<Option<Verification>> {
+    // A few damaged ones may be newer. That all are damaged is not worth reading all.
+    const TRIES: usize = 3;
+    for name in names.iter().rev().take(TRIES) {
+        if let Some(record) = usable(read(store, of, name).await)? {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+fn usable(outcome: Result<Option<Verification>>) -> Result<Option<Verification>> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            tracing::warn!(error = %error.report(), "a record of a verification cannot be used");
+            Ok(None)
+        }
+        outcome => outcome,
+    }
+}
+
+/// The names of all records, oldest first.
+pub(crate) async fn names(store: &Store, names: &Names) -> Result<Vec<String>> {
+    let listed = store.list(&names.verified()).await?;
+    let is_record = |name: &String| matches!(names.parse(name), Some(ObjectName::Verified(_)));
+    Ok(listed.into_iter().map(|object| object.name).filter(is_record).collect())
+}

@@ -1,0 +1,162 @@
+//! One verification: the order of its steps.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::choice::{self, Segment};
+use super::content;
+use super::coverage::Coverage;
+use super::documents;
+use super::options::{VerifyLevel, VerifyOptions};
+use super::record::{self, Verification};
+use super::report::{Damage, VerifyReport};
+use super::stored;
+use crate::backup::manifest::Manifest;
+use crate::backup::names::ObjectName;
+use crate::backup::segments;
+use crate::backup::store::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::SegmentId;
+
+/// Compares a backup with its manifest and records the result beside it. Damage is in the report; it is not an error, and
+/// neither is a record that cannot be written.
+///
+/// | level | looks at |
+/// |---|---|
+/// | [`Quick`](VerifyLevel::Quick) | one listing: every object is there and has its size |
+/// | [`Stored`](VerifyLevel::Stored) | besides, the manifest, the intent and earlier records, and the hash of every segment |
+/// | [`Full`](VerifyLevel::Full) | besides, every frame, decompressed as a restore does |
+///
+/// After a damaged segment it goes on with the next.
+///
+/// # Errors
+///
+/// Those of the store, by kind, if it could not be looked at; [`ErrorKind::Invalid`] if the memory limit does not suffice
+/// or the options contradict each other.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads, until the record is written at the end. Dropped then, the record may be there or not.
+pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) -> Result<VerifyReport> {
+    options.check()?;
+    let (start, started) = (store.time().now(), store.time().wall());
+    let mut report = VerifyReport {
+        id: manifest.id,
+        series: manifest.series.clone(),
+        level: options.level,
+        objects: manifest.segments(),
+        read: 0,
+        skipped: 0,
+        sample: None,
+        chosen: None,
+        stored_bytes: 0,
+        raw_bytes: 0,
+        elapsed: Duration::ZERO,
+        damage: Vec::new(),
+        record: None,
+        record_error: None,
+    };
+    let records = quick(store, manifest, &mut report).await?;
+    let looked_at = match options.level {
+        VerifyLevel::Quick => manifest.objects().map(|(id, ..)| id).collect(),
+        _ => deep(store, manifest, &options, &records, started, &mut report).await?,
+    };
+    report.damage.sort_by(|a, b| (a.stripe, a.segment, &a.object).cmp(&(b.stripe, b.segment, &b.object)));
+    if options.is_recorded {
+        let bad = damaged(&report);
+        let good = Coverage::new(looked_at.into_iter().filter(|id| !bad.contains(id)));
+        let record = Verification::new(manifest, &report, good, started, store.time().wall());
+        match record::write(store, manifest, &record).await {
+            Ok(name) => report.record = Some(name),
+            Err(error) => report.record_error = Some(error.context("the result cannot be recorded")),
+        }
+    }
+    report.elapsed = store.time().now().saturating_sub(start);
+    Ok(report)
+}
+
+/// Names and sizes. Answers the names of earlier records, oldest first.
+async fn quick(store: &Store, manifest: &Manifest, report: &mut VerifyReport) -> Result<Vec<String>> {
+    let names = manifest.names();
+    let mut listed = store.list(&names.directory()).await?;
+    let sizes: HashMap<&str, u64> = listed.iter().map(|object| (object.name.as_str(), object.bytes)).collect();
+    for (id, name, summary) in manifest.objects() {
+        // Some listings lag behind; what they lack is asked for by name.
+        let size = match sizes.get(name.as_str()) {
+            Some(size) => Some(*size),
+            None => store.find_size(&name).await?,
+        };
+        let object = store.show(&name);
+        let error = match size {
+            Some(size) if size == summary.stored_bytes => continue,
+            None => segments::missing(&object),
+            Some(size) => {
+                let offset = size.min(summary.stored_bytes);
+                let expected = summary.stored_bytes;
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("{object}, offset {offset}: expected {expected} bytes in all, found {size}"),
+                )
+            }
+        };
+        report.damage.push(Damage::of(&Segment { id, name, summary }, error));
+    }
+    for name in [names.intent(), names.manifest()] {
+        if !sizes.contains_key(name.as_str()) && store.find_size(&name).await?.is_none() {
+            let error = segments::missing(&store.show(&name));
+            report.damage.push(Damage::of_document(name, error));
+        }
+    }
+    listed.retain(|object| matches!(names.parse(&object.name), Some(ObjectName::Verified(_))));
+    Ok(listed.into_iter().map(|object| object.name).collect())
+}
+
+/// What reads. Answers the segments that were to be read.
+async fn deep(
+    store: &Store,
+    manifest: &Manifest,
+    options: &VerifyOptions,
+    records: &[String],
+    now: jiff::Timestamp,
+    report: &mut VerifyReport,
+) -> Result<Vec<SegmentId>> {
+    // What is missing is reported already.
+    let missing: HashSet<String> = report.damage.iter().map(|damage| damage.object.clone()).collect();
+    documents::check(store, manifest, report).await?;
+    let mut seen = HashSet::new();
+    report.damage.retain(|damage| !missing.contains(&damage.object) || seen.insert(damage.object.clone()));
+    let records = documents::records(store, manifest, records, report).await?;
+
+    let bad = damaged(report);
+    let all = manifest.objects().map(|(id, name, summary)| Segment { id, name, summary });
+    // A segment whose size is wrong is reported already.
+    let mut chosen: Vec<Segment<'_>> = all.filter(|segment| !bad.contains(&segment.id)).collect();
+    if let Some(max_age) = options.since_last {
+        let before = chosen.len();
+        let is_covered = |id| records.iter().rev().any(|record| record.covers(id, options.level, now, max_age));
+        chosen.retain(|segment| !is_covered(segment.id));
+        report.skipped = before - chosen.len();
+    }
+    if let Some(sample) = options.sample {
+        report.sample = Some(choice::draw(&mut chosen, sample));
+    }
+    report.read = chosen.len();
+    let looked_at: Vec<SegmentId> = chosen.iter().map(|segment| segment.id).collect();
+    if options.since_last.is_some() || options.sample.is_some() {
+        report.chosen = Some(Coverage::new(looked_at.iter().copied()));
+    }
+
+    stored::check(store, manifest, &chosen, &options.pipeline, report).await?;
+    if options.level >= VerifyLevel::Full {
+        let bad = damaged(report);
+        chosen.retain(|segment| !bad.contains(&segment.id));
+        content::check(store, manifest, &chosen, options.pipeline.clone(), report).await?;
+    }
+    Ok(looked_at)
+}
+
+/// The segments that something is wrong with.
+fn damaged(report: &VerifyReport) -> HashSet<SegmentId> {
+    let id = |damage: &Damage| Some(SegmentId { stripe: damage.stripe?, index: damage.segment? });
+    report.damage.iter().filter_map(id).collect()
+}
