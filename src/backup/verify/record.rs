@@ -13,6 +13,7 @@ use crate::backup::id::BackupId;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::{Names, ObjectName, Series};
 use crate::backup::options::{TOOL, host};
+use crate::backup::segments;
 use crate::backup::store::Store;
 use crate::error::{ErrorKind, Result};
 use crate::pipeline::SegmentId;
@@ -158,6 +159,11 @@ impl Verification {
 /// Writes a record under the first free name at or after the time of its end. Answers its name.
 pub(super) async fn write(store: &Store, manifest: &Manifest, record: &Verification) -> Result<String> {
     const NAMES: i64 = 20;
+    let committed = manifest.names().manifest();
+    if store.find_size(&committed).await?.is_none() {
+        // Deleted meanwhile: a record would be the one thing that is left of it.
+        return Err(segments::missing(&store.show(&committed)));
+    }
     let content = bytes::Bytes::from(record.encode()?);
     let mut outcome = Ok(String::new());
     for millis in 0..NAMES {
