@@ -177,7 +177,8 @@ impl From<std::io::Error> for Error {
             Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
             Io::StorageFull | Io::QuotaExceeded | Io::OutOfMemory | Io::FileTooLarge => ErrorKind::Exhausted,
             Io::AlreadyExists => ErrorKind::Conflict,
-            Io::InvalidInput => ErrorKind::Invalid,
+            Io::BrokenPipe => ErrorKind::Closed,
+            Io::InvalidInput | Io::IsADirectory | Io::NotADirectory => ErrorKind::Invalid,
             Io::InvalidData | Io::UnexpectedEof => ErrorKind::Corrupt,
             _ => ErrorKind::Unavailable,
         };
@@ -196,6 +197,20 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Denied);
         assert_eq!(error.to_string(), "backup failed");
         assert_eq!(error.report(), "backup failed: cannot put object: no key");
+    }
+
+    #[test]
+    fn what_the_system_says_has_a_kind_to_act_on() {
+        use std::io::ErrorKind as Io;
+        for (io, kind) in [
+            (Io::BrokenPipe, ErrorKind::Closed),
+            (Io::IsADirectory, ErrorKind::Invalid),
+            (Io::NotADirectory, ErrorKind::Invalid),
+            (Io::StorageFull, ErrorKind::Exhausted),
+            (Io::ConnectionReset, ErrorKind::Unavailable),
+        ] {
+            assert_eq!(Error::from(std::io::Error::from(io)).kind(), kind, "{io}");
+        }
     }
 
     #[test]

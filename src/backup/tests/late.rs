@@ -135,8 +135,10 @@ async fn the_first_cause_is_known_before_the_clean_up_ends() {
     let mut backup = Backup::begin(&store, "orders", options(1)).await.unwrap();
     let mut writers = backup.take_writers().unwrap();
     let source = noise(1, 2_000_000);
+    let start = store.time().now();
     let error = tokio::io::AsyncWriteExt::write_all(&mut writers[0], &source).await.unwrap_err();
     assert_eq!(Error::from(error).kind(), ErrorKind::Denied, "the writer learns why");
+    assert_eq!(since(&store, start), Duration::ZERO, "the clean-up takes much longer");
     let later = Error::new(ErrorKind::Aborted, "ended by a signal");
     assert_eq!(
         backup.session.fail(later).kind(),
@@ -167,6 +169,8 @@ async fn an_idle_store_holds_nothing_of_a_beginning_that_was_dropped() {
     for answer in [0, 1, 500] {
         let (store, _) = store(move |_, operation, _| match operation {
             "put" => Fate::Hold(Duration::from_millis(answer)),
+            // So that the clean-up is still on its way when a wait that ends too early looks.
+            "list" => Fate::Hold(Duration::from_millis(100)),
             _ => Fate::Pass,
         });
         let mut begin = Box::pin(Backup::begin(&store, "orders", options(1)));

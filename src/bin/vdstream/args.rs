@@ -93,19 +93,23 @@ pub(crate) struct Backup {
     /// A stripe rolls to its next segment object at this stored size
     #[arg(long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
     pub(crate) segment_size: Option<u64>,
+    /// The most time that removing an aborted backup may take; what is left then is for `vdstream gc`
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = age, env = "VDSTREAM_CLEAN_UP_TIMEOUT")]
+    pub(crate) clean_up_timeout: Duration,
     /// Size of one part of a multipart upload
     #[arg(long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
     pub(crate) part_size: Option<u64>,
     #[command(flatten)]
     pub(crate) limits: Limits,
-    /// A program whose stdout is backed up; its exit status decides between commit and abort
+    /// A program whose stdout is backed up; its exit status decides between commit and abort. It runs in a process group of
+    /// its own, away from the terminal, and must wait for what it starts
     #[arg(last = true, value_name = "CMD")]
     pub(crate) producer: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Limits {
-    /// The most memory that all buffers together may take
+    /// The most memory that all buffers may take: 512MiB, 2G (K, M, G, T are binary; KB, MB, GB, TB decimal)
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size, env = "VDSTREAM_MEMORY")]
     pub(crate) memory: u64,
     /// Compression or decompression jobs at once [default: one per core]
@@ -141,7 +145,7 @@ pub(crate) struct Restore {
     pub(crate) output: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) limits: Limits,
-    /// A program that reads the backup's one stripe from stdin
+    /// A program that reads the backup's one stripe from stdin; its exit status decides
     #[arg(last = true, value_name = "CMD")]
     pub(crate) consumer: Vec<OsString>,
 }

@@ -1,38 +1,43 @@
 //! `backup`: from producers to a committed backup.
 
-use futures::future::try_join_all;
 use serde::Serialize;
-use tokio::io::AsyncWriteExt as _;
-use vdstream::backup::{Backup, BackupOptions, BackupReport, Producer, Store};
+use vdstream::backup::{Backup, BackupOptions, BackupReport, Store};
 use vdstream::pipeline::PipelineConfig;
-use vdstream::stream::DeviceWriter;
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
 use crate::exit::Failure;
+use crate::feed::Feed;
 use crate::output;
-use crate::producer::{self, Program, Source};
 use crate::progress::Watch;
 use crate::signal::Signals;
+use crate::store;
 
 pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let store = Store::from_url(&args.url)?;
+    let store = store::open(&args.url)?;
     let prepared = tokio::select! {
-        prepared = prepare(&args, &store) => prepared,
-        signal = signals.next() => {
-            // What was begun is removed by the store's own tasks.
+        prepared = prepare(&args, &store) => Ok(prepared?),
+        signal = signals.next() => Err(signal),
+    };
+    let (mut backup, mut feed) = match prepared {
+        Ok(prepared) => prepared,
+        Err(signal) => {
+            // What was begun is removed by the store's own tasks, within seconds.
             tokio::select! {
-                () = store.wait_idle() => return Err(Failure::Signal(signal)),
-                never = signals.leave_at_the_next() => match never {},
+                () = store.wait_idle() => {}
+                never = signals.put_off(CLEANING) => match never {},
             }
+            return Err(match store.take_leftovers() {
+                None => Failure::Signal(signal),
+                Some(error) => error.context(format!("ended by {}", signal.name())).into(),
+            });
         }
     };
-    let (mut backup, mut feed) = prepared?;
-    let writers = backup.take_writers()?;
+    let mut writers = backup.take_writers()?;
     let watch = Watch::new(common, None);
     let fed = tokio::select! {
-        fed = feed.run(writers) => fed.map_err(Failure::from),
+        fed = feed.run(&mut writers) => fed.map_err(Failure::from),
         signal = signals.next() => Err(Failure::Signal(signal)),
         never = watch.follow(|| backup.progress()) => match never {},
     };
@@ -43,32 +48,31 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
                 backup.set_producer(producer);
             }
             // Not interrupted by the first signal: the outcome would be unknown.
-            let mut commit = std::pin::pin!(backup.commit());
             let report = tokio::select! {
-                report = &mut commit => report?,
-                signal = signals.next() => {
-                    output::note(&format!("{}: all data is stored, finishing the commit first", signal.name()));
-                    tokio::select! {
-                        report = &mut commit => report?,
-                        never = signals.leave_at_the_next() => match never {},
-                    }
-                }
+                report = backup.commit() => report,
+                never = signals.put_off("all data is stored, finishing the commit first") => match never {},
             };
-            Ok(print(&args, common, &report)?)
+            if let Some(error) = store.take_leftovers() {
+                output::note(&format!("the clean-up is not complete: {}", error.report()));
+            }
+            let report = report?;
+            print(&args, common, &report)
+                .map_err(|failure| failure.after(format!("backup {} is committed", report.manifest.id)))
         }
         Err(failure) => {
+            // The abort comes first, so that its reason is what the stripes end with; the writers are dropped after it.
             let clean = async {
-                feed.stop().await;
-                backup.abort(reason(&failure)).await
+                let ((), cleaned) = tokio::join!(feed.stop(), backup.abort(reason(&failure)));
+                cleaned
             };
             let cleaned = tokio::select! {
                 cleaned = clean => cleaned,
-                never = signals.leave_at_the_next() => match never {},
+                never = signals.put_off(CLEANING) => match never {},
             };
+            drop(writers);
             match (failure, cleaned) {
-                (Failure::Signal(signal), Ok(())) => Err(Failure::Signal(signal)),
                 (Failure::Signal(signal), Err(error)) => {
-                    Err(error.context(format!("ended by {}, the clean-up is not complete", signal.name())).into())
+                    Err(error.context(format!("ended by {}", signal.name())).into())
                 }
                 (failure, Err(error)) => {
                     output::note(&format!("the clean-up is not complete: {}", error.report()));
@@ -80,19 +84,23 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
     }
 }
 
+const CLEANING: &str = "removing what was stored first";
+
 fn reason(failure: &Failure) -> Error {
     match failure {
         Failure::Error(error) => error.clone(),
         Failure::Signal(signal) => Error::new(ErrorKind::Aborted, format!("ended by {}", signal.name())),
+        Failure::Report { .. } | Failure::Pipe => Error::new(ErrorKind::Aborted, "the report was not printed"),
     }
 }
 
 /// Opens the sources, then begins the backup, then starts the program: what can fail early does, with the least done.
 async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
     let mut feed = Feed::open(args).await?;
-    let stripes = u16::try_from(feed.sources.len().max(1))
+    let stripes = u16::try_from(feed.stripes())
         .map_err(|_| Error::new(ErrorKind::Invalid, "more inputs than a backup has stripes"))?;
-    let mut options = BackupOptions::default().stripes(stripes).pipeline(pipeline(args));
+    let mut options =
+        BackupOptions::default().stripes(stripes).pipeline(pipeline(args)).clean_up_timeout(args.clean_up_timeout);
     for (key, value) in &args.label {
         options = options.label(key, value);
     }
@@ -132,78 +140,6 @@ impl args::Limits {
     }
 }
 
-/// What feeds the backup.
-struct Feed {
-    sources: Vec<Source>,
-    program: Option<Program>,
-    /// How to call the producer in the manifest.
-    name: String,
-    exit_status: Option<i32>,
-}
-
-impl Feed {
-    async fn open(args: &args::Backup) -> Result<Self> {
-        let (sources, name) = if !args.producer.is_empty() {
-            // Only the program's name: arguments may hold secrets.
-            (Vec::new(), args.producer[0].to_string_lossy().into_owned())
-        } else if args.stdin.is_some() {
-            (vec![producer::stdin().await?], "stdin".to_owned())
-        } else if !args.input.is_empty() {
-            let names: Vec<String> = args.input.iter().map(|path| path.display().to_string()).collect();
-            (producer::inputs(&args.input).await?, names.join(" "))
-        } else {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "nothing to back up: give `-` for stdin, `--input PATH`, or a program after `--`",
-            ));
-        };
-        Ok(Self { sources, program: None, name, exit_status: None })
-    }
-
-    fn start(&mut self, args: &args::Backup) -> Result<()> {
-        let (program, stdout) = Program::producer(&args.producer)?;
-        self.sources.push(Source { name: format!("`{}`", self.name), bytes: Box::pin(stdout) });
-        self.program = Some(program);
-        Ok(())
-    }
-
-    /// Moves every source into its stripe to the end. The end of a program's output is not success: its exit status is.
-    async fn run(&mut self, writers: Vec<DeviceWriter>) -> Result<()> {
-        let stripes = writers.into_iter().zip(&mut self.sources);
-        let mut writers = try_join_all(stripes.map(|(writer, source)| feed(writer, source))).await?;
-        if let Some(program) = &mut self.program {
-            self.exit_status = program.success().await?.code();
-        }
-        try_join_all(writers.iter_mut().map(|writer| writer.shutdown())).await?;
-        Ok(())
-    }
-
-    fn producer(&self) -> Option<Producer> {
-        let producer = Producer::new(self.name.as_str());
-        Some(match self.exit_status {
-            Some(status) => producer.exit_status(status),
-            None => producer,
-        })
-    }
-
-    async fn stop(&mut self) {
-        if let Some(program) = &mut self.program {
-            program.stop().await;
-        }
-    }
-}
-
-async fn feed(mut writer: DeviceWriter, source: &mut Source) -> Result<DeviceWriter> {
-    match writer.write_from(&mut source.bytes).await {
-        Ok(_count) => Ok(writer),
-        Err(error) => {
-            let is_ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());
-            let error = Error::from(error);
-            Err(if is_ours { error } else { error.context(format!("cannot read {}", source.name)) })
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct Document<'a> {
     id: String,
@@ -217,7 +153,7 @@ struct Document<'a> {
     retries: u64,
 }
 
-fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> Result<()> {
+fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> Result<(), Failure> {
     let manifest = &report.manifest;
     let document = Document {
         id: manifest.id.to_string(),
@@ -235,7 +171,11 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
     }
     output::line(&document.id)?;
     if !common.quiet {
-        let series = if args.series == "default" { String::new() } else { format!(" --series {}", args.series) };
+        let url = output::shell_word(&args.url);
+        let series = match args.series.as_str() {
+            "default" => String::new(),
+            other => format!(" --series {}", output::shell_word(other)),
+        };
         let outputs: String = match document.stripes {
             1 => " --output FILE".to_owned(),
             stripes => (0..stripes).map(|stripe| format!(" --output FILE{stripe}")).collect(),
@@ -246,7 +186,7 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
             output::size(document.stored_bytes),
             document.seconds
         ));
-        output::note(&format!("restore with: vdstream restore {} {}{series}{outputs}", args.url, document.id));
+        output::note(&format!("restore with: vdstream restore {url} {}{series}{outputs}", document.id));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use vdstream::{Error, ErrorKind, Result};
 use crate::args;
 use crate::exit::Failure;
 use crate::output;
+use crate::store;
 
 #[derive(Serialize)]
 struct ListDocument {
@@ -22,7 +23,7 @@ struct DamagedDocument {
 }
 
 pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), Failure> {
-    let store = Store::from_url(&args.url)?;
+    let store = store::open(&args.url)?;
     let series: Option<Series> = args.series.as_deref().map(str::parse).transpose()?;
     let listing = backup::list(&store, series.as_ref()).await?;
     let damaged: Vec<DamagedDocument> = listing
@@ -38,7 +39,7 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
         output::note(&format!("{} in {} cannot be used: {}", found.id, found.series, found.error));
     }
     if common.json {
-        return Ok(output::json(&ListDocument { backups: listing.backups, damaged })?);
+        return output::json(&ListDocument { backups: listing.backups, damaged });
     }
     let header = ["ID", "SERIES", "FINISHED", "STRIPES", "RAW", "STORED", "VERIFIED"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
@@ -53,7 +54,7 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
             backup.verified.as_ref().map_or_else(|| "-".to_owned(), verified),
         ]
     }));
-    Ok(output::line(&output::table(&rows))?)
+    output::line(&output::table(&rows))
 }
 
 /// The last verification in few words.
@@ -71,7 +72,7 @@ pub(crate) async fn find(store: &Store, series: &str, id: &str) -> Result<Manife
 }
 
 pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), Failure> {
-    let store = Store::from_url(&args.url)?;
+    let store = store::open(&args.url)?;
     let manifest = find(&store, &args.series, &args.id).await?;
     let last = backup::last_verification(&store, &manifest).await?;
     if common.json {
@@ -80,7 +81,7 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         let document = text.trim_end().trim_end_matches('}');
         let last = serde_json::to_string(&last)
             .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode the document").with_source(error))?;
-        return Ok(output::line(&format!("{document},\"verified\":{last}}}"))?);
+        return output::line(&format!("{document},\"verified\":{last}}}"));
     }
     let pair = |key: &str, value: String| vec![key.to_owned(), value];
     let mut rows = vec![
@@ -105,12 +106,12 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         rows.push(pair(
             &format!("stripe {index}"),
             format!(
-                "{} raw, {} stored, {} segments",
+                "{} raw, {} stored, {}",
                 output::size(stripe.raw_bytes),
                 output::size(stripe.stored_bytes),
-                stripe.segments.len()
+                output::plural(stripe.segments.len(), "segment")
             ),
         ));
     }
-    Ok(output::line(&output::table(&rows))?)
+    output::line(&output::table(&rows))
 }

@@ -12,11 +12,14 @@ Exit codes:
   2    wrong usage: the message says what to change
   4    stored data is damaged
   5    a passing fault of the store; the same command may work later
+  6    done, but the report could not be printed: the backup or the restored files are there
   10   no such backup, series or file
   11   already there, or somebody else holds it
   13   credentials are missing or do not suffice
   14   out of space, quota or memory
+  129  ended by SIGHUP, everything cleaned up
   130  ended by SIGINT, everything cleaned up
+  141  the reader of stdout went away, as SIGPIPE ends other tools
   143  ended by SIGTERM, everything cleaned up
 Any other code is a failure too.";
 
@@ -25,13 +28,18 @@ Any other code is a failure too.";
 pub(crate) enum Failure {
     /// An error of the library, or one that the tool words in the same way.
     Error(Error),
+    /// The work is done, and stdout did not take the report.
+    Report { done: String, error: Error },
     /// A signal asked for the end, and the orderly abort is done.
     Signal(Signal),
+    /// Whoever reads stdout has seen enough. Not worth a message.
+    Pipe,
 }
 
 /// The signals that end a command in good order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
+    Hangup,
     Interrupt,
     Terminate,
 }
@@ -39,6 +47,7 @@ pub(crate) enum Signal {
 impl Signal {
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Self::Hangup => "SIGHUP",
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
         }
@@ -46,6 +55,7 @@ impl Signal {
 
     pub(crate) const fn code(self) -> u8 {
         match self {
+            Self::Hangup => 129,
             Self::Interrupt => 130,
             Self::Terminate => 143,
         }
@@ -62,6 +72,8 @@ impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Signal(signal) => signal.code(),
+            Self::Pipe => 141,
+            Self::Report { .. } => 6,
             Self::Error(error) => match error.kind() {
                 ErrorKind::Invalid => 2,
                 ErrorKind::Corrupt => 4,
@@ -75,11 +87,24 @@ impl Failure {
         })
     }
 
-    /// The one line that says what happened.
-    pub(crate) fn line(&self) -> String {
+    /// The one line that says what happened, if it must be said.
+    pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Error(error) => error.report().replace('\n', " "),
-            Self::Signal(signal) => format!("ended by {}, nothing was left behind", signal.name()),
+            Self::Error(error) => Some(error.report().replace('\n', " ")),
+            Self::Report { done, error } => {
+                Some(format!("{done}, but its report could not be printed: {}", error.report().replace('\n', " ")))
+            }
+            Self::Signal(signal) => Some(format!("ended by {}, nothing was left behind", signal.name())),
+            Self::Pipe => None,
+        }
+    }
+
+    /// What a failed print at the end of successful work is: `done` says what is there all the same.
+    pub(crate) fn after(self, done: String) -> Self {
+        match self {
+            Self::Error(error) => Self::Report { done, error },
+            Self::Pipe => Self::Report { done, error: Error::new(ErrorKind::Closed, "the reader of stdout went away") },
+            other => other,
         }
     }
 }

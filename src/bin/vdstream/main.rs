@@ -4,11 +4,15 @@ mod args;
 mod backup;
 mod catalog;
 mod exit;
+mod feed;
 mod output;
 mod producer;
+mod program;
 mod progress;
 mod restore;
+mod same;
 mod signal;
+mod store;
 mod target;
 mod verify;
 
@@ -28,9 +32,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let failure = Failure::Error(Error::from(error).context("cannot start the runtime"));
-            output::note(&failure.line());
-            return failure.code();
+            return end(&Error::from(error).context("cannot start the runtime").into());
         }
     };
     let outcome = runtime.block_on(run(cli));
@@ -38,11 +40,15 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::note(&failure.line());
-            failure.code()
-        }
+        Err(failure) => end(&failure),
     }
+}
+
+fn end(failure: &Failure) -> ExitCode {
+    if let Some(line) = failure.line() {
+        output::note(&line);
+    }
+    failure.code()
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {

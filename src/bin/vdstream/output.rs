@@ -6,21 +6,24 @@ use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
-use vdstream::{Error, ErrorKind, Result};
+use vdstream::{Error, ErrorKind};
+
+use crate::exit::Failure;
 
 /// Prints one JSON document on stdout.
-pub(crate) fn json(document: &impl Serialize) -> Result<()> {
+pub(crate) fn json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode the document").with_source(error))?;
     line(&text)
 }
 
-/// Prints a line on stdout. A reader that went away is an error, not a panic.
-pub(crate) fn line(text: &str) -> Result<()> {
+/// Prints a line on stdout. A reader that went away is [`Failure::Pipe`], not a panic.
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::from(error).context("cannot write to stdout"))
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Pipe,
+        _ => Error::from(error).context("cannot write to stdout").into(),
+    })
 }
 
 /// Says something on stderr; a closed stderr is not worth failing for.
@@ -58,6 +61,22 @@ pub(crate) fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// `1 stripe`, `2 stripes`.
+pub(crate) fn plural(count: usize, what: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{ending}")
+}
+
+/// `text` as one word of a POSIX shell.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:.,_+-=@%".contains(c);
+    // A leading `-` would be an option, quoted or not, so it is left for the command to refuse.
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Rows under a header, columns padded to their widest cell.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<Cow<'_, str>>> =
@@ -86,6 +105,23 @@ mod tests {
         assert_eq!(printable(hostile), "a\\u{1b}]0;x\\u{7}\\n\\r\\u{9b}2J\\u{202e}\\u{7f}é");
         assert_eq!(table(&[vec![hostile.to_owned(), "b".to_owned()]]).lines().count(), 1);
         assert!(matches!(printable("plain, ünd weiter"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_word_reaches_a_shell_as_it_was() {
+        for text in
+            ["", "a", "/tmp/x y", "it's", "$(rm)", "s3://b/p-1_2.3", "a\nb", "*", "~", "ü", "#", "a;b", "\\", "'"]
+        {
+            let script = format!("printf %s {}", shell_word(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+        }
+        assert_eq!(shell_word("s3://b/p"), "s3://b/p");
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!([0, 1, 2].map(|count| plural(count, "stripe")), ["0 stripes", "1 stripe", "2 stripes"]);
     }
 
     #[test]

@@ -1,16 +1,12 @@
-//! Where a backup's bytes come from: a program's stdout, stdin, files and FIFOs.
+//! Where a backup's bytes come from: stdin, files and FIFOs, and any other reader.
 
-use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
 use tokio::io::AsyncRead;
-use tokio::process::{Child, ChildStdin, ChildStdout};
 use vdstream::{Error, ErrorKind, Result};
 
 /// One stripe's source.
@@ -18,80 +14,6 @@ pub(crate) struct Source {
     /// What to call it in messages.
     pub(crate) name: String,
     pub(crate) bytes: Pin<Box<dyn AsyncRead + Send>>,
-}
-
-/// How long a child gets between the polite and the final signal.
-const KILL_AFTER: Duration = Duration::from_secs(5);
-
-/// A program whose stdout is backed up, or whose stdin is fed.
-#[derive(Debug)]
-pub(crate) struct Program {
-    name: String,
-    child: Child,
-}
-
-impl Program {
-    /// Starts `command` with its stdout connected to the returned reader.
-    pub(crate) fn producer(command: &[OsString]) -> Result<(Self, ChildStdout)> {
-        let mut program = Self::start(command, Stdio::null(), Stdio::piped())?;
-        let stdout =
-            program.child.stdout.take().ok_or_else(|| Error::new(ErrorKind::Internal, "no pipe to the program"))?;
-        widen(&stdout);
-        Ok((program, stdout))
-    }
-
-    /// Starts `command` with its stdin connected to the returned writer.
-    pub(crate) fn consumer(command: &[OsString]) -> Result<(Self, ChildStdin)> {
-        let mut program = Self::start(command, Stdio::piped(), Stdio::inherit())?;
-        let stdin =
-            program.child.stdin.take().ok_or_else(|| Error::new(ErrorKind::Internal, "no pipe to the program"))?;
-        widen(&stdin);
-        Ok((program, stdin))
-    }
-
-    fn start(command: &[OsString], stdin: Stdio, stdout: Stdio) -> Result<Self> {
-        let [program, arguments @ ..] = command else {
-            return Err(Error::new(ErrorKind::Invalid, "no program is named after `--`"));
-        };
-        let name = program.to_string_lossy().into_owned();
-        let child = tokio::process::Command::new(program)
-            .args(arguments)
-            .stdin(stdin)
-            .stdout(stdout)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Error::from(error).context(format!("cannot start `{name}`")))?;
-        Ok(Self { name, child })
-    }
-
-    /// Waits for the program's end; anything but success is an error that names it.
-    pub(crate) async fn success(&mut self) -> Result<ExitStatus> {
-        let status = self
-            .child
-            .wait()
-            .await
-            .map_err(|error| Error::from(error).context(format!("cannot wait for `{}`", self.name)))?;
-        if status.success() {
-            Ok(status)
-        } else {
-            Err(Error::new(ErrorKind::Aborted, format!("`{}` failed ({status}): see what it said above", self.name)))
-        }
-    }
-
-    /// Ends the program: politely, and after a few seconds by force.
-    pub(crate) async fn stop(&mut self) {
-        if let Some(pid) =
-            self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
-        {
-            // An error means that the program has ended already.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        #[expect(clippy::disallowed_methods, reason = "the tool runs in real time")]
-        let ended = tokio::time::timeout(KILL_AFTER, self.child.wait()).await;
-        if ended.is_err() {
-            let _ = self.child.kill().await;
-        }
-    }
 }
 
 /// Stdin as a stripe.
@@ -102,12 +24,24 @@ pub(crate) async fn stdin() -> Result<Source> {
             "stdin is a terminal: pipe the data in, or name a program after `--`",
         ));
     }
+    if is_null_device().await {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "stdin is closed or /dev/null: there is nothing to back up (`--input /dev/null` makes an empty stripe)",
+        ));
+    }
     // Opened anew, so that making it non-blocking does not change it for the process that shares it with us.
     let bytes: Pin<Box<dyn AsyncRead + Send>> = match tokio::fs::File::open("/dev/stdin").await {
         Ok(file) => open_pipe_or_file(file).await?,
         Err(_not_to_be_opened_again) => Box::pin(tokio::io::stdin()),
     };
     Ok(Source { name: "stdin".to_owned(), bytes })
+}
+
+/// A closed stdin was replaced by `/dev/null` before this program's first line, so the two cannot be told apart.
+async fn is_null_device() -> bool {
+    let (stdin, null) = (tokio::fs::metadata("/dev/stdin").await, tokio::fs::metadata("/dev/null").await);
+    matches!((stdin, null), (Ok(stdin), Ok(null)) if stdin.file_type().is_char_device() && stdin.rdev() == null.rdev())
 }
 
 /// Files and FIFOs as stripes, in the order given. Opening a FIFO waits for its writer; all wait at once, because
@@ -141,12 +75,12 @@ async fn open_pipe_or_file(mut file: tokio::fs::File) -> Result<Pin<Box<dyn Asyn
 }
 
 /// Asks for a pipe as large as an ordinary user may have: fewer wake-ups per byte. A refusal costs only speed.
-fn widen(pipe: impl AsFd) {
+pub(crate) fn widen(pipe: impl AsFd) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
 }
 
 /// The default of `/proc/sys/fs/pipe-max-size`.
-const PIPE_BYTES: usize = 1 << 20;
+pub(crate) const PIPE_BYTES: usize = 1 << 20;
 
 /// Bytes per read of a file.
 const READ_BYTES: usize = 1 << 20;

@@ -1,6 +1,6 @@
 //! `restore`: from a committed backup to files, pipes or a program.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures::future::try_join_all;
 use serde::Serialize;
@@ -11,9 +11,11 @@ use crate::args;
 use crate::catalog;
 use crate::exit::Failure;
 use crate::output;
-use crate::producer::Program;
+use crate::program::Program;
 use crate::progress::Watch;
+use crate::same;
 use crate::signal::Signals;
+use crate::store;
 use crate::target::Target;
 
 pub(crate) async fn run(args: args::Restore, common: &args::Common) -> Result<(), Failure> {
@@ -21,24 +23,24 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common) -> Result<()
     let mut program = None;
     let work = work(&args, common, &mut program);
     let outcome = tokio::select! {
-        outcome = work => outcome.map_err(Failure::from),
+        outcome = work => outcome,
         signal = signals.next() => Err(Failure::Signal(signal)),
     };
     if outcome.is_err()
         && let Some(program) = &mut program
     {
         tokio::select! {
-            () = Program::stop(program) => {}
-            never = signals.leave_at_the_next() => match never {},
+            () = program.stop() => {}
+            never = signals.put_off("ending the program first") => match never {},
         }
     }
     outcome
 }
 
-async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<Program>) -> Result<()> {
-    let store = Store::from_url(&args.url)?;
+async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<Program>) -> Result<(), Failure> {
+    let store: Store = store::open(&args.url)?;
     let manifest = catalog::find(&store, &args.series, &args.id).await?;
-    check_outputs(args, manifest.stripes.len())?;
+    check_outputs(args, manifest.stripes.len()).await?;
     let restore = Restore::begin(&store, &manifest, RestoreOptions::default().pipeline(args.limits.pipeline()))?;
     let mut targets = if args.consumer.is_empty() {
         try_join_all(args.output.iter().map(|path| Target::open(path))).await?
@@ -53,12 +55,28 @@ async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<
         never = watch.follow(|| restore.progress()) => match never {},
     };
     watch.end();
-    filled?;
-    if let Some(program) = program {
-        program.success().await?;
+    match (filled, program) {
+        (Ok(()), Some(program)) => drop(program.success().await?),
+        (Ok(()), None) => {}
+        (Err(error), Some(program)) if error.kind() == ErrorKind::Closed => {
+            drop(targets);
+            // It reads no more: what it has to say about that is its exit status.
+            program.success().await?;
+            let (name, all) = (args.consumer[0].display(), output::size(manifest.raw_bytes()));
+            output::note(&format!("`{name}` ended well and did not want all of the {all}; the rest was not verified"));
+            return Ok(());
+        }
+        (Err(error), None) if error.kind() == ErrorKind::Closed && args.output.iter().any(|path| is_stdout(path)) => {
+            return Err(Failure::Pipe);
+        }
+        (Err(error), _) => return Err(error.into()),
     }
     try_join_all(targets.into_iter().map(Target::publish)).await?;
-    print(args, common, &manifest)
+    print(args, common, &manifest).map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)))
+}
+
+fn is_stdout(path: &std::path::Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 async fn fill(restore: &Restore, targets: &mut [Target]) -> Result<()> {
@@ -73,7 +91,7 @@ async fn fill(restore: &Restore, targets: &mut [Target]) -> Result<()> {
 }
 
 /// As many outputs as stripes, each a different one.
-fn check_outputs(args: &args::Restore, stripes: usize) -> Result<()> {
+async fn check_outputs(args: &args::Restore, stripes: usize) -> Result<()> {
     let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, message));
     if !args.consumer.is_empty() {
         return match stripes {
@@ -85,14 +103,15 @@ fn check_outputs(args: &args::Restore, stripes: usize) -> Result<()> {
     }
     if args.output.len() != stripes {
         let count = args.output.len();
-        return invalid(format!("the backup has {stripes} stripes: give --output {stripes} times, not {count} times"));
+        let (has, times) = (output::plural(stripes, "stripe"), output::plural(stripes, "time"));
+        return invalid(format!("the backup has {has}: give --output {times}, not {}", output::plural(count, "time")));
     }
-    let mut seen: Vec<&Path> = args.output.iter().map(PathBuf::as_path).collect();
-    seen.sort_unstable();
-    match seen.windows(2).find(|pair| pair[0] == pair[1] && pair[0] != Path::new("/dev/null")) {
-        Some(pair) => invalid(format!("two stripes cannot go to the same output {}", pair[0].display())),
-        None => Ok(()),
+    if args.output.iter().filter(|path| is_stdout(path)).count() > 1 {
+        return invalid("output - is given twice: each stripe needs its own".to_owned());
     }
+    let path = |path: &PathBuf| if is_stdout(path) { PathBuf::from("/dev/stdout") } else { path.clone() };
+    let paths: Vec<PathBuf> = args.output.iter().map(path).collect();
+    same::refuse_twice("output", &paths).await
 }
 
 #[derive(Serialize)]
@@ -103,9 +122,9 @@ struct Document {
     raw_bytes: u64,
 }
 
-fn print(args: &args::Restore, common: &args::Common, manifest: &Manifest) -> Result<()> {
+fn print(args: &args::Restore, common: &args::Common, manifest: &Manifest) -> Result<(), Failure> {
     // Stdout may hold the data itself.
-    let is_stdout_taken = args.output.iter().any(|path| path.as_os_str() == "-") || !args.consumer.is_empty();
+    let is_stdout_taken = args.output.iter().any(|path| is_stdout(path)) || !args.consumer.is_empty();
     if common.json && !is_stdout_taken {
         return output::json(&Document {
             id: manifest.id.to_string(),

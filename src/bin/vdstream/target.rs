@@ -55,12 +55,12 @@ impl Target {
                 let partial = partial_name(&path)?;
                 let mut file =
                     tokio::fs::OpenOptions::new().write(true).create_new(true).open(&partial).await.map_err(failed)?;
+                let file_at = PartialFile { partial, path, is_published: false };
                 file.set_max_buf_size(WRITE_BYTES);
-                if let Ok(old) = tokio::fs::metadata(&path).await {
+                if let Ok(old) = tokio::fs::metadata(&file_at.path).await {
                     // Before the first byte: what was private stays private.
                     file.set_permissions(old.permissions()).await.map_err(failed)?;
                 }
-                let file_at = PartialFile { partial, path, is_published: false };
                 Ok(Self { name, bytes: Box::pin(file), file: Some(file_at) })
             }
         }
@@ -116,4 +116,47 @@ fn partial_name(path: &Path) -> Result<PathBuf> {
     // Not the process id: in a container it may be the same again after a kill.
     partial.push(format!(".{}.partial", uuid::Uuid::new_v4().simple()));
     Ok(path.with_file_name(partial))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn partials(directory: &Path) -> Vec<PathBuf> {
+        let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "partial")).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_private_stays_private_from_the_first_byte() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        for mode in [0o600, 0o640, 0o755] {
+            std::fs::write(&path, b"old").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+            let mut target = Target::open(&path).await.unwrap();
+            assert_eq!(partials(directory.path()).iter().map(|path| mode_of(path)).collect::<Vec<_>>(), [mode]);
+            target.bytes.write_all(b"new").await.unwrap();
+            target.finish().await.unwrap();
+            target.publish().await.unwrap();
+            assert_eq!((mode_of(&path), std::fs::read(&path).unwrap()), (mode, b"new".to_vec()));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        // Of the same process id, as a container gives it again and again.
+        std::mem::forget(Target::open(&path).await.unwrap());
+        let mut target = Target::open(&path).await.unwrap();
+        assert_eq!(partials(directory.path()).len(), 2);
+        target.bytes.write_all(b"new").await.unwrap();
+        target.finish().await.unwrap();
+        target.publish().await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
 }

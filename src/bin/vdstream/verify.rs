@@ -1,6 +1,6 @@
 //! `verify`: is a backup still what was written?
 
-use vdstream::backup::{self, Sample, Store, VerifyLevel, VerifyOptions};
+use vdstream::backup::{self, Sample, VerifyLevel, VerifyOptions};
 use vdstream::{Error, ErrorKind};
 
 use crate::args;
@@ -8,10 +8,11 @@ use crate::catalog;
 use crate::exit::Failure;
 use crate::output;
 use crate::signal::Signals;
+use crate::store;
 
 pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let store = Store::from_url(&args.url)?;
+    let store = store::open(&args.url)?;
     let level = match args.level {
         args::Level::Quick => VerifyLevel::Quick,
         args::Level::Stored => VerifyLevel::Stored,
@@ -46,11 +47,12 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(),
             output::size(report.raw_bytes)
         ))?;
         if report.skipped > 0 {
-            output::line(&format!("{} segments were verified before and not read again", report.skipped))?;
+            let skipped = output::plural(report.skipped, "segment");
+            output::line(&format!("verified before and not read again: {skipped}"))?;
         }
         if let (Some(sample), Some(chosen)) = (report.sample, &report.chosen) {
-            let (segments, of, seed) = (sample.segments, sample.of, sample.seed);
-            output::line(&format!("read {segments} of {of} segments, drawn with --seed {seed}: {chosen}"))?;
+            let (segments, of, seed) = (sample.segments, output::plural(sample.of, "segment"), sample.seed);
+            output::line(&format!("read {segments} of {of}, drawn with --seed {seed}: {chosen}"))?;
         }
     }
     if let Some(error) = &report.record_error {
@@ -61,6 +63,10 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(),
     }
     match report.damage.len() {
         0 => Ok(()),
-        count => Err(Error::new(ErrorKind::Corrupt, format!("{} is damaged: {count} findings", report.id)).into()),
+        count => Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{} is damaged: {}", report.id, output::plural(count, "finding")),
+        )
+        .into()),
     }
 }
