@@ -69,6 +69,9 @@ impl Backup {
         }
         let runtime = Handle::try_current()
             .map_err(|error| Error::new(ErrorKind::Invalid, "a backup needs a Tokio runtime").with_source(error))?;
+        if !options.kind.fits(options.parent) {
+            return Err(Error::new(ErrorKind::Invalid, "a full backup continues no other: it has no parent"));
+        }
         let clock = store.time();
         let created = clock.wall();
         let names = Names::new(series.clone(), BackupId::generate(created));

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use vdstream::backup::Kind;
 
 use crate::exit;
 
@@ -60,6 +63,11 @@ pub(crate) enum Command {
     Show(Show),
     /// Check a backup where it is stored
     Verify(Verify),
+    /// Delete one backup; shows what it would do unless confirmed
+    #[command(visible_alias = "rm")]
+    Delete(Delete),
+    /// Delete the backups that no rule keeps; shows the plan unless confirmed
+    Prune(Prune),
 }
 
 const BACKUP_EXAMPLES: &str = "\
@@ -86,6 +94,20 @@ pub(crate) struct Backup {
     /// A label to keep with the backup; repeat for more
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
+    /// The committed backup of the same series that this one continues
+    #[arg(long, value_name = "ID|latest", requires = "kind")]
+    pub(crate) parent: Option<String>,
+    /// What it contains: everything, or what changed since its parent
+    #[arg(
+        long,
+        value_name = "full|differential|log",
+        requires_if("differential", "parent"),
+        requires_if("log", "parent")
+    )]
+    pub(crate) kind: Option<Kind>,
+    /// Protect it from `prune` and `delete` until a time, or for a span such as 90d
+    #[arg(long, value_name = "TIME|SPAN", value_parser = until)]
+    pub(crate) keep_until: Option<Until>,
     /// zstd level
     #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-7..=22), env = "VDSTREAM_LEVEL")]
@@ -224,6 +246,125 @@ pub(crate) enum Level {
     Full,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vdstream delete s3://bucket/prod ID --series orders --confirm")]
+pub(crate) struct Delete {
+    /// Where the backups are
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// The backup's id, or `latest`
+    #[arg(value_name = "ID|latest")]
+    pub(crate) id: String,
+    /// The series that it belongs to
+    #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
+    pub(crate) series: String,
+    /// Delete the backups that continue it too
+    #[arg(long)]
+    pub(crate) descendants: bool,
+    /// Do it
+    #[arg(long)]
+    pub(crate) confirm: bool,
+}
+
+const PRUNE_EXAMPLES: &str = "\
+Examples:
+  vdstream prune s3://bucket/prod --keep-last 3 --keep-daily 14 --keep-monthly 12
+  vdstream prune /srv/backups --series orders --keep-within 30d --keep-tag tier=gold --confirm
+
+A backup that any rule wants is kept, so is all that it continues. Only backups that can be restored count.
+The data of deleted backups stays until `vdstream gc`, for restores that are running.";
+
+#[derive(Debug, Args)]
+#[command(after_help = PRUNE_EXAMPLES)]
+pub(crate) struct Prune {
+    /// Where the backups are
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// Only this series [default: each for itself]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) series: Option<String>,
+    /// Keep the newest N
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep the newest of each of the newest N hours that have one
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// The same of N days (UTC)
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_daily: Option<u32>,
+    /// The same of N weeks (ISO 8601)
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// The same of N months
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// The same of N years
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_yearly: Option<u32>,
+    /// Keep what is at most this much older than the newest, such as 30d or 12h
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) keep_within: Option<Duration>,
+    /// Keep what has this label; repeat for more
+    #[arg(long, value_name = "KEY[=VALUE]", value_parser = tag)]
+    pub(crate) keep_tag: Vec<(String, Option<String>)>,
+    /// Do it
+    #[arg(long)]
+    pub(crate) confirm: bool,
+}
+
+/// A time, or a span from the start of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    Time(Timestamp),
+    In(Duration),
+}
+
+impl Until {
+    /// The time that is meant, if the command started `now`.
+    pub(crate) fn time(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Time(time) => time,
+            Self::In(span) => {
+                let span = jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX);
+                now.checked_add(span).unwrap_or(Timestamp::MAX)
+            }
+        }
+    }
+}
+
+/// `2027-01-31`, `2027-01-31T12:00:00Z`, `90d`. A date is its first moment in UTC.
+fn until(text: &str) -> Result<Until, String> {
+    let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(TimeZone::UTC).ok();
+    if let Some(time) = text.parse().ok().or_else(|| date().map(|zoned| zoned.timestamp())) {
+        return Ok(Until::Time(time));
+    }
+    span(text).map(Until::In).map_err(|_| "expected 2027-01-31, 2027-01-31T12:00:00Z or a span such as 90d".to_owned())
+}
+
+/// `90s`, `15m`, `12h`, `30d`, `2w`. A day has 24 hours.
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "expected a number with a unit, such as 12h or 30d".to_owned())?;
+    let factor: u64 = match unit.trim() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        other => return Err(format!("unknown unit `{other}`: use s, m, h, d or w")),
+    };
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "too large".to_owned())
+}
+
+fn tag(text: &str) -> Result<(String, Option<String>), String> {
+    match text.split_once('=') {
+        _ if text.is_empty() || text.starts_with('=') => Err("expected KEY or KEY=VALUE".to_owned()),
+        Some((key, value)) => Ok((key.to_owned(), Some(value.to_owned()))),
+        None => Ok((text.to_owned(), None)),
+    }
+}
+
 /// `256MiB`, `1G`, `500KB`, `4096`: K, M, G, T and KiB… count in 1024, KB… in 1000.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -246,21 +387,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// `90s`, `30m`, `12h`, `30d`, `4w`, or `any`.
 fn age(text: &str) -> Result<Duration, String> {
-    if text == "any" {
-        return Ok(Duration::MAX);
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "expected a number with a unit, such as 30d".to_owned())?;
-    let factor: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        "w" => 7 * 24 * 3600,
-        other => return Err(format!("unknown unit `{other}`: use s, m, h, d or w")),
-    };
-    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "too large".to_owned())
+    if text == "any" { Ok(Duration::MAX) } else { span(text) }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -290,6 +417,26 @@ mod tests {
         for text in ["", "d", "-1d", "1.5h", "30", "1y", "99999999999999999w"] {
             assert!(age(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn times_spans_and_tags_are_read() {
+        for (text, seconds) in
+            [("0s", 0), ("90s", 90), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)]
+        {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "d", "1", "-1d", "1.5h", "1y", "99999999999999w"] {
+            assert!(span(text).is_err(), "{text}");
+        }
+        let day = Until::Time("2027-01-31T00:00:00Z".parse().unwrap());
+        assert_eq!(until("2027-01-31"), Ok(day));
+        assert_eq!(until("2027-01-31T01:00:00+01:00"), Ok(day));
+        assert_eq!(until("2d"), Ok(Until::In(Duration::from_secs(172_800))));
+        assert!(until("tomorrow").is_err() && until("2027-02-30").is_err());
+        assert_eq!(tag("a"), Ok(("a".to_owned(), None)));
+        assert_eq!(tag("a=b=c"), Ok(("a".to_owned(), Some("b=c".to_owned()))));
+        assert!(tag("").is_err() && tag("=b").is_err());
     }
 
     #[test]

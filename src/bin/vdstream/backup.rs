@@ -1,7 +1,8 @@
 //! `backup`: from producers to a committed backup.
 
 use serde::Serialize;
-use vdstream::backup::{Backup, BackupOptions, BackupReport, Store};
+use vdstream::backup::{self, Backup, BackupOptions, BackupReport, Select, Store};
+use vdstream::clock::SystemClock;
 use vdstream::pipeline::PipelineConfig;
 use vdstream::{Error, ErrorKind, Result};
 
@@ -103,6 +104,16 @@ async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
         BackupOptions::default().stripes(stripes).pipeline(pipeline(args)).clean_up_timeout(args.clean_up_timeout);
     for (key, value) in &args.label {
         options = options.label(key, value);
+    }
+    if let (Some(kind), Some(parent)) = (args.kind, &args.parent) {
+        let parent = match parent.parse()? {
+            Select::Id(id) => id,
+            Select::Latest => backup::find(store, &args.series.parse()?, Select::Latest).await?.id,
+        };
+        options = options.continues(parent, kind);
+    }
+    if let Some(until) = args.keep_until {
+        options = options.keep_until(until.time(SystemClock::shared().wall()));
     }
     let backup = Backup::begin(store, &args.series, options).await?;
     if !args.producer.is_empty()

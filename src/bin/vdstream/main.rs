@@ -9,6 +9,7 @@ mod output;
 mod producer;
 mod program;
 mod progress;
+mod prune;
 mod restore;
 mod same;
 mod signal;
@@ -59,6 +60,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::List(args) => catalog::list(args, &common).await,
         Command::Show(args) => catalog::show(args, &common).await,
         Command::Verify(args) => Box::pin(verify::run(args, &common)).await,
+        Command::Delete(args) => prune::delete(args, &common).await,
+        Command::Prune(args) => prune::prune(args, &common).await,
     }
 }
 
