@@ -129,6 +129,63 @@ fn close_waits_for_the_callbacks_that_run_while_the_agent_is_dropped() {
     });
 }
 
+/// The agent gives way to other tasks after some batches of answers. A close from such a task is not one from a callback.
+#[test]
+fn close_waits_for_an_agent_that_was_busy_before() {
+    let mut active = active(1);
+    let mut agent = task::spawn(active.pair.server.completion_agent());
+    assert_pending!(agent.poll());
+    let chain = Arc::new(Chain { device: active.devices.remove(0), input: Mutex::new(active.client_devices.remove(0)) });
+    chain.go_on(1000);
+    // Each answer causes the next one, so this poll ends in the middle of the chain.
+    assert_pending!(agent.poll());
+    assert!(agent.is_woken(), "there was more to do");
+    let mut close = task::spawn(active.pair.server.close());
+    assert_pending!(close.poll(), "the agent has not returned");
+    assert!(assert_ready!(agent.poll()).is_err());
+    assert_eq!(assert_ready!(close.poll()).unwrap_err().status(), Status::Protocol);
+    assert_empty(&active.pair.hub);
+}
+
+#[test]
+fn close_waits_for_an_agent_whose_panic_was_caught() {
+    let active = active(1);
+    let mut agent = task::spawn(active.pair.server.completion_agent());
+    assert_pending!(agent.poll());
+    let mut input = active.client_devices.into_iter().next().unwrap();
+    active.devices[0].send_with(server::Command::flush(), |_| panic!("the callback fails")).unwrap();
+    let answered = active.devices[0].send(server::Command::flush()).unwrap();
+    for _ in 0..2 {
+        next(&mut input).complete(client::Completion::success()).unwrap();
+    }
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| agent.poll())).is_err());
+    let mut close = task::spawn(active.pair.server.close());
+    assert_pending!(close.poll(), "the agent was not dropped");
+    assert!(assert_ready!(agent.poll()).is_err());
+    assert_eq!(assert_ready!(close.poll()).unwrap_err().status(), Status::Protocol);
+    assert!(now(answered).is_success());
+}
+
+struct Chain {
+    device: server::Device,
+    input: Mutex<client::Device>,
+}
+
+impl Chain {
+    /// Sends a command whose callback sends the next, and completes it at once.
+    fn go_on(self: &Arc<Self>, count: usize) {
+        let chain = Arc::clone(self);
+        let sent = self.device.send_with(server::Command::flush(), move |completion| {
+            if completion.is_success() && count > 0 {
+                chain.go_on(count - 1);
+            }
+        });
+        if sent.is_ok() {
+            next(&mut self.input.lock().unwrap()).complete(client::Completion::success()).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_agent_whose_task_panicked_leaves_no_command_unanswered() {
     let mut active = active(DEVICES);

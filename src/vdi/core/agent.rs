@@ -85,6 +85,13 @@ impl Core {
         Step::Wait(Some(due.saturating_sub(now)))
     }
 
+    /// The running agent leaves the thread although there may be more to do.
+    pub(crate) fn agent_pauses(&self) {
+        if let Agent::Running { delivering, .. } = &mut self.lock().agent {
+            *delivering = None;
+        }
+    }
+
     /// Aborts the set if commands are pending and none ended for more than two intervals.
     pub(crate) fn check_progress(&self) {
         let now = self.now();

@@ -42,6 +42,25 @@ impl CompletionAgent {
         };
         Self { core: Arc::clone(core), phase, batch: VecDeque::new(), timer: None }
     }
+
+    /// Gives the answers of the batch.
+    fn give(&mut self) {
+        let _pause = PauseOnPanic(&self.core);
+        while let Some(ready) = self.batch.pop_front() {
+            ready.answer();
+        }
+    }
+}
+
+/// A callback that panics has left the thread too.
+struct PauseOnPanic<'a>(&'a Core);
+
+impl Drop for PauseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.agent_pauses();
+        }
+    }
 }
 
 impl Future for CompletionAgent {
@@ -57,10 +76,8 @@ impl Future for CompletionAgent {
         }
         agent.phase = Phase::Running;
         for _ in 0..MAX_BATCHES {
-            // What a panicking callback left, if the panic was caught and the agent is polled again.
-            while let Some(ready) = agent.batch.pop_front() {
-                ready.answer();
-            }
+            // Also what a panicking callback left, if the panic was caught and the agent is polled again.
+            agent.give();
             match agent.core.agent_step(cx.waker(), &mut agent.batch) {
                 Step::Deliver => {}
                 Step::End(result) => {
@@ -78,7 +95,9 @@ impl Future for CompletionAgent {
                 }
             }
         }
-        // Let others run, and come back.
+        // Let others run, and come back. What was taken last is given before that: between two polls no callback runs.
+        agent.give();
+        agent.core.agent_pauses();
         cx.waker().wake_by_ref();
         Poll::Pending
     }
