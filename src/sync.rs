@@ -5,12 +5,12 @@
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::{Arc, MutexGuard},
+    sync::{Arc, MutexGuard, atomic},
     thread::{ThreadId, current as current_thread},
 };
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::{Arc, MutexGuard},
+    sync::{Arc, MutexGuard, atomic},
     thread::{ThreadId, current as current_thread},
 };
 
@@ -31,4 +31,26 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Runs a model in every order in which its threads can meet, and prints how many executions that were.
+///
+/// Without a `bound` that is exhaustive. A bound limits how often a thread is interrupted where it could have gone on; two find
+/// nearly every race, and `LOOM_MAX_PREEMPTIONS` sets it for all models that have one.
+#[cfg(all(test, loom))]
+pub(crate) fn explore(name: &str, bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    // Loom tries one execution after another; its own threads are not real ones.
+    let executions = std::sync::Arc::new(AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&executions);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = bound.map(|bound| builder.preemption_bound.unwrap_or(bound));
+    builder.max_branches = 10_000;
+    let limit = builder.preemption_bound;
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let bound = limit.map_or("exhaustive".to_owned(), |bound| format!("up to {bound} preemptions"));
+    println!("loom: {name}: {} executions, {bound}", executions.load(Ordering::Relaxed));
 }

@@ -12,8 +12,11 @@
 //! which each stage waits only for the pool of the stage after it cannot deadlock.
 
 mod budget;
+mod line;
 mod pool;
 mod slot;
+#[cfg(all(test, loom))]
+mod tests;
 
 pub use budget::{MemoryBudget, Reservation};
 pub use pool::{BufferPool, PoolStats};

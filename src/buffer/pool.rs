@@ -1,11 +1,11 @@
 //! A bounded number of equal slots, recycled.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::task::{Poll, Waker};
 
 use super::budget::{MemoryBudget, Reservation};
+use super::line::Line;
 use super::slot::SlotMut;
 use crate::error::Result;
 use crate::sync::Mutex;
@@ -23,12 +23,17 @@ pub struct BufferPool {
 pub(super) struct Shared {
     slot_bytes: usize,
     slots: usize,
-    permits: Arc<Semaphore>,
-    /// Slots that came back; at most `slots` in number, because each was allocated under a permit.
-    free: Mutex<Vec<Vec<u8>>>,
     reservation: Reservation,
-    waiting: AtomicUsize,
-    waits: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    line: Line,
+    /// Memory of slots that came back; at most `slots` in number, because each was allocated by who had a slot.
+    free: Vec<Vec<u8>>,
+    /// Acquisitions that ever had to wait.
+    waits: u64,
 }
 
 /// A snapshot of a [`BufferPool`].
@@ -56,11 +61,8 @@ impl BufferPool {
             shared: Arc::new(Shared {
                 slot_bytes,
                 slots,
-                permits: Arc::new(Semaphore::new(slots)),
-                free: Mutex::new(Vec::new()),
                 reservation: budget.reserve(total)?,
-                waiting: AtomicUsize::new(0),
-                waits: AtomicU64::new(0),
+                state: Mutex::new(State { line: Line::new(slots), free: Vec::new(), waits: 0 }),
             }),
         })
     }
@@ -78,63 +80,99 @@ impl BufferPool {
     ///
     /// Cancel-safe: a dropped wait loses its place in the line and nothing else.
     pub async fn acquire(&self) -> SlotMut {
-        if let Some(slot) = self.try_acquire() {
-            return slot;
-        }
-        self.shared.waits.fetch_add(1, Ordering::Relaxed);
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.shared.waiting);
-        match Arc::clone(&self.shared.permits).acquire_owned().await {
-            Ok(permit) => self.slot(permit),
-            // The semaphore is private and never closed.
-            Err(_closed) => std::future::pending().await,
-        }
+        let mut place = Place { shared: &self.shared, key: None };
+        poll_fn(|cx| place.poll(cx.waker())).await
     }
 
     /// Takes a slot if one is free and nobody waits; never waits.
     pub fn try_acquire(&self) -> Option<SlotMut> {
-        Arc::clone(&self.shared.permits).try_acquire_owned().ok().map(|permit| self.slot(permit))
+        let recycled = {
+            let mut state = self.shared.state.lock();
+            if !state.line.try_take() {
+                return None;
+            }
+            state.free.pop()
+        };
+        Some(Shared::slot(&self.shared, recycled))
     }
 
     /// What the pool holds now.
     pub fn stats(&self) -> PoolStats {
+        let state = self.shared.state.lock();
         PoolStats {
             slots: self.shared.slots,
-            held: self.shared.slots - self.shared.permits.available_permits().min(self.shared.slots),
-            waiting: self.shared.waiting.load(Ordering::Relaxed),
-            waits: self.shared.waits.load(Ordering::Relaxed),
+            held: self.shared.slots - state.line.free(),
+            waiting: state.line.waiting(),
+            waits: state.waits,
         }
-    }
-
-    fn slot(&self, permit: OwnedSemaphorePermit) -> SlotMut {
-        let recycled = self.shared.free.lock().pop();
-        let bytes = recycled.unwrap_or_else(|| {
-            self.shared.reservation.hold(self.shared.slot_bytes as u64);
-            vec![0; self.shared.slot_bytes]
-        });
-        SlotMut::new(bytes, permit, Arc::clone(&self.shared))
     }
 }
 
 impl Shared {
+    /// A slot for who has taken a place; its memory is used again, or allocated now.
+    fn slot(this: &Arc<Self>, recycled: Option<Vec<u8>>) -> SlotMut {
+        let bytes = recycled.unwrap_or_else(|| {
+            this.reservation.hold(this.slot_bytes as u64);
+            vec![0; this.slot_bytes]
+        });
+        SlotMut::new(bytes, Arc::clone(this))
+    }
+
     pub(super) fn put_back(&self, bytes: Vec<u8>) {
-        self.free.lock().push(bytes);
+        let next = {
+            let mut state = self.state.lock();
+            state.free.push(bytes);
+            state.line.give_back()
+        };
+        if let Some(waker) = next {
+            waker.wake();
+        }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         // The last slot keeps `Shared` alive, so every allocated slot is in `free` here.
-        let allocated = self.free.lock().len() as u64;
+        let allocated = self.state.lock().free.len() as u64;
         self.reservation.release(allocated * self.slot_bytes as u64);
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+/// An acquisition's place in the line.
+struct Place<'a> {
+    shared: &'a Arc<Shared>,
+    key: Option<u64>,
+}
 
-impl Drop for Waiting<'_> {
+impl Place<'_> {
+    fn poll(&mut self, waker: &Waker) -> Poll<SlotMut> {
+        // Declared before the guard: a waker is dropped only after unlocking.
+        let _replaced;
+        let mut state = self.shared.state.lock();
+        let is_first = self.key.is_none();
+        let taken = match self.key {
+            None => state.line.try_take(),
+            Some(key) => state.line.take_granted(key),
+        };
+        if !taken {
+            state.waits += u64::from(is_first);
+            _replaced = state.line.wait(&mut self.key, waker);
+            return Poll::Pending;
+        }
+        self.key = None;
+        let recycled = state.free.pop();
+        drop(state);
+        Poll::Ready(Shared::slot(self.shared, recycled))
+    }
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let Some(key) = self.key else { return };
+        let left = self.shared.state.lock().line.leave(key);
+        if let Some(next) = left.next {
+            next.wake();
+        }
     }
 }
 
@@ -181,6 +219,28 @@ mod tests {
         assert_eq!(budget.used(), 1024, "the slot is kept for reuse");
         drop(pool);
         assert_eq!((budget.used(), budget.reserved(), budget.peak()), (0, 0, 1024));
+    }
+
+    #[test]
+    fn a_waiter_dropped_after_any_poll_leaves_no_trace() {
+        for polls in 0..4 {
+            let (_budget, pool) = pool(1);
+            let mut held = pool.try_acquire();
+            let mut quitter = task::spawn(pool.acquire());
+            let mut other = task::spawn(pool.acquire());
+            for _ in 0..polls.min(2) {
+                assert_pending!(quitter.poll());
+                assert_pending!(other.poll());
+            }
+            if polls == 3 {
+                held = None;
+            }
+            drop(quitter);
+            assert_eq!(pool.stats().waiting, usize::from(polls > 0), "after {polls} polls");
+            assert_eq!(other.is_woken(), held.is_none(), "the slot goes to the next");
+            drop(other);
+            assert_eq!((pool.stats().waiting, pool.stats().held), (0, usize::from(held.is_some())));
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::pool::Shared;
 
@@ -20,8 +19,6 @@ pub struct SlotMut {
 struct Memory {
     bytes: Vec<u8>,
     pool: Arc<Shared>,
-    /// Last, so that a waiter is woken only after the bytes are back in the free list.
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Memory {
@@ -31,8 +28,8 @@ impl Drop for Memory {
 }
 
 impl SlotMut {
-    pub(super) fn new(bytes: Vec<u8>, permit: OwnedSemaphorePermit, pool: Arc<Shared>) -> Self {
-        Self { memory: Memory { bytes, pool, _permit: permit }, filled: 0 }
+    pub(super) fn new(bytes: Vec<u8>, pool: Arc<Shared>) -> Self {
+        Self { memory: Memory { bytes, pool }, filled: 0 }
     }
 
     /// The size of the slot, in bytes.

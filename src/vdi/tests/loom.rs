@@ -4,11 +4,10 @@
 //! RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --no-default-features --lib loom
 //! ```
 //!
-//! A model without a bound is exhaustive. A bound limits how often a thread is interrupted where it could have gone on; two
-//! find nearly every race, and `LOOM_MAX_PREEMPTIONS` sets it for all models that have one.
+//! A model without a bound is exhaustive; the others are so up to the number of interruptions that they name.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use loom::future::block_on;
@@ -16,24 +15,8 @@ use loom::thread;
 
 use super::super::answer::{Completion, Recipient};
 use super::super::server::Command;
-use super::super::{Config, LocalHub, ServerConfig, Status, Transport, client, server};
-
-/// Runs a model and prints how many executions there were.
-fn explore(name: &str, bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
-    let executions = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&executions);
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = bound.map(|bound| builder.preemption_bound.unwrap_or(bound));
-    builder.max_branches = 10_000;
-    let limit = builder.preemption_bound;
-    builder.check(move || {
-        // Loom tries one execution after another; its own threads are not real ones.
-        count.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    let bound = limit.map_or("exhaustive".to_owned(), |bound| format!("up to {bound} preemptions"));
-    println!("loom: {name}: {} executions, {bound}", executions.load(Ordering::Relaxed));
-}
+use super::super::{self as vdi, Config, LocalHub, ServerConfig, Status, Transport, client, server};
+use crate::sync::explore;
 
 /// Counts answers, by callbacks that may run anywhere, and in which loom switches threads.
 #[derive(Clone)]
@@ -304,6 +287,51 @@ fn an_abort_wakes_a_sender_and_a_client_that_wait() {
         }
         assert!(sent.is_ok_and(|()| true) || server.state() == server::State::AbnormallyTerminated);
         drop((client, server));
+    });
+}
+
+/// Whoever learns of an abort learns why: the reason is there before anybody can see that the set is aborted.
+#[test]
+fn nobody_sees_an_abort_without_its_reason() {
+    explore("abort and its reason", Some(3), || {
+        let Pair { client, server, mut input, output, .. } = active(1);
+        let answers = Answers::new();
+        assert!(answers.send(&output));
+        let agent = server.completion_agent();
+        let aborter = client.clone();
+        let aborter = thread::spawn(move || aborter.abort(stop("the client says why")).unwrap());
+        let told = |error: &vdi::Error| {
+            assert_eq!(error.status(), Status::Abort);
+            let reason = error.reason().map(crate::Error::report).unwrap_or_default();
+            assert_eq!(reason, "the client says why");
+        };
+        // Each of these looks on its own and finds the set active, or aborted with the reason.
+        let looker = thread::spawn(move || {
+            let taken = block_on(input.next_command(Some(std::time::Duration::ZERO)));
+            let sent = output.send(Command::flush()).map(drop);
+            (taken, sent, input, output)
+        });
+        if let Err(error) = server.configuration() {
+            told(&error);
+        }
+        if let Err(error) = block_on(client.configuration(None)) {
+            told(&error);
+        }
+        told(&block_on(agent).unwrap_err());
+        let (taken, sent, input, output) = looker.join().unwrap();
+        if let Err(error) = &taken
+            && error.status() != Status::Timeout
+        {
+            told(error);
+        }
+        match sent {
+            Err(error) if error.status() == Status::Abort => told(error.error()),
+            Err(error) => assert_eq!(error.status(), Status::QueueFull),
+            Ok(()) => {}
+        }
+        aborter.join().unwrap();
+        assert_eq!(answers.given(), 1);
+        drop((taken, input, output, client, server));
     });
 }
 

@@ -1,0 +1,3 @@
+//! What threads can do to a pool, in every order.
+
+mod loom;
