@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use tokio_test::task::{self, Spawn};
 use vdi_support::*;
 use vdstream::buffer::MemoryBudget;
+use vdstream::clock::timeout;
 use vdstream::testing::SimClock;
 use vdstream::vdi::client::{self, Completion, Handler};
 use vdstream::vdi::server::{self, Command, CommandFuture, CompletionAgent};
@@ -339,6 +340,21 @@ fn closing_and_waiting_for_it() {
         world.send();
         let closed = cut.run(world.client.clone().close(), || {});
         world.end_after(closed.is_some())
+    });
+}
+
+#[test]
+fn a_time_limit() {
+    at_every_await("timeout", |cut| {
+        let clock = SimClock::new();
+        let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+        let shared = clock.shared();
+        let limited = timeout(shared.as_ref(), Some(Duration::from_secs(9)), answered);
+        let output = cut.run(limited, || clock.advance(Duration::from_secs(4)));
+        assert!(output.as_ref().is_none_or(Result::is_err), "nobody answered");
+        assert!(answer.is_closed(), "the future in it is dropped too");
+        assert_eq!(clock.sleepers(), 0, "a timer is left");
+        output.is_some()
     });
 }
 
