@@ -5,17 +5,18 @@
 mod vdi_support;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures::FutureExt;
 use futures::future::join_all;
 use tokio_test::{assert_pending, assert_ready, task};
 use vdi_support::*;
-use vdstream::ErrorKind;
 use vdstream::buffer::MemoryBudget;
 use vdstream::vdi::{CompletionCode, Config, LocalHub, ServerConfig, Status, client, server};
+use vdstream::{Error, ErrorKind};
 
 const DEVICES: u32 = 64;
 const DEPTH: usize = 4;
@@ -135,7 +136,8 @@ fn close_waits_for_an_agent_that_was_busy_before() {
     let mut active = active(1);
     let mut agent = task::spawn(active.pair.server.completion_agent());
     assert_pending!(agent.poll());
-    let chain = Arc::new(Chain { device: active.devices.remove(0), input: Mutex::new(active.client_devices.remove(0)) });
+    let chain =
+        Arc::new(Chain { device: active.devices.remove(0), input: Mutex::new(active.client_devices.remove(0)) });
     chain.go_on(1000);
     // Each answer causes the next one, so this poll ends in the middle of the chain.
     assert_pending!(agent.poll());
@@ -145,6 +147,41 @@ fn close_waits_for_an_agent_that_was_busy_before() {
     assert!(assert_ready!(agent.poll()).is_err());
     assert_eq!(assert_ready!(close.poll()).unwrap_err().status(), Status::Protocol);
     assert_empty(&active.pair.hub);
+}
+
+/// A waker is called as soon as the set is aborted. What its task sees then has the reason with it, in every kind of wait.
+#[test]
+fn whoever_is_woken_by_an_abort_finds_its_reason() {
+    let mut active = active(2);
+    let (server, seen) = (active.pair.server.clone(), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&seen);
+    let waker = Waker::from(Arc::new(OnWake(move || {
+        let error = server.configuration().unwrap_err();
+        noted.lock().unwrap().push((error.status(), error.reason().map(Error::report)));
+    })));
+    let mut cx = Context::from_waker(&waker);
+    let mut agent = active.pair.server.completion_agent();
+    assert!(Pin::new(&mut agent).poll(&mut cx).is_pending());
+    for _ in 0..DEPTH {
+        drop(active.devices[1].send(server::Command::flush()).unwrap());
+    }
+    assert!(active.devices[1].poll_ready(&mut cx).is_pending());
+    assert!(active.client_devices[0].poll_next_command(&mut cx).is_pending());
+    let pair = active.pair;
+    let waiting = pair.client.clone();
+    let mut closed = pin!(waiting.wait_closed());
+    assert!(closed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    pair.client.abort(reason("the disk is on fire")).unwrap();
+    let told = (Status::Abort, Some("the disk is on fire".to_owned()));
+    assert_eq!(*seen.lock().unwrap(), [told.clone(), told.clone(), told], "the agent, the client, the sender");
+}
+
+struct OnWake<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for OnWake<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
 }
 
 #[test]
@@ -443,7 +480,7 @@ fn abort_is_idempotent_and_the_first_reason_reaches_both_sides() {
         let first = |error: vdstream::vdi::Error| {
             assert_eq!(error.status(), Status::Abort);
             assert_eq!(error.reason().unwrap().to_string(), "first");
-            assert_eq!(vdstream::Error::from(error).report(), "the device set was aborted: first");
+            assert_eq!(Error::from(error).report(), "the device set was aborted: first");
         };
         first(assert_ready!(agent.poll()).unwrap_err());
         let completion = now(future);
