@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::super::catalog;
+use super::super::catalog::{self, BackupSummary, LastVerification};
 use super::super::id::BackupId;
 use super::super::names::{Names, Series};
 use super::super::store::Store;
+use super::super::verify::VerifyLevel;
+use super::super::verify::record::{Outcome, standing_damage, verifications};
 use super::plan::{Descendants, Evidence, PlannedBackup, RetentionPlan, judge, judge_deletion};
 use super::policy::RetentionPolicy;
 use super::record;
@@ -26,7 +29,8 @@ pub struct DeletionReport {
 
 /// Judges every backup of `series` by `policy`. Nothing is changed.
 ///
-/// Costs what [`list`](super::super::list) costs, and one small read per backup that is not committed.
+/// Costs what [`list`](super::super::list) costs, one small read per backup that is not committed, and the records of those
+/// whose last verification does not settle that they are whole.
 ///
 /// # Errors
 ///
@@ -144,5 +148,22 @@ pub async fn plan_deletion(
 async fn gather(store: &Store, series: &Series) -> Result<Evidence> {
     let listing = catalog::list(store, Some(series)).await?;
     let needed = needed(store, series, listing.uncommitted.iter().map(|(_, id)| *id)).await?;
-    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, failed: BTreeMap::new(), needed })
+    let failed = failed(store, &listing.backups).await?;
+    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, failed, needed })
+}
+
+/// Which backups a verification found damaged, and no later one showed to be whole.
+async fn failed(store: &Store, backups: &[BackupSummary]) -> Result<BTreeMap<BackupId, Timestamp>> {
+    let is_proven = |last: &LastVerification| {
+        last.outcome == Outcome::Good && last.good == last.segments && last.level == VerifyLevel::Full
+    };
+    let mut failed = BTreeMap::new();
+    for backup in backups.iter().filter(|backup| backup.verified.as_ref().is_some_and(|last| !is_proven(last))) {
+        let names = Names::new(backup.series.clone(), backup.id);
+        // Gone since the listing: then there is nothing to judge.
+        let Some(manifest) = catalog::read(store, &names).await? else { continue };
+        let records = verifications(store, &manifest).await?;
+        failed.extend(standing_damage(&records).map(|record| (backup.id, record.finished)));
+    }
+    Ok(failed)
 }

@@ -11,7 +11,7 @@ use crate::backup::catalog::{BackupSummary, DamagedBackup};
 use crate::backup::id::BackupId;
 use crate::backup::kind::Kind;
 use crate::backup::manifest::tests::{manifest, stripe};
-use crate::backup::{Backup, BackupOptions, Series, Store, find, list};
+use crate::backup::{Backup, BackupOptions, Series, Store, VerifyLevel, VerifyOptions, find, list, verify};
 use crate::error::{Error, ErrorKind};
 
 fn at(text: &str) -> Timestamp {
@@ -285,4 +285,31 @@ async fn a_backup_that_is_gone_or_going_cannot_be_continued() {
         .unwrap();
     assert_eq!(back_up(&store, log()).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(list(&store, None).await.unwrap().uncommitted.is_empty(), "nothing is left behind");
+}
+
+#[tokio::test]
+async fn a_backup_that_was_found_damaged_counts_only_once_it_is_shown_to_be_whole() {
+    let (store, series) = (Store::memory(), Series::default());
+    let old = back_up(&store, BackupOptions::default()).await.unwrap();
+    let new = back_up(&store, BackupOptions::default()).await.unwrap();
+    let manifest = find(&store, &series, Select::Id(new)).await.unwrap();
+    let (_, segment, _) = manifest.objects().next().unwrap();
+    let content = store.read_small(&segment, u64::MAX).await.unwrap();
+    let level = VerifyOptions::new;
+    let policy = RetentionPolicy::new().keep_last(1);
+    let kept = async || {
+        let plan = plan(&store, &series, &policy).await.unwrap();
+        plan.kept().map(|backup| backup.id).collect::<Vec<_>>()
+    };
+    assert_eq!(kept().await, [new]);
+
+    store.delete(&segment).await.unwrap();
+    assert!(!verify(&store, &manifest, level(VerifyLevel::Stored)).await.unwrap().is_good());
+    assert_eq!(kept().await, [old], "the damaged one does not push out the good one");
+
+    store.create(&segment, content).await.unwrap();
+    assert!(verify(&store, &manifest, level(VerifyLevel::Quick)).await.unwrap().is_good());
+    assert_eq!(kept().await, [old], "a look at the sizes does not refute a look at the hashes");
+    assert!(verify(&store, &manifest, level(VerifyLevel::Full)).await.unwrap().is_good());
+    assert_eq!(kept().await, [new]);
 }

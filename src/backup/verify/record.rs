@@ -246,6 +246,17 @@ pub async fn verifications(store: &Store, manifest: &Manifest) -> Result<Vec<Ver
     Ok(found)
 }
 
+/// The newest of `records`, oldest first, that found damage which no later one has shown to be gone: one that looked at
+/// every segment, at least as deep, and found all of it good.
+pub(crate) fn standing_damage(records: &[Verification]) -> Option<&Verification> {
+    let (at, damaged) = records.iter().enumerate().rfind(|(_, record)| record.outcome == Outcome::Damaged)?;
+    let deepest =
+        records.iter().filter(|record| record.outcome == Outcome::Damaged).map(|record| record.level).max()?;
+    let is_refuted =
+        |later: &Verification| later.outcome == Outcome::Good && later.is_complete() && later.level >= deepest;
+    (!records[at + 1..].iter().any(is_refuted)).then_some(damaged)
+}
+
 /// The newest of the records `names` that can be used.
 pub(crate) async fn last(store: &Store, of: &Of, names: &[String]) -> Result<Option<Verification>> {
     // A few damaged ones may be newer. That all are damaged is not worth reading all.
