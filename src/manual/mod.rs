@@ -21,6 +21,9 @@ pub mod lifecycle {}
 #[doc = include_str!("memory.md")]
 pub mod memory {}
 
+#[doc = include_str!("progress.md")]
+pub mod progress {}
+
 #[doc = include_str!("retention.md")]
 pub mod retention {}
 

@@ -46,6 +46,8 @@ pub(crate) enum ProgressStyle {
     Bar,
     /// A line every ten seconds
     Lines,
+    /// A JSON object per second and line, for programs
+    Json,
     /// Nothing
     None,
 }
@@ -108,6 +110,9 @@ pub(crate) struct Backup {
     /// Protect it from `prune` and `delete` until a time, or for a span such as 90d
     #[arg(long, value_name = "TIME|SPAN", value_parser = until)]
     pub(crate) keep_until: Option<Until>,
+    /// The raw size to expect, for the time that is left; nothing else depends on it
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) expect_size: Option<u64>,
     /// zstd level
     #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-7..=22), env = "VDSTREAM_LEVEL")]

@@ -7,6 +7,7 @@ use vdstream::pipeline::PipelineConfig;
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
+use crate::event::Direction;
 use crate::exit::Failure;
 use crate::feed::Feed;
 use crate::output;
@@ -36,13 +37,13 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
         }
     };
     let mut writers = backup.take_writers()?;
-    let watch = Watch::new(common, None);
+    let watch = Watch::new(common, Direction::Backup, backup.pipeline(), args.expect_size);
     let fed = tokio::select! {
         fed = feed.run(&mut writers) => fed.map_err(Failure::from),
         signal = signals.next() => Err(Failure::Signal(signal)),
         never = watch.follow(|| backup.progress()) => match never {},
     };
-    watch.end();
+    watch.end(backup.progress());
     match fed {
         Ok(()) => {
             if let Some(producer) = feed.producer() {

@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod catalog;
+mod event;
 mod exit;
 mod feed;
 mod output;

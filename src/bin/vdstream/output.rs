@@ -26,6 +26,13 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     })
 }
 
+/// Prints one JSON line on stderr, for programs that follow the progress.
+pub(crate) fn event(event: &impl Serialize) {
+    if let Ok(line) = serde_json::to_string(event) {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+}
+
 /// Says something on stderr; a closed stderr is not worth failing for.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "vdstream: {}", printable(text));

@@ -11,6 +11,7 @@ use crate::args;
 use crate::catalog;
 use crate::exit::Failure;
 use crate::output;
+use crate::store;
 
 /// What `--json` prints: a plan for each series, and what was done if it was confirmed.
 #[derive(Serialize)]
@@ -28,7 +29,7 @@ struct SeriesDocument {
 }
 
 pub(crate) async fn prune(args: args::Prune, common: &args::Common) -> Result<(), Failure> {
-    let store = Store::from_url(&args.url)?;
+    let store = store::open(&args.url)?;
     let policy = policy(&args);
     let series: Vec<Series> = match &args.series {
         Some(name) => vec![name.parse()?],
@@ -42,7 +43,7 @@ pub(crate) async fn prune(args: args::Prune, common: &args::Common) -> Result<()
 }
 
 pub(crate) async fn delete(args: args::Delete, common: &args::Common) -> Result<(), Failure> {
-    let store = Store::from_url(&args.url)?;
+    let store = store::open(&args.url)?;
     let series: Series = args.series.parse()?;
     let id = match args.id.parse()? {
         Select::Id(id) => id,

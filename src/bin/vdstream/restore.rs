@@ -9,6 +9,7 @@ use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
 use crate::catalog;
+use crate::event::Direction;
 use crate::exit::Failure;
 use crate::output;
 use crate::program::Program;
@@ -49,12 +50,12 @@ async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<
         *program = Some(started);
         vec![Target::program(format!("`{}`", args.consumer[0].display()), stdin)]
     };
-    let watch = Watch::new(common, Some(manifest.raw_bytes()));
+    let watch = Watch::new(common, Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
     let filled = tokio::select! {
         filled = fill(&restore, &mut targets) => filled,
         never = watch.follow(|| restore.progress()) => match never {},
     };
-    watch.end();
+    watch.end(restore.progress());
     match (filled, program) {
         (Ok(()), Some(program)) => drop(program.success().await?),
         (Ok(()), None) => {}

@@ -1,0 +1,215 @@
+//! Progress as JSON, one object per line: a contract, written down in the manual's page on progress.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use vdstream::pipeline::{Progress, StripeProgress};
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Direction {
+    Backup,
+    Restore,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+pub(crate) struct Event {
+    event: &'static str,
+    direction: Direction,
+    seconds: f64,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    raw_bytes_per_second: u64,
+    ratio: Option<f64>,
+    total_bytes: Option<u64>,
+    eta_seconds: Option<u64>,
+    bottleneck: Option<&'static str>,
+    stages: Stages,
+    memory_peak_bytes: u64,
+    stripes: Vec<Stripe>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stages {
+    source: Source,
+    compression: Compression,
+    store: Store,
+}
+
+#[derive(Debug, Serialize)]
+struct Source {
+    wait_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Compression {
+    utilisation: f64,
+    busy_seconds: f64,
+    wait_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Store {
+    utilisation: f64,
+    busy_seconds: f64,
+    wait_seconds: f64,
+    throttled_seconds: f64,
+    requests: u64,
+    retries: u64,
+    throttles: u64,
+    concurrency: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Stripe {
+    position: u64,
+    durable: u64,
+}
+
+/// What was known at some time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sample {
+    pub(crate) elapsed: Duration,
+    pub(crate) progress: Progress,
+}
+
+/// What stays the same from line to line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) direction: Direction,
+    /// Raw bytes in all, if known.
+    pub(crate) total: Option<u64>,
+    /// Threads that compress or decompress.
+    pub(crate) threads: usize,
+}
+
+impl Event {
+    /// What happened until `now`; rates and shares are those since `before`.
+    pub(crate) fn new(work: Work, before: &Sample, now: &Sample) -> Self {
+        let (old, new) = (&before.progress, &now.progress);
+        let passed = now.elapsed.saturating_sub(before.elapsed);
+        let share = |busy: Duration, of: u64| {
+            let most = passed.as_secs_f64() * of.max(1) as f64;
+            if most > 0.0 { (busy.as_secs_f64() / most).min(1.0) } else { 0.0 }
+        };
+        Self {
+            event: "progress",
+            direction: work.direction,
+            seconds: now.elapsed.as_secs_f64(),
+            raw_bytes: new.raw_bytes,
+            stored_bytes: new.stored_bytes,
+            raw_bytes_per_second: rate(new.raw_bytes.saturating_sub(old.raw_bytes), passed),
+            ratio: (new.stored_bytes > 0 && work.direction == Direction::Backup)
+                .then(|| new.raw_bytes as f64 / new.stored_bytes as f64),
+            total_bytes: work.total,
+            eta_seconds: eta(work.total, now).map(|eta| eta.as_secs()),
+            bottleneck: bottleneck(work.direction, old, new),
+            stages: Stages {
+                source: Source { wait_seconds: new.source_wait.as_secs_f64() },
+                compression: Compression {
+                    utilisation: share(new.cpu_busy.saturating_sub(old.cpu_busy), work.threads as u64),
+                    busy_seconds: new.cpu_busy.as_secs_f64(),
+                    wait_seconds: new.cpu_wait.as_secs_f64(),
+                },
+                store: Store {
+                    utilisation: share(new.store_busy.saturating_sub(old.store_busy), new.concurrency),
+                    busy_seconds: new.store_busy.as_secs_f64(),
+                    wait_seconds: new.store_wait.as_secs_f64(),
+                    throttled_seconds: new.throttled.as_secs_f64(),
+                    requests: new.requests,
+                    retries: new.retries,
+                    throttles: new.throttles,
+                    concurrency: new.concurrency,
+                },
+            },
+            memory_peak_bytes: new.memory_peak,
+            stripes: new.stripes.iter().map(Stripe::from).collect(),
+        }
+    }
+}
+
+impl From<&StripeProgress> for Stripe {
+    fn from(stripe: &StripeProgress) -> Self {
+        Self { position: stripe.position, durable: stripe.durable }
+    }
+}
+
+/// Bytes per second.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is rough"
+)]
+pub(crate) fn rate(bytes: u64, time: Duration) -> u64 {
+    (bytes as f64 / time.as_secs_f64().max(0.001)) as u64
+}
+
+/// The time to the end at the average rate so far. `None` if the size is unknown, reached, or nothing has come yet.
+pub(crate) fn eta(total: Option<u64>, now: &Sample) -> Option<Duration> {
+    let done = now.progress.raw_bytes;
+    let left = total?.checked_sub(done).filter(|left| *left > 0 && done > 0)?;
+    Duration::try_from_secs_f64(now.elapsed.as_secs_f64() * left as f64 / done as f64).ok()
+}
+
+/// Who was waited for longest between two snapshots; `None` if no wait has ended in between.
+pub(crate) fn bottleneck(direction: Direction, old: &Progress, new: &Progress) -> Option<&'static str> {
+    let (source, cpu, store) = match direction {
+        Direction::Backup => ("producer", "compression", "upload"),
+        Direction::Restore => ("consumer", "decompression", "download"),
+    };
+    let since = |of: fn(&Progress) -> Duration| of(new).saturating_sub(of(old));
+    let waits = [
+        (since(|progress| progress.source_wait), source),
+        (since(|progress| progress.cpu_wait), cpu),
+        (since(|progress| progress.store_wait), store),
+        (since(|progress| progress.throttled), "throttled"),
+    ];
+    let (longest, word) = waits.into_iter().max_by_key(|(wait, _)| *wait)?;
+    (longest > Duration::ZERO).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(seconds: u64, raw_bytes: u64) -> Sample {
+        let progress = Progress { raw_bytes, stored_bytes: raw_bytes / 2, ..Progress::default() };
+        Sample { elapsed: Duration::from_secs(seconds), progress }
+    }
+
+    #[test]
+    fn the_bottleneck_is_who_was_waited_for_longest_since_the_last_line() {
+        let second = Duration::from_secs(1);
+        let old = Progress { source_wait: second * 9, ..Progress::default() };
+        let with = |change: fn(&mut Progress, Duration)| {
+            let mut new = old.clone();
+            change(&mut new, second);
+            new
+        };
+        let words = |new: &Progress| [Direction::Backup, Direction::Restore].map(|way| bottleneck(way, &old, new));
+        assert_eq!(words(&old), [None, None], "what was before does not count");
+        for (new, backup, restore) in [
+            (with(|new, time| new.source_wait += time), "producer", "consumer"),
+            (with(|new, time| new.cpu_wait += time), "compression", "decompression"),
+            (with(|new, time| new.store_wait += time), "upload", "download"),
+            (with(|new, time| new.throttled += time), "throttled", "throttled"),
+        ] {
+            assert_eq!(words(&new), [Some(backup), Some(restore)]);
+        }
+    }
+
+    #[test]
+    fn rates_and_the_end_are_told_when_they_are_known() {
+        let work = Work { direction: Direction::Backup, total: Some(1000), threads: 2 };
+        let event = Event::new(work, &sample(1, 100), &sample(3, 500));
+        assert_eq!((event.raw_bytes_per_second, event.eta_seconds, event.ratio), (200, Some(3), Some(2.0)));
+        for (total, bytes) in [(None, 500), (Some(500), 500), (Some(499), 500), (Some(1000), 0)] {
+            let event = Event::new(Work { total, ..work }, &sample(1, 0), &sample(1, bytes));
+            assert_eq!(event.eta_seconds, None, "{total:?} {bytes}");
+            assert!(event.stages.compression.utilisation == 0.0, "no time has passed");
+        }
+    }
+}
