@@ -186,6 +186,19 @@ impl From<std::io::Error> for Error {
     }
 }
 
+/// A size for people, in binary units: `61.3 MiB`.
+pub(crate) fn size_text(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["TiB", "GiB", "MiB", "KiB"];
+    for (unit, shift) in UNITS.iter().zip([40, 30, 20, 10]) {
+        if bytes >> shift > 0 {
+            // Tenths, rounded up: as a lower bound it must still suffice.
+            let tenths = (u128::from(bytes) * 10).div_ceil(1 << shift);
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +210,20 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Denied);
         assert_eq!(error.to_string(), "backup failed");
         assert_eq!(error.report(), "backup failed: cannot put object: no key");
+    }
+
+    #[test]
+    fn sizes_are_printed_in_binary_units_and_never_too_small() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1.0 KiB"),
+            ((1 << 20) + 1, "1.1 MiB"),
+            (3 << 30, "3.0 GiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(size_text(bytes), text);
+        }
     }
 
     #[test]

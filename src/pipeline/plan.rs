@@ -3,7 +3,7 @@
 use super::codec::stored_bound;
 use super::config::{MIN_FRAME_BYTES, MIN_PART_BYTES, PipelineConfig};
 use super::index::{MAX_SEGMENT_FRAMES, tail_bytes};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, size_text};
 
 /// What a pipeline really uses of each buffer, after its configuration was fitted into the memory limit.
 ///
@@ -128,8 +128,11 @@ impl MemoryPlan {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
-                    "memory_limit is {} bytes, {stripes} stripes need at least {}",
-                    config.memory_limit, plan.total_bytes
+                    "memory_limit is {}, but this needs at least {} for {}; in bytes, that is {}",
+                    size_text(config.memory_limit),
+                    size_text(plan.total_bytes),
+                    if stripes == 1 { "its stripe".to_owned() } else { format!("its {stripes} stripes") },
+                    plan.total_bytes
                 ),
             ));
         }
