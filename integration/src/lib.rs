@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`server`] | Garage, Azurite and moto on free loopback ports, each gone with the process that started it |
 //! | [`place`] | a store for one test: a directory, or a corner of such a server, with checks that nothing was left in it |
+//! | [`proxy`] | a server in the way of another, which holds chosen requests back |
 //! | [`data`] | test data that shows where a misplaced byte came from |
 //! | [`sample`] | small backups: sizes around every boundary, made and read back |
 //! | [`tool`] | the command line tool of this build, and the files of this repository |
@@ -18,6 +19,7 @@
 pub mod data;
 mod http;
 pub mod place;
+pub mod proxy;
 pub mod sample;
 pub mod server;
 pub mod tool;

@@ -113,6 +113,14 @@ impl Place {
         }
     }
 
+    /// The same through another endpoint of the server.
+    pub fn environment_at(&self, endpoint: &str) -> Vec<(&'static str, String)> {
+        match &self.on {
+            On::Disk(_) => Vec::new(),
+            On::Server(kind) => client_environment(*kind, endpoint),
+        }
+    }
+
     /// All objects below the prefix, in order, without the prefix. On disk these are all files, so an upload that was left half
     /// done counts as well.
     ///

@@ -1,0 +1,114 @@
+//! Stdin and stdout as shells hand them over: full, closed, given up, the same twice.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use integration::place::Place;
+use integration::tool::{vdstream, vdstream_command};
+use tempfile::TempDir;
+
+use crate::support::*;
+
+/// Runs a shell script whose `$0` is the tool and whose `$1` is the place.
+fn shell(place: &Place, script: &str) -> Output {
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).arg(vdstream()).arg(place.url()).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+#[test]
+fn a_report_that_cannot_be_printed_says_that_the_backup_is_committed() {
+    let place = Place::disk();
+    for (made, script) in [
+        "\"$0\" backup \"$1\" -- echo x >/dev/full",
+        "\"$0\" backup \"$1\" --json -- echo x | true; exit ${PIPESTATUS[0]}",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let output = shell(&place, script);
+        let listed = backups(&place);
+        assert_eq!(listed.len(), made + 1, "{}", stderr(&output));
+        let id = listed[made]["id"].as_str().unwrap();
+        assert_fails(&output, 6, &format!("backup {id} is committed, but its report could not be printed"));
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_tool_quietly() {
+    let place = Place::disk();
+    assert!(run(&place, &["backup", &place.url(), "--", "head", "-c", "5000000", "/dev/urandom"]).status.success());
+    // The tool starts when its reader is gone; of the last one, it is in the middle.
+    for script in [
+        "(sleep 0.3; exec \"$0\" list \"$1\") | true",
+        "(sleep 0.3; exec \"$0\" show \"$1\" latest --json) | true",
+        "\"$0\" restore \"$1\" latest --output - | head -c 1 >/dev/null",
+    ] {
+        let quiet = shell(&place, &format!("{script}; exit ${{PIPESTATUS[0]}}"));
+        assert_eq!((code(&quiet), stderr(&quiet).as_str()), (141, ""), "{script}");
+    }
+}
+
+#[test]
+fn a_closed_stdin_is_not_an_empty_backup() {
+    let place = Place::disk();
+    for script in ["\"$0\" backup \"$1\" - <&-", "\"$0\" backup \"$1\" - </dev/null"] {
+        assert_fails(&shell(&place, script), 2, "stdin is closed or /dev/null");
+    }
+    let empty = shell(&place, "\"$0\" backup \"$1\" --input /dev/null; true | \"$0\" backup \"$1\" -");
+    assert!(empty.status.success(), "{}", stderr(&empty));
+    assert_eq!(backups(&place).len(), 2);
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_opened() {
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let file = |name: &str| work.path().join(name).to_string_lossy().into_owned();
+    // A FIFO that nobody writes: opening it would wait for ever.
+    assert!(Command::new("mkfifo").arg(file("fifo")).status().unwrap().success());
+    let url = place.url();
+    let (fifo, other) = (file("fifo"), file("./fifo"));
+    let twice = run(&place, &["backup", &url, "--input", &fifo, "--input", &other]);
+    assert_fails(&twice, 2, "are the same");
+    let many: Vec<&str> = ["--input", &fifo].into_iter().cycle().take(2 * 65).collect();
+    assert_fails(&run(&place, &[&["backup", url.as_str()], many.as_slice()].concat()), 2, "at most 64 stripes");
+    assert_fails(&run(&place, &["backup", "memory://x", "--", "echo"]), 2, "memory:// ends with this process");
+
+    let (one, two) = (file("one"), file("two"));
+    fs::write(&one, b"1").unwrap();
+    fs::write(&two, b"2").unwrap();
+    let made = run(&place, &["backup", &url, "--input", &one, "--input", &two]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    for [a, b] in [["o", "o"], ["o", "./o"], ["one", "../one"], ["-", "-"]] {
+        let mut command = vdstream_command();
+        command.current_dir(work.path()).args(["restore", &url, "latest", "-o", a, "-o", &b.replace("..", &file("."))]);
+        assert_fails(&command.stdin(Stdio::null()).output().unwrap(), 2, "each stripe needs its own");
+    }
+    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 3, "nothing was written");
+    let both = run(&place, &["restore", &url, "latest", "-o", "/dev/null", "-o", "/dev/null"]);
+    assert!(both.status.success(), "{}", stderr(&both));
+}
+
+#[test]
+fn the_restore_hint_can_be_pasted_into_a_shell() {
+    let work = TempDir::new().unwrap();
+    let root = work.path().join("it's $HOME").to_string_lossy().into_owned();
+    let made = vdstream_command().args(["backup", &root, "--", "echo", "x"]).stdin(Stdio::null()).output().unwrap();
+    let text = stderr(&made);
+    let hint = text.lines().find_map(|line| line.split_once("restore with: vdstream ")).unwrap().1;
+    let script = format!("\"$0\" {}", hint.replace("FILE", "-"));
+    let restored = Command::new("sh").args(["-c", &script]).arg(vdstream()).output().unwrap();
+    assert_eq!(restored.stdout, b"x\n", "{}", stderr(&restored));
+}
+
+#[test]
+fn a_limit_that_is_too_small_is_told_in_units_and_in_bytes() {
+    let place = Place::disk();
+    let small = run(&place, &["backup", &place.url(), "--memory", "1MiB", "--", "echo"]);
+    assert_fails(&small, 2, "memory_limit is 1.0 MiB, but this needs at least ");
+    let text = stderr(&small);
+    let least = text.trim().rsplit(' ').next().unwrap();
+    let enough = run(&place, &["backup", &place.url(), "--memory", least, "--", "echo"]);
+    assert!(enough.status.success(), "{}", stderr(&enough));
+}

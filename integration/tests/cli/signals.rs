@@ -1,0 +1,139 @@
+//! Signals: orderly at the first, at once at the second, and never a doubt about the commit.
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use integration::place::Place;
+use integration::proxy::Proxy;
+use integration::server::Kind;
+use integration::tool::vdstream_command;
+
+use crate::support::*;
+
+/// Starts a backup of an endless producer, waits until something is stored, sends `signals`, waits for the end.
+async fn signalled(place: &Place, signals: &[&str]) -> Output {
+    let mut command = vdstream_command();
+    let arguments = [
+        "backup",
+        &place.url(),
+        "--memory",
+        "64MiB",
+        "--",
+        "sh",
+        "-c",
+        "while head -c 1000000 /dev/urandom; do :; done",
+    ];
+    command.envs(place.environment()).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let start = Instant::now();
+    while place.objects().await.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(30), "nothing is ever stored");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for signal in signals {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid.as_str()]).status().unwrap().success());
+    }
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_signal_aborts_in_good_order() {
+    for place in places().await {
+        for (signal, expected) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+            let ended = signalled(&place, &[signal]).await;
+            assert_fails(&ended, expected, "nothing was left behind");
+            assert!(backups(&place).is_empty());
+            place.assert_empty().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_killed_backup_is_not_listed() {
+    for place in places().await {
+        let ended = signalled(&place, &["-KILL"]).await;
+        assert_eq!(ended.status.code(), None);
+        assert!(backups(&place).is_empty());
+        // The intent tells a collector what to look for.
+        assert!(place.objects().await.iter().any(|name| name.ends_with("/intent.json")));
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+async fn ended(child: Child) -> Output {
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+/// A backup of `script` to Garage through a proxy that holds requests with all of `words`.
+async fn held(words: &[&'static str], script: &str, more: &[&str]) -> (Place, Proxy, Child) {
+    let place = Place::server(Kind::Garage).await;
+    let proxy = Proxy::hold(Kind::Garage.endpoint(), words).await;
+    let mut command = vdstream_command();
+    command.envs(place.environment_at(proxy.endpoint())).args(["backup", &place.url()]).args(more);
+    command.args(["--", "sh", "-c", script]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    (place, proxy, child)
+}
+
+#[tokio::test]
+async fn the_first_signal_during_a_commit_waits_for_the_commit() {
+    let (place, proxy, child) = held(&["PUT", "manifest.json"], "echo x", &[]).await;
+    proxy.holds_one().await;
+    send("-TERM", &child);
+    // Nothing can be waited for: the tool must go on waiting itself.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    proxy.release();
+    let output = ended(child).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("SIGTERM: all data is stored, finishing the commit first"), "{}", stderr(&output));
+    assert_eq!(backups(&place).len(), 1);
+}
+
+#[tokio::test]
+async fn the_second_signal_during_a_commit_leaves_at_once() {
+    let (_place, proxy, child) = held(&["PUT", "manifest.json"], "echo x", &[]).await;
+    proxy.holds_one().await;
+    send("-INT", &child);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    send("-INT", &child);
+    assert_fails(&ended(child).await, 130, "leaving at once, without cleaning up");
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_backup_whose_first_request_hangs() {
+    let (_place, proxy, child) = held(&["PUT", "intent.json"], "echo x", &[]).await;
+    proxy.holds_one().await;
+    proxy.change(&["HTTP"]);
+    let start = Instant::now();
+    send("-INT", &child);
+    let output = ended(child).await;
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_fails(&output, 5, "may be left; `vdstream gc` removes them later");
+    assert!(stderr(&output).contains("ended by SIGINT"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn a_clean_up_that_hangs_ends_in_its_time_and_the_cause_is_still_told() {
+    // The data of a program that fails cannot be removed, because the store stopped answering.
+    let work = tempfile::TempDir::new().unwrap();
+    let go = work.path().join("go");
+    let script = format!("head -c 20000000 /dev/urandom; until [ -e {} ]; do sleep 0.05; done; exit 3", go.display());
+    let (place, proxy, child) = held(&["never held"], &script, &["--clean-up-timeout", "2s"]).await;
+    let start = Instant::now();
+    while !place.objects().await.iter().any(|name| name.contains("/uploads/")) {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing is uploaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    proxy.change(&["HTTP"]);
+    std::fs::write(&go, b"").unwrap();
+    let start = Instant::now();
+    let output = ended(child).await;
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert_fails(&output, 1, "`sh` failed (exit status: 3)");
+    assert!(stderr(&output).contains("`vdstream gc` removes them later"), "{}", stderr(&output));
+}
