@@ -10,6 +10,7 @@ use cut_support::{Cut, Gate, all_arrived, at_every_step, cut, quiet};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
+use vdstream::backup::doctor;
 use vdstream::backup::retention::{self, Descendants, RetentionPolicy};
 use vdstream::backup::{
     self, Backup, BackupOptions, Manifest, Restore, RestoreOptions, Select, Series, Store, VerifyLevel, VerifyOptions,
@@ -531,6 +532,24 @@ async fn waiting_for_the_store() {
         assert!(waited.is_none() || gate.names().await.is_empty(), "idle too early");
         assert!(!settled(&gate, &store, false).await, "the work goes on without the wait");
         waited.is_some()
+    })
+    .await;
+}
+
+/// What may stay is small, hidden, and no backup; the next trial is whole.
+#[tokio::test(start_paused = true)]
+async fn trying_a_store() {
+    let (gate, store) = Gate::new();
+    let manifest = committed(&store).await;
+    at_every_step("doctor::examine", 12, async |at| {
+        gate.shut();
+        let diagnosis = cut(&gate, at, doctor::examine(&store)).await;
+        gate.open();
+        all_arrived().await;
+        assert_eq!(backup::list(&store, None).await.unwrap().backups.len(), 1);
+        is_whole(&store, &manifest).await;
+        assert!(doctor::examine(&store).await.is_good());
+        diagnosis.is_some()
     })
     .await;
 }

@@ -19,6 +19,7 @@ const TABLE: &str = "
     backup/devices.rs          finish              tests/cancel_backup.rs          finishing_the_readers                | Restore::finish
     backup/devices.rs          serve               tests/cancel_backup.rs          serving_an_engine_that_backs_up      | Backup::serve
     backup/devices.rs          serve               tests/cancel_backup.rs          serving_an_engine_that_restores      | Restore::serve
+    backup/doctor/run.rs       examine             tests/cancel_backup.rs          trying_a_store                       | doctor::examine
     backup/reader.rs           stripe              tests/cancel_backup.rs          a_stream_of_a_stripe                 | Restore::stripe
     backup/reader.rs           write_to            tests/cancel_backup.rs          writing_a_stripe_out                 | Restore::write_to
     backup/retention/apply.rs  apply               tests/cancel_backup.rs          deleting_by_a_plan                   | retention::apply

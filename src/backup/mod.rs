@@ -3,6 +3,7 @@
 mod catalog;
 mod commit;
 mod devices;
+pub mod doctor;
 mod document;
 mod feed;
 mod id;

@@ -1,10 +1,17 @@
 //! `s3://`: Amazon S3 and compatible stores, set up from the `AWS_*` variables.
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer};
+use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
 
 use super::client;
 use super::environment::Environment;
-use crate::error::Result;
+use super::error::convert;
+use super::rules::{BucketRules, aborts_uploads};
+use crate::error::{Error, ErrorKind, Result};
 
 const STATIC_KEYS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 /// Other places that credentials may come from, in the order in which they are asked.
@@ -24,6 +31,63 @@ pub(super) fn open(bucket: &str, label: &str, environment: &Environment) -> Resu
         builder = builder.with_allow_http(true);
     }
     builder.with_bucket_name(bucket).build().map_err(|error| client::refused(label, &error))
+}
+
+/// The rules of `bucket`, asked with the credentials of `store`.
+pub(super) fn rules(
+    store: Arc<AmazonS3>,
+    bucket: &str,
+    label: &str,
+    environment: &Environment,
+) -> Result<Arc<dyn BucketRules>> {
+    let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|key| environment.value(key));
+    let region = region.unwrap_or("us-east-1").to_owned();
+    let endpoint = match endpoint(environment) {
+        Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
+        None => format!("https://s3.{region}.amazonaws.com"),
+    };
+    let options = client::options(environment)?.with_allow_http(endpoint.starts_with("http://"));
+    Ok(Arc::new(Rules { store, options, region, url: format!("{endpoint}/{bucket}"), label: label.to_owned() }))
+}
+
+struct Rules {
+    store: Arc<AmazonS3>,
+    options: object_store::ClientOptions,
+    region: String,
+    url: String,
+    label: String,
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rules({})", self.label)
+    }
+}
+
+#[async_trait]
+impl BucketRules for Rules {
+    async fn ends_unfinished_uploads(&self) -> Result<bool> {
+        let refused = |what: String| Error::new(ErrorKind::Unavailable, format!("{}: {what}", self.label));
+        let read = |error: object_store::Error| convert(&error, "read the lifecycle rules of", &self.label);
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.uri_mut() =
+            format!("{}?lifecycle", self.url).parse().map_err(|_| refused("its endpoint is no URL".to_owned()))?;
+        let credential = self.store.credentials().get_credential().await.map_err(read)?;
+        AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None).map_err(read)?;
+        let client = ReqwestConnector::default().connect(&self.options).map_err(read)?;
+        // The error of the client may hold the whole URL; its kind says enough.
+        let unsent = |error: object_store::client::HttpError| refused(format!("no answer: {:?}", error.kind()));
+        let response = client.execute(request).await.map_err(unsent)?;
+        let status = response.status().as_u16();
+        let body = response.into_body().bytes().await.map_err(unsent)?;
+        let body = String::from_utf8_lossy(&body);
+        match status {
+            200 => Ok(aborts_uploads(&body)),
+            404 if body.contains("NoSuchLifecycleConfiguration") => Ok(false),
+            401 | 403 => Err(Error::new(ErrorKind::Denied, format!("{}: the credentials do not suffice", self.label))),
+            status => Err(refused(format!("the store answers with status {status}"))),
+        }
+    }
 }
 
 fn endpoint(environment: &Environment) -> Option<&str> {

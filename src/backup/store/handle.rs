@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use super::error::convert;
 use super::open;
 use super::retry::{RetryPolicy, RetryState};
+use super::rules::BucketRules;
 use super::sequential::Sequential;
 use crate::buffer::SlotMut;
 use crate::clock::{Clock, SystemClock};
@@ -44,6 +46,7 @@ struct Inner {
     policy: RetryPolicy,
     retries: Arc<RetryState>,
     create_only: Arc<OnceCell<bool>>,
+    rules: Option<Arc<dyn BucketRules>>,
     tasks: TaskTracker,
     leftovers: Arc<Mutex<Option<Error>>>,
 }
@@ -145,6 +148,7 @@ impl Store {
             policy: RetryPolicy::default(),
             retries: Arc::new(RetryState::new(seed)),
             create_only: Arc::new(OnceCell::new()),
+            rules: None,
             tasks,
             leftovers: Arc::default(),
         };
@@ -171,6 +175,17 @@ impl Store {
     #[must_use]
     pub fn lend_payloads(self) -> Self {
         self.change(|inner| inner.copies = false)
+    }
+
+    #[cfg(feature = "aws")]
+    pub(super) fn with_rules(self, rules: Arc<dyn BucketRules>) -> Self {
+        self.change(|inner| inner.rules = Some(rules))
+    }
+
+    /// Whether a rule of the bucket ends unfinished uploads; `None` if this kind of store has no such rules.
+    pub(crate) async fn ends_unfinished_uploads(&self) -> Option<Result<bool>> {
+        let rules = self.inner.rules.as_ref()?;
+        Some(self.retry(|| rules.ends_unfinished_uploads()).await)
     }
 
     /// A payload as this store may have it.
@@ -448,6 +463,22 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.error(&error, "look up", name)),
         }
+    }
+
+    /// When an object was written, by the store's clock.
+    pub(crate) async fn modified(&self, name: &str) -> Result<Timestamp> {
+        let path = self.path(name);
+        let meta = self
+            .retry(|| async {
+                self.inner.objects.head(&path).await.map_err(|error| self.error(&error, "look up", name))
+            })
+            .await?;
+        let time = meta.last_modified;
+        let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0);
+        Timestamp::new(time.timestamp(), nanos).map_err(|error| {
+            let message = format!("{}: the store gives a time that cannot be", self.show(name));
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        })
     }
 
     /// Deletes an object; none there is success.

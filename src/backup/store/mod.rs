@@ -9,6 +9,7 @@
 //! | `sequential` | parts for a caller's store that has only `put_multipart` |
 //! | `retry` | retries of small requests; data is retried by the pipeline |
 //! | `error` | foreign errors to [`ErrorKind`](crate::ErrorKind), cleaned of secrets |
+//! | `rules` | what a bucket itself does with unfinished uploads |
 //! | `probe` | whether create-only is kept |
 
 #[cfg(feature = "aws")]
@@ -30,6 +31,7 @@ mod probe;
 #[cfg(feature = "fs")]
 mod publish;
 mod retry;
+mod rules;
 mod sequential;
 
 pub use handle::{PartLimits, Store};

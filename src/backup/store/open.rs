@@ -43,7 +43,7 @@ fn not_built(label: &str, feature: &str) -> Error {
 /// One value behind both of a store's interfaces.
 #[cfg(any(feature = "fs", feature = "aws", feature = "azure", feature = "gcp"))]
 fn assemble<S>(
-    store: S,
+    store: Arc<S>,
     prefix: object_store::path::Path,
     label: String,
     limits: super::handle::PartLimits,
@@ -52,7 +52,6 @@ fn assemble<S>(
 where
     S: object_store::ObjectStore + object_store::multipart::MultipartStore,
 {
-    let store = Arc::new(store);
     let multipart: Arc<dyn object_store::multipart::MultipartStore> = Arc::<S>::clone(&store);
     Store::assemble(store, multipart, prefix, label, limits, tasks).lend_payloads()
 }
@@ -62,7 +61,7 @@ fn local(path: std::path::PathBuf, label: String) -> Result<Store> {
     let tasks = tokio_util::task::TaskTracker::new();
     let store = super::local::LocalStore::new(path, tasks.clone());
     let limits = super::handle::PartLimits::LOCAL;
-    Ok(assemble(store, object_store::path::Path::default(), label, limits, tasks))
+    Ok(assemble(Arc::new(store), object_store::path::Path::default(), label, limits, tasks))
 }
 
 #[cfg(not(feature = "fs"))]
@@ -72,8 +71,9 @@ fn local(_: std::path::PathBuf, label: String) -> Result<Store> {
 
 #[cfg(feature = "aws")]
 fn s3(bucket: &str, prefix: object_store::path::Path, label: String, environment: &Environment) -> Result<Store> {
-    let store = super::aws::open(bucket, &label, environment)?;
-    Ok(assemble(store, prefix, label, super::handle::PartLimits::S3, Default::default()))
+    let store = Arc::new(super::aws::open(bucket, &label, environment)?);
+    let rules = super::aws::rules(Arc::clone(&store), bucket, &label, environment)?;
+    Ok(assemble(store, prefix, label, super::handle::PartLimits::S3, Default::default()).with_rules(rules))
 }
 
 #[cfg(not(feature = "aws"))]
@@ -90,7 +90,7 @@ fn azure(
     environment: &Environment,
 ) -> Result<Store> {
     let store = super::azure::open(container, account, &label, environment)?;
-    Ok(assemble(store, prefix, label, super::handle::PartLimits::AZURE, Default::default()))
+    Ok(assemble(Arc::new(store), prefix, label, super::handle::PartLimits::AZURE, Default::default()))
 }
 
 #[cfg(not(feature = "azure"))]
@@ -101,7 +101,7 @@ fn azure(_: &str, _: Option<&str>, _: object_store::path::Path, label: String, _
 #[cfg(feature = "gcp")]
 fn gcs(bucket: &str, prefix: object_store::path::Path, label: String, environment: &Environment) -> Result<Store> {
     let store = super::gcp::open(bucket, &label, environment)?;
-    Ok(assemble(store, prefix, label, super::handle::PartLimits::S3, Default::default()))
+    Ok(assemble(Arc::new(store), prefix, label, super::handle::PartLimits::S3, Default::default()))
 }
 
 #[cfg(not(feature = "gcp"))]

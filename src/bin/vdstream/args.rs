@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Delete the backups that no rule keeps; shows the plan unless confirmed
     Prune(Prune),
+    /// Try each operation that backups need of a store, and say what is missing
+    Doctor(Doctor),
 }
 
 const BACKUP_EXAMPLES: &str = "\
@@ -269,6 +271,14 @@ pub(crate) struct Delete {
     /// Do it
     #[arg(long)]
     pub(crate) confirm: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vdstream doctor s3://bucket/prod")]
+pub(crate) struct Doctor {
+    /// The store to try: small objects are written below it and removed
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
 }
 
 const PRUNE_EXAMPLES: &str = "\

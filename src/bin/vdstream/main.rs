@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod catalog;
+mod doctor;
 mod event;
 mod exit;
 mod feed;
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::List(args) => catalog::list(args, &common).await,
         Command::Show(args) => catalog::show(args, &common).await,
         Command::Verify(args) => Box::pin(verify::run(args, &common)).await,
+        Command::Doctor(args) => doctor::run(args, &common).await,
         Command::Delete(args) => prune::delete(args, &common).await,
         Command::Prune(args) => prune::prune(args, &common).await,
     }

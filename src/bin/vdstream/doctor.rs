@@ -1,0 +1,34 @@
+//! `doctor`: does a store let us do all that backups need?
+
+use vdstream::backup::Store;
+use vdstream::backup::doctor::{self, Diagnosis};
+
+use crate::args;
+use crate::exit::Failure;
+use crate::output;
+
+pub(crate) async fn run(args: args::Doctor, common: &args::Common) -> Result<(), Failure> {
+    let store = Store::from_url(&args.url)?;
+    let diagnosis = doctor::examine(&store).await;
+    store.wait_idle().await;
+    if common.json { output::json(&diagnosis) } else { output::line(&text(&diagnosis)) }?;
+    match diagnosis.first_error() {
+        Some(error) => {
+            Err(error.context(format!("{} does not let backups do all that they need", store.label())).into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn text(diagnosis: &Diagnosis) -> String {
+    let mut rows = vec![["CHECK", "RESULT", "PERMISSION", "DETAIL"].map(str::to_owned).to_vec()];
+    rows.extend(diagnosis.findings.iter().map(|finding| {
+        vec![
+            finding.check.to_string(),
+            finding.verdict.name().to_owned(),
+            finding.permission.to_owned(),
+            finding.detail.clone(),
+        ]
+    }));
+    output::table(&rows)
+}
