@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Internal,
     /// The request cannot work as given; change it.
     Invalid,
+    /// The data is encrypted, and its key is missing or is another one; give the key that opens it.
+    Locked,
     /// The named thing does not exist.
     NotFound,
     /// The store asks for fewer requests; slow down, then try again.
@@ -49,6 +51,7 @@ impl ErrorKind {
             Self::Exhausted => "exhausted",
             Self::Internal => "internal",
             Self::Invalid => "invalid",
+            Self::Locked => "locked",
             Self::NotFound => "not-found",
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
@@ -154,7 +157,7 @@ impl From<Error> for std::io::Error {
             ErrorKind::Closed => Io::BrokenPipe,
             ErrorKind::Conflict => Io::AlreadyExists,
             ErrorKind::Corrupt => Io::InvalidData,
-            ErrorKind::Denied => Io::PermissionDenied,
+            ErrorKind::Denied | ErrorKind::Locked => Io::PermissionDenied,
             ErrorKind::Exhausted => Io::StorageFull,
             ErrorKind::Internal => Io::Other,
             ErrorKind::Invalid => Io::InvalidInput,

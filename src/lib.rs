@@ -65,6 +65,7 @@
 //! |---|---|
 //! | `fs` (default) | local disk: `file://` URLs and plain paths |
 //! | `aws`, `azure`, `gcp` | S3, Azure Blob Storage, Google Cloud Storage; each brings in rustls |
+//! | `encryption` | segments as age files: `age` and its cryptography |
 //! | `cli` | the command line tool |
 //! | `testing` | test doubles and conformance suites; not semver-stable |
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, MAX_LABELS, corrupt, shown, unique_map};
+use super::encryption::Encryption;
 use super::id::BackupId;
 use super::kind::Kind;
 use super::names::{ObjectName, Series};
@@ -48,6 +49,9 @@ pub struct Intent {
     pub level: i32,
     /// The most raw bytes in one frame.
     pub frame_bytes: u64,
+    /// How the segments are encrypted, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 impl Intent {
@@ -71,6 +75,8 @@ impl Intent {
 pub(crate) struct UploadRecord {
     pub(crate) id: BackupId,
     pub(crate) segment: SegmentId,
+    /// Whether the segment is encrypted, which its object's name tells.
+    pub(crate) is_encrypted: bool,
     /// The store's own id of the upload.
     pub(crate) upload: String,
     pub(crate) created: Timestamp,
@@ -86,17 +92,19 @@ struct UploadV1 {
 
 impl UploadRecord {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let object = ObjectName::Segment(self.segment).to_string();
+        let object = ObjectName::segment(self.segment, self.is_encrypted).to_string();
         document::encode(UPLOAD, &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created })
     }
 
     #[cfg_attr(not(test), expect(dead_code, reason = "for the collection of what crashes leave"))]
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
         let wire: UploadV1 = document::decode_small(UPLOAD, bytes, object)?;
-        let Ok(ObjectName::Segment(segment)) = wire.object.parse() else {
-            return Err(corrupt(object, "object", "the name of a segment", shown(&wire.object, 160)));
+        let (segment, is_encrypted) = match wire.object.parse() {
+            Ok(ObjectName::Segment(segment)) => (segment, false),
+            Ok(ObjectName::Sealed(segment)) => (segment, true),
+            _ => return Err(corrupt(object, "object", "the name of a segment", shown(&wire.object, 160))),
         };
-        Ok(Self { id: wire.id, segment, upload: wire.upload, created: wire.created })
+        Ok(Self { id: wire.id, segment, is_encrypted, upload: wire.upload, created: wire.created })
     }
 }
 
@@ -121,10 +129,20 @@ mod tests {
             stripes: 64,
             level: -5,
             frame_bytes: 1,
+            encryption: None,
         };
         assert_eq!(Intent::decode(&intent.encode().unwrap(), "x").unwrap(), intent);
-        let record = UploadRecord { id, segment: SegmentId { stripe: 1, index: 2 }, upload: "a/b?\"".into(), created };
-        assert_eq!(UploadRecord::decode(&record.encode().unwrap(), "x").unwrap(), record);
+        let record = UploadRecord {
+            id,
+            segment: SegmentId { stripe: 1, index: 2 },
+            is_encrypted: false,
+            upload: "a/b?\"".into(),
+            created,
+        };
+        for is_encrypted in [false, true] {
+            let record = UploadRecord { is_encrypted, ..record.clone() };
+            assert_eq!(UploadRecord::decode(&record.encode().unwrap(), "x").unwrap(), record);
+        }
         assert!(UploadRecord::decode(&intent.encode().unwrap(), "x").is_err());
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, corrupt};
+use super::encryption::{AGE, Encryption};
 use super::id::BackupId;
 use super::kind::Kind;
 use super::names::{MAX_STRIPES, Names, Series};
@@ -48,6 +49,8 @@ pub struct Manifest {
     pub producer: Option<Producer>,
     /// How the segments are compressed.
     pub codec: Codec,
+    /// How the segments are encrypted, if they are.
+    pub encryption: Option<Encryption>,
     /// The most raw bytes in one frame.
     pub frame_bytes: u64,
     /// The stripes in order, with their segments.
@@ -116,7 +119,11 @@ impl Manifest {
     ///
     /// It is the BLAKE3, in key derivation mode, of a binary encoding that the layout page describes.
     pub fn root(&self) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_derive_key("vdstream 2026-11 backup root v1");
+        let context = match self.encryption {
+            None => "vdstream 2026-11 backup root v1",
+            Some(_) => "vdstream 2026-11 encrypted backup root v1",
+        };
+        let mut hasher = blake3::Hasher::new_derive_key(context);
         let number = |hasher: &mut blake3::Hasher, value: u64| {
             hasher.update(&value.to_le_bytes());
         };
@@ -138,6 +145,17 @@ impl Manifest {
                 number(&mut hasher, segment.tail_bytes);
                 hasher.update(segment.raw_hash.as_bytes());
                 hasher.update(segment.stored_hash.as_bytes());
+                if let Some(header) = segment.header {
+                    number(&mut hasher, u64::from(header.bytes));
+                    hasher.update(header.hash.as_bytes());
+                }
+            }
+        }
+        if let Some(encryption) = &self.encryption {
+            number(&mut hasher, u64::from(encryption.recipients));
+            if let Some(identity) = &encryption.identity {
+                number(&mut hasher, identity.stored_bytes);
+                hasher.update(identity.stored_hash.as_bytes());
             }
         }
         hasher.finalize()
@@ -178,7 +196,7 @@ impl Manifest {
     }
 
     pub(crate) fn names(&self) -> Names {
-        Names::new(self.series.clone(), self.id)
+        Names::new(self.series.clone(), self.id).encrypted(self.encryption.is_some())
     }
 
     /// Every segment with its name within the store, in order.
@@ -211,6 +229,19 @@ impl Manifest {
         if self.frame_bytes == 0 || self.frame_bytes > MAX_FRAME_BYTES {
             return Err(corrupt(object, "frame size", format!("1 to {MAX_FRAME_BYTES} bytes"), self.frame_bytes));
         }
+        if let Some(encryption) = &self.encryption {
+            if encryption.name != AGE {
+                return Err(corrupt(object, "encryption", AGE, encryption.name.escape_default()));
+            }
+            let most = pipeline::MAX_RECIPIENTS as u64 + 1;
+            if !(1..=most).contains(&u64::from(encryption.recipients)) {
+                return Err(corrupt(object, "recipients", format!("1 to {most}"), encryption.recipients));
+            }
+        }
+        let mut segments = self.stripes.iter().flat_map(|stripe| &stripe.segments);
+        if segments.any(|segment| segment.header.is_some() != self.encryption.is_some()) {
+            return Err(corrupt(object, "segments", "all encrypted or none", "both"));
+        }
         let (mut raw_total, mut stored_total) = (Some(0u64), Some(0u64));
         for (number, stripe) in self.stripes.iter().enumerate() {
             check_stripe(stripe, self.frame_bytes, &|what: &str| format!("stripe {number} {what}"), object)?;
@@ -236,6 +267,11 @@ fn check_stripe(stripe: &StripeSummary, frame_bytes: u64, at: &dyn Fn(&str) -> S
         }
         if segment.tail_bytes > segment.stored_bytes {
             return Err(corrupt(object, at("tail"), format!("at most {}", segment.stored_bytes), segment.tail_bytes));
+        }
+        if let Some(header) = segment.header
+            && (header.bytes == 0 || header.bytes > pipeline::MAX_HEADER_BYTES)
+        {
+            return Err(corrupt(object, at("header"), format!("1 to {}", pipeline::MAX_HEADER_BYTES), header.bytes));
         }
         let least = segment.raw_bytes.div_ceil(frame_bytes);
         if u64::from(segment.frames) < least || u64::from(segment.frames) > segment.raw_bytes.max(1) {
@@ -273,6 +309,7 @@ pub(crate) mod tests {
                 tail_bytes: stored_bytes / 2,
                 raw_hash: blake3::hash(&raw_bytes.to_le_bytes()),
                 stored_hash: blake3::hash(&stored_bytes.to_le_bytes()),
+                header: None,
             });
             summary.raw_bytes += raw_bytes;
             summary.stored_bytes += stored_bytes;
@@ -295,6 +332,7 @@ pub(crate) mod tests {
             keep_until: None,
             producer: Some(Producer::new("tar -c /etc").exit_status(0)),
             codec: Codec::zstd(3),
+            encryption: None,
             frame_bytes: 4096,
             stripes,
         }

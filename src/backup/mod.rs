@@ -5,6 +5,7 @@ mod commit;
 mod devices;
 pub mod doctor;
 mod document;
+mod encryption;
 mod feed;
 mod id;
 mod intent;
@@ -29,6 +30,9 @@ pub use catalog::{
     BackupSummary, DamagedBackup, LastVerification, Listing, Select, find, intent, last_verification, list, series_of,
 };
 pub use document::MAX_LABELS;
+#[cfg(feature = "encryption")]
+pub use encryption::unlock;
+pub use encryption::{Encryption, IdentityObject};
 pub use id::BackupId;
 pub use intent::Intent;
 pub use kind::Kind;

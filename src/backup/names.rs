@@ -96,11 +96,22 @@ impl<'de> Deserialize<'de> for Series {
 pub(crate) struct Names {
     series: Series,
     id: BackupId,
+    is_encrypted: bool,
 }
 
 impl Names {
     pub(crate) fn new(series: Series, id: BackupId) -> Self {
-        Self { series, id }
+        Self { series, id, is_encrypted: false }
+    }
+
+    /// The same for a backup whose segments are encrypted, if so.
+    pub(crate) fn encrypted(mut self, is_encrypted: bool) -> Self {
+        self.is_encrypted = is_encrypted;
+        self
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.is_encrypted
     }
 
     pub(crate) fn series(&self) -> &Series {
@@ -130,7 +141,7 @@ impl Names {
     }
 
     pub(crate) fn segment(&self, segment: SegmentId) -> String {
-        self.of(&ObjectName::Segment(segment))
+        self.of(&ObjectName::segment(segment, self.is_encrypted))
     }
 
     pub(crate) fn of(&self, name: &ObjectName) -> String {
@@ -146,10 +157,14 @@ impl Names {
 /// What an object within a backup's directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ObjectName {
+    /// The private key of a backup, encrypted with its passphrase.
+    Identity,
     Intent,
     Manifest,
     /// What a crash on local disk left of a write.
     Partial,
+    /// An encrypted segment.
+    Sealed(SegmentId),
     Segment(SegmentId),
     /// The record of an upload of a segment; a segment that is begun again gets the next attempt.
     Upload {
@@ -161,12 +176,20 @@ pub(crate) enum ObjectName {
     Deleted(Timestamp),
 }
 
+impl ObjectName {
+    pub(crate) fn segment(segment: SegmentId, is_encrypted: bool) -> Self {
+        if is_encrypted { Self::Sealed(segment) } else { Self::Segment(segment) }
+    }
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Identity => f.write_str("identity.age"),
             Self::Intent => f.write_str("intent.json"),
             Self::Manifest => f.write_str("manifest.json"),
             Self::Partial => f.write_str("partial"),
+            Self::Sealed(id) => write!(f, "s{:02}/{:06}.zst.age", id.stripe, id.index),
             Self::Segment(id) => write!(f, "s{:02}/{:06}.zst", id.stripe, id.index),
             Self::Upload { segment, attempt: 0 } => {
                 write!(f, "uploads/s{:02}-{:06}.json", segment.stripe, segment.index)
@@ -190,6 +213,7 @@ impl FromStr for ObjectName {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let parsed = match text {
+            "identity.age" => Self::Identity,
             "intent.json" => Self::Intent,
             "manifest.json" => Self::Manifest,
             _ => parse_numbered(text).ok_or(())?,
@@ -217,8 +241,12 @@ fn parse_numbered(text: &str) -> Option<ObjectName> {
     if let Some(rest) = text.strip_prefix("deleted/") {
         return time(rest).map(ObjectName::Deleted);
     }
-    let (stripe, index) = text.strip_prefix('s')?.strip_suffix(".zst")?.split_once('/')?;
-    Some(ObjectName::Segment(segment_id(stripe, index)?))
+    let (file, is_encrypted) = match text.strip_suffix(".age") {
+        Some(file) => (file, true),
+        None => (text, false),
+    };
+    let (stripe, index) = file.strip_prefix('s')?.strip_suffix(".zst")?.split_once('/')?;
+    Some(ObjectName::segment(segment_id(stripe, index)?, is_encrypted))
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -264,6 +292,7 @@ mod tests {
         let segment = SegmentId { stripe: 3, index: 17 };
         assert_eq!(names.manifest(), format!("orders/{id}/manifest.json"));
         assert_eq!(names.segment(segment), format!("orders/{id}/s03/000017.zst"));
+        assert_eq!(names.encrypted(true).segment(segment), format!("orders/{id}/s03/000017.zst.age"));
         assert_eq!(ObjectName::Upload { segment, attempt: 0 }.to_string(), "uploads/s03-000017.json");
         assert_eq!(ObjectName::Upload { segment, attempt: 2 }.to_string(), "uploads/s03-000017-02.json");
         let time = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
@@ -280,7 +309,11 @@ mod tests {
             "s00/0.zst",
             "s00/0000000.zst",
             "s64/000000.zst",
-            "s00/000000.zst.age",
+            "s00/000000.age",
+            "s00/000000.zst.age.age",
+            "s0/0.zst.age",
+            "intent.json.age",
+            "uploads/s00-000000.json.age",
             "s00/000000.ZST",
             "s+1/000000.zst",
             "s00/+00000.zst",
@@ -305,7 +338,7 @@ mod tests {
             let names = names();
             let segment = SegmentId { stripe, index };
             let time = Timestamp::from_millisecond(millis).unwrap();
-            for name in [ObjectName::Segment(segment), ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Intent, ObjectName::Manifest] {
+            for name in [ObjectName::Segment(segment), ObjectName::Sealed(segment), ObjectName::Identity, ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Intent, ObjectName::Manifest] {
                 prop_assert_eq!(names.parse(&names.of(&name)), Some(name));
             }
         }

@@ -8,12 +8,13 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use tokio::task::JoinHandle;
 
+use super::encryption;
 use super::manifest::Manifest;
 use super::options::RestoreOptions;
 use super::segments::Segments;
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Pipeline, Progress};
+use crate::pipeline::{Identities, Pipeline, Progress};
 
 /// A backup set that is being read back, stripe by stripe or all at once.
 ///
@@ -33,8 +34,10 @@ impl Restore {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if the memory limit does not suffice for its stripes and frames; the message names one that does.
+    /// [`ErrorKind::Locked`] if the backup is encrypted and no key was given. That a key is the wrong one is known when the
+    /// first segment is read.
     pub fn begin(store: &Store, manifest: &Manifest, options: RestoreOptions) -> Result<Self> {
-        let pipeline = pipeline(store, manifest, options.pipeline)?;
+        let pipeline = pipeline(store, manifest, options.pipeline, options.identities)?;
         Ok(Self { store: store.clone(), feeds: Vec::new(), manifest: manifest.clone(), pipeline })
     }
 
@@ -102,10 +105,13 @@ pub(super) fn pipeline(
     store: &Store,
     manifest: &Manifest,
     mut config: crate::pipeline::PipelineConfig,
+    identities: Option<Identities>,
 ) -> Result<Pipeline> {
+    encryption::check_key(manifest, identities.as_ref())?;
     // Bounded by the check of the manifest.
     config.frame_bytes = usize::try_from(manifest.frame_bytes).unwrap_or(usize::MAX);
     let stripes = u16::try_from(manifest.stripes.len()).unwrap_or(u16::MAX);
     let segments = Segments::new(store, manifest.names());
-    Pipeline::for_restore(config, stripes, Arc::new(segments), Arc::clone(store.time()))
+    let is_encrypted = manifest.encryption.is_some();
+    Pipeline::restore(config, stripes, Arc::new(segments), Arc::clone(store.time()), is_encrypted, identities)
 }

@@ -124,6 +124,9 @@ impl Segments {
         // Most listings are complete; what is known to have been written is deleted all the same.
         let mut names: BTreeSet<String> =
             shared.begun.lock().iter().map(|segment| shared.names.segment(*segment)).collect();
+        if shared.names.is_encrypted() {
+            names.insert(shared.names.of(&ObjectName::Identity));
+        }
         for object in listed {
             match shared.names.parse(&object.name) {
                 Some(ObjectName::Manifest) => {
@@ -255,7 +258,8 @@ impl Segments {
         });
         shared.open.lock().insert(key, Arc::clone(&upload));
         let created = shared.store.time().wall();
-        let record = UploadRecord { id: shared.names.id(), segment, upload: upload.id.clone(), created };
+        let is_encrypted = shared.names.is_encrypted();
+        let record = UploadRecord { id: shared.names.id(), segment, is_encrypted, upload: upload.id.clone(), created };
         if let Err(error) = shared.store.create(&upload.record_name, record.encode()?.into()).await {
             // It stays in the list of open uploads if this fails too.
             let _ = upload.give_up().await;

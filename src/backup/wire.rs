@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::document::{corrupt, shown, unique_map};
+use super::encryption::Encryption;
 use super::id::BackupId;
 use super::kind::Kind;
 use super::manifest::{Codec, Manifest, Producer};
 use super::names::{ObjectName, Series};
 use crate::error::Result;
-use crate::pipeline::{SegmentId, SegmentSummary, StripeSummary};
+use crate::pipeline::{SegmentHeader, SegmentId, SegmentSummary, StripeSummary};
 
 /// The `format` member of a manifest.
 pub(super) const MANIFEST: &str = "vdstream-manifest";
@@ -36,6 +37,8 @@ pub(super) struct ManifestV1 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     producer: Option<Producer>,
     codec: Codec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption: Option<Encryption>,
     frame_bytes: u64,
     stripes: Vec<StripeV1>,
     totals: TotalsV1,
@@ -60,6 +63,11 @@ struct SegmentV1 {
     tail_bytes: u64,
     raw_hash: String,
     stored_hash: String,
+    /// Both are there if the segment is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    header_bytes: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    header_hash: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +108,7 @@ impl ManifestV1 {
             keep_until: manifest.keep_until,
             producer: manifest.producer.clone(),
             codec: manifest.codec.clone(),
+            encryption: manifest.encryption.clone(),
             frame_bytes: manifest.frame_bytes,
             stripes: (0u16..).zip(&manifest.stripes).map(stripe).collect(),
             totals: TotalsV1::of(&manifest.stripes),
@@ -129,6 +138,7 @@ impl ManifestV1 {
             keep_until: self.keep_until,
             producer: self.producer,
             codec: self.codec,
+            encryption: self.encryption,
             frame_bytes: self.frame_bytes,
             stripes,
         };
@@ -148,7 +158,8 @@ impl ManifestV1 {
 impl SegmentV1 {
     fn of(stripe: u16, segment: &SegmentSummary) -> Self {
         Self {
-            object: ObjectName::Segment(SegmentId { stripe, index: segment.index }).to_string(),
+            object: ObjectName::segment(SegmentId { stripe, index: segment.index }, segment.header.is_some())
+                .to_string(),
             raw_offset: segment.raw_offset,
             raw_bytes: segment.raw_bytes,
             stored_bytes: segment.stored_bytes,
@@ -156,20 +167,35 @@ impl SegmentV1 {
             tail_bytes: segment.tail_bytes,
             raw_hash: segment.raw_hash.to_hex().to_string(),
             stored_hash: segment.stored_hash.to_hex().to_string(),
+            header_bytes: segment.header.map(|header| header.bytes),
+            header_hash: segment.header.map(|header| header.hash.to_hex().to_string()),
         }
     }
 
     fn into_summary(self, stripe: usize, index: usize, object: &str) -> Result<SegmentSummary> {
         let at = |what: &str| format!("stripe {stripe} segment {index} {what}");
+        let is_encrypted = self.header_bytes.is_some();
         let named = match self.object.parse() {
-            Ok(ObjectName::Segment(id)) if usize::from(id.stripe) == stripe && id.index as usize == index => id.index,
+            Ok(ObjectName::Segment(id) | ObjectName::Sealed(id))
+                if ObjectName::segment(id, is_encrypted).to_string() == self.object
+                    && usize::from(id.stripe) == stripe
+                    && id.index as usize == index =>
+            {
+                id.index
+            }
             _ => return Err(corrupt(object, at("object"), "the name of the layout", shown(&self.object, 160))),
         };
         let hash = |text: &str, what: &str| {
             let hash = blake3::Hash::from_hex(text).ok().filter(|hash| hash.to_hex().as_str() == text);
             hash.ok_or_else(|| corrupt(object, at(what), "64 hexadecimal digits", shown(text, 160)))
         };
+        let header = match (self.header_bytes, &self.header_hash) {
+            (None, None) => None,
+            (Some(bytes), Some(text)) => Some(SegmentHeader { bytes, hash: hash(text, "header hash")? }),
+            _ => return Err(corrupt(object, at("header"), "size and hash", "one of them")),
+        };
         Ok(SegmentSummary {
+            header,
             index: named,
             raw_offset: self.raw_offset,
             raw_bytes: self.raw_bytes,

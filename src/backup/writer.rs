@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
@@ -14,7 +15,7 @@ use super::feed;
 use super::id::BackupId;
 use super::intent::Intent;
 use super::manifest::{Codec, Manifest, Producer};
-use super::names::{MAX_STRIPES, Names, Series};
+use super::names::{MAX_STRIPES, Names, ObjectName, Series};
 use super::options::{BackupOptions, TOOL};
 use super::report::BackupReport;
 use super::retention;
@@ -36,6 +37,8 @@ use crate::pipeline::{Input, Pipeline, Progress, StripeSummary};
 pub struct Backup {
     pub(super) session: Arc<Session>,
     intent: Intent,
+    /// The key that a passphrase opens, encrypted.
+    identity: Option<Bytes>,
     producer: Option<Producer>,
     stripes: Vec<Stripe>,
     /// Where the clean-up runs if the backup is dropped elsewhere.
@@ -74,11 +77,16 @@ impl Backup {
         }
         let clock = store.time();
         let created = clock.wall();
-        let names = Names::new(series.clone(), BackupId::generate(created));
+        let sealing = options.readers.prepare(store, options.pipeline.memory_limit).await?;
+        let names = Names::new(series.clone(), BackupId::generate(created)).encrypted(sealing.is_some());
         let segments = Segments::new(store, names.clone());
         let level = options.pipeline.level;
-        let pipeline =
-            Pipeline::for_backup(options.pipeline, options.stripes, Arc::new(segments.clone()), Arc::clone(clock))?;
+        let (recipients, encryption, identity) = match sealing {
+            None => (None, None, None),
+            Some(sealing) => (Some(sealing.recipients), Some(sealing.encryption), sealing.identity),
+        };
+        let (objects, time) = (Arc::new(segments.clone()), Arc::clone(clock));
+        let pipeline = Pipeline::backup(options.pipeline, options.stripes, objects, time, recipients)?;
         let intent = Intent {
             series,
             id: names.id(),
@@ -92,11 +100,13 @@ impl Backup {
             stripes: options.stripes,
             level,
             frame_bytes: pipeline.plan().frame_bytes as u64,
+            encryption,
         };
         let backup = Self {
             stripes: (0..options.stripes).map(|_| Stripe::Waiting).collect(),
             session: Arc::new(Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout)),
             intent,
+            identity: identity.map(Bytes::from),
             producer: options.producer,
             runtime,
             started: clock.now(),
@@ -135,6 +145,10 @@ impl Backup {
         let content = self.intent.encode()?;
         self.session.store.create(&name, content.into()).await?;
         self.session.set_begun();
+        if let Some(identity) = &self.identity {
+            let name = self.session.names.of(&ObjectName::Identity);
+            self.session.store.create(&name, identity.clone()).await?;
+        }
         match self.intent.parent {
             Some(parent) => retention::check_parent(&self.session.store, &self.intent.series, parent).await,
             None => Ok(()),
@@ -298,6 +312,7 @@ impl Backup {
             keep_until: self.intent.keep_until,
             producer: self.producer.clone(),
             codec: Codec::zstd(self.intent.level),
+            encryption: self.intent.encryption.clone(),
             frame_bytes: self.intent.frame_bytes,
             stripes,
         };

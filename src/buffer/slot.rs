@@ -66,6 +66,11 @@ impl SlotMut {
         &self.memory.bytes[..self.filled]
     }
 
+    /// The bytes written so far, to be changed in place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.memory.bytes[..self.filled]
+    }
+
     /// The rest of the slot, to be written and then counted by [`SlotMut::advance`]. Its content is arbitrary.
     pub fn spare_mut(&mut self) -> &mut [u8] {
         &mut self.memory.bytes[self.filled..]

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::cpu::Job;
+use super::encrypt::open::View;
+use super::encrypt::{MAX_HEADER_BYTES, chunk};
 use super::index::{MAX_SEGMENT_FRAMES, SegmentIndex, tail_bytes};
 use super::progress::count;
 use super::reader::Shared;
 use super::request::Request;
 use super::segment::{SegmentId, SegmentSummary, StripeSummary};
-use crate::buffer::BufferPool;
+use crate::buffer::{BufferPool, SlotMut};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Some whole frames in order, and the bytes that hold them.
@@ -76,10 +78,15 @@ impl Fetcher {
         let place = self.place().await?;
         let (shared, pool) = (Arc::clone(&self.shared), self.ranges.clone());
         let job = self.shared.cpu.spawn(async move {
-            let bytes = shared.read(id, 0..segment.stored_bytes, &pool).await?;
-            let data_bytes = length(segment.stored_bytes - segment.tail_bytes)?;
-            let index = decode(&shared, id, &segment, &bytes.slice(data_bytes..))?;
-            Ok(Batch { frames: layout(&index, id).into_iter().map(|slice| slice.cut(&bytes, 0, &place)).collect() })
+            let slot = shared.read(id, 0..segment.stored_bytes, &pool).await?;
+            let header_bytes = header_bytes(&segment);
+            let header = Bytes::copy_from_slice(slot.filled().get(..header_bytes).unwrap_or_default());
+            let view = shared.view(id, &segment, header).await?;
+            let bytes = shared.open(id, &view, 0..view.content_bytes(), header_bytes, slot).await?;
+            let data_bytes = length(view.content_bytes() - segment.tail_bytes)?;
+            let index = decode(&shared, id, &segment, &view, &bytes.slice(data_bytes..))?;
+            let frames = layout(&index, id).into_iter();
+            Ok(Batch { frames: frames.map(|slice| slice.cut(&view, &bytes, 0, &place)).collect() })
         });
         Ok(self.batches.send(job).await.is_ok())
     }
@@ -87,10 +94,11 @@ impl Fetcher {
     /// A large segment: its tail first, then ranges of whole frames.
     async fn ranges(&self, id: SegmentId, segment: SegmentSummary) -> Result<bool> {
         let range_bytes = self.shared.plan.range_bytes() as u64;
-        let data_bytes = segment.stored_bytes - segment.tail_bytes;
         let place = self.place().await?;
-        let tail = self.shared.read(id, data_bytes..segment.stored_bytes, &self.ranges).await?;
-        let index = decode(&self.shared, id, &segment, &tail)?;
+        let view = self.shared.read_view(id, &segment, &self.ranges).await?;
+        let data_bytes = view.content_bytes() - segment.tail_bytes;
+        let tail = self.shared.read_content(id, &view, data_bytes..view.content_bytes(), &self.ranges).await?;
+        let index = decode(&self.shared, id, &segment, &view, &tail)?;
         drop((tail, place));
         let mut frames = layout(&index, id).into_iter().peekable();
         while let Some(first) = frames.next() {
@@ -102,10 +110,11 @@ impl Fetcher {
                 slices.push(next);
             }
             let place = self.place().await?;
-            let (shared, pool) = (Arc::clone(&self.shared), self.ranges.clone());
+            let (shared, pool, view) = (Arc::clone(&self.shared), self.ranges.clone(), view.clone());
             let job = self.shared.cpu.spawn(async move {
-                let bytes = shared.read(id, start..end, &pool).await?;
-                Ok(Batch { frames: slices.into_iter().map(|slice| slice.cut(&bytes, start, &place)).collect() })
+                let bytes = shared.read_content(id, &view, start..end, &pool).await?;
+                let frames = slices.into_iter();
+                Ok(Batch { frames: frames.map(|slice| slice.cut(&view, &bytes, start, &place)).collect() })
             });
             if self.batches.send(job).await.is_err() {
                 return Ok(false);
@@ -123,7 +132,7 @@ impl Fetcher {
 
 impl Shared {
     /// Reads exactly `range` of a segment into a slot of `pool`.
-    async fn read(&self, id: SegmentId, range: Range<u64>, pool: &BufferPool) -> Result<Bytes> {
+    async fn read(&self, id: SegmentId, range: Range<u64>, pool: &BufferPool) -> Result<SlotMut> {
         let size = range.end - range.start;
         let what = format!("read {id}, bytes {} to {}", range.start, range.end);
         // The wait for the slot is part of the attempt: the store may not yet have let go of an earlier one's.
@@ -137,7 +146,61 @@ impl Shared {
             ));
         }
         count(&self.counters.stored_bytes, size);
-        Ok(filled.freeze().into_bytes())
+        Ok(filled)
+    }
+
+    /// How the content of a segment is found in its object: for an encrypted one, reads its header.
+    async fn read_view(&self, id: SegmentId, segment: &SegmentSummary, pool: &BufferPool) -> Result<View> {
+        let header = match header_bytes(segment) {
+            0 => Bytes::new(),
+            bytes => self.read(id, 0..bytes as u64, pool).await?.freeze().into_bytes(),
+        };
+        self.view(id, segment, header).await
+    }
+
+    async fn view(&self, id: SegmentId, segment: &SegmentSummary, header: Bytes) -> Result<View> {
+        let Some(expected) = segment.header else { return Ok(View::plain(segment)) };
+        let object = self.store.describe(id);
+        let Some(identities) = self.identities.clone() else {
+            return Err(Error::new(ErrorKind::Locked, format!("{object} is encrypted, and no key was given")));
+        };
+        let found = blake3::hash(&header);
+        if found != expected.hash {
+            let expected = expected.hash;
+            return Err(corrupt(
+                &object,
+                0,
+                format!("wrong hash of the age header: expected {expected}, found {found}"),
+            ));
+        }
+        // Some milliseconds with an RSA key.
+        let cipher = self.cpu.run(move || identities.open(&header)).await?;
+        let cipher = cipher.map_err(|error| error.context(format!("cannot decrypt {object}")))?;
+        View::sealed(segment, cipher)
+            .ok_or_else(|| corrupt(&object, 0, format!("{} bytes are no age file", segment.stored_bytes)))
+    }
+
+    /// Reads exactly `range` of the content of a segment, decrypted.
+    async fn read_content(&self, id: SegmentId, view: &View, range: Range<u64>, pool: &BufferPool) -> Result<Bytes> {
+        let slot = self.read(id, view.window(&range), pool).await?;
+        self.open(id, view, range, 0, slot).await
+    }
+
+    /// The content at `range`, from what was read for it and stands in `slot` from `at` on.
+    async fn open(&self, id: SegmentId, view: &View, range: Range<u64>, at: usize, mut slot: SlotMut) -> Result<Bytes> {
+        if !view.is_sealed() {
+            return Ok(slot.freeze().into_bytes());
+        }
+        let view = view.clone();
+        let opened = self.cpu.run(move || (view.open(&range, at, &mut slot), slot)).await?;
+        match opened {
+            (Ok(found), slot) => Ok(slot.freeze().into_bytes().slice(found)),
+            (Err(offset), _) => Err(corrupt(
+                &self.store.describe(id),
+                offset,
+                "expected a chunk that its key opens, found a damaged one",
+            )),
+        }
     }
 }
 
@@ -153,14 +216,14 @@ struct Slice {
 }
 
 impl Slice {
-    /// The frame within `bytes`, which start at `start` of the object. The index was checked, so it is inside.
-    fn cut(self, bytes: &Bytes, start: u64, place: &Arc<OwnedSemaphorePermit>) -> StoredFrame {
+    /// The frame within `bytes`, which start at `start` of the content. The index was checked, so it is inside.
+    fn cut(self, view: &View, bytes: &Bytes, start: u64, place: &Arc<OwnedSemaphorePermit>) -> StoredFrame {
         let within = usize::try_from(self.range.start - start).unwrap_or(usize::MAX)
             ..usize::try_from(self.range.end - start).unwrap_or(usize::MAX);
         let stored = if within.end <= bytes.len() { bytes.slice(within) } else { Bytes::new() };
         StoredFrame {
             segment: self.segment,
-            offset: self.range.start,
+            offset: view.place(self.range.start),
             raw_offset: self.raw_offset,
             raw_bytes: self.raw_bytes,
             hash: self.hash,
@@ -189,9 +252,10 @@ fn layout(index: &SegmentIndex, segment: SegmentId) -> Vec<Slice> {
     index.frames.iter().map(place).collect()
 }
 
-fn decode(shared: &Shared, id: SegmentId, segment: &SegmentSummary, tail: &[u8]) -> Result<SegmentIndex> {
-    let index = SegmentIndex::decode(tail, segment).map_err(|error| {
-        let offset = (segment.stored_bytes - segment.tail_bytes).saturating_add(error.offset);
+fn decode(shared: &Shared, id: SegmentId, segment: &SegmentSummary, view: &View, tail: &[u8]) -> Result<SegmentIndex> {
+    let content_bytes = view.content_bytes();
+    let index = SegmentIndex::decode(tail, segment, content_bytes, |hash| view.commit(hash)).map_err(|error| {
+        let offset = view.place((content_bytes - segment.tail_bytes).saturating_add(error.offset));
         corrupt(&shared.store.describe(id), offset, error.to_string())
     })?;
     let most = shared.plan.frame_bytes;
@@ -240,7 +304,18 @@ fn check_segment(id: SegmentId, segment: &SegmentSummary) -> Result<()> {
     if segment.tail_bytes != tail_bytes(segment.frames) {
         return Err(wrong(id, "tail size", tail_bytes(segment.frames), segment.tail_bytes));
     }
-    if segment.stored_bytes <= segment.tail_bytes {
+    let content_bytes = match segment.header {
+        None => segment.stored_bytes,
+        Some(header) if header.bytes == 0 || header.bytes > MAX_HEADER_BYTES => {
+            return Err(wrong(id, "header size, at most", u64::from(MAX_HEADER_BYTES), u64::from(header.bytes)));
+        }
+        // 0 if no age file has this size.
+        Some(header) => {
+            let payload = segment.stored_bytes.checked_sub(u64::from(header.bytes));
+            payload.and_then(chunk::content_bytes).unwrap_or(0)
+        }
+    };
+    if content_bytes <= segment.tail_bytes {
         return Err(wrong(id, "stored size, more than", segment.tail_bytes, segment.stored_bytes));
     }
     Ok(())
@@ -253,6 +328,10 @@ fn wrong(id: SegmentId, what: &str, expected: u64, found: u64) -> Error {
 /// An error that says where the stored bytes are not what was written.
 pub(super) fn corrupt(object: &str, offset: u64, what: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{object}, offset {offset}: {what}"))
+}
+
+fn header_bytes(segment: &SegmentSummary) -> usize {
+    segment.header.map_or(0, |header| header.bytes as usize)
 }
 
 fn length(bytes: u64) -> Result<usize> {

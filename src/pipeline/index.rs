@@ -84,7 +84,15 @@ impl SegmentIndex {
     ///
     /// On success the frames cover the object and the raw bytes exactly, each within its bounds, and their hashes merge
     /// to the manifest's hash. On failure: what is wrong, and at which byte of the tail.
-    pub(super) fn decode(tail: &[u8], summary: &SegmentSummary) -> Result<Self, TailError> {
+    ///
+    /// `commit` gives what the manifest says of a hash of the content: the hash itself, unless the segment is encrypted.
+    /// `content_bytes` is the size of the object without encryption.
+    pub(super) fn decode(
+        tail: &[u8],
+        summary: &SegmentSummary,
+        content_bytes: u64,
+        commit: impl FnOnce(Hash) -> Hash,
+    ) -> Result<Self, TailError> {
         let mut input = Cursor { bytes: tail, at: 0 };
         if summary.frames == 0 || summary.frames > MAX_SEGMENT_FRAMES {
             let expected = format!("1 to {MAX_SEGMENT_FRAMES}");
@@ -130,8 +138,8 @@ impl SegmentIndex {
         if raw_sum != summary.raw_bytes {
             return Err(input.error("sum of the frames' raw sizes", summary.raw_bytes, raw_sum));
         }
-        if stored_sum.checked_add(expected_bytes) != Some(summary.stored_bytes) {
-            let expected = summary.stored_bytes.saturating_sub(expected_bytes);
+        if stored_sum.checked_add(expected_bytes) != Some(content_bytes) {
+            let expected = content_bytes.saturating_sub(expected_bytes);
             return Err(input.error("sum of the frames' stored sizes", expected, stored_sum));
         }
 
@@ -148,7 +156,7 @@ impl SegmentIndex {
         input.expect_u32("magic of the seek table", SEEK_MAGIC)?;
 
         let index = Self { frame_bytes, frames };
-        let found = index.raw_hash();
+        let found = commit(index.raw_hash());
         if found != summary.raw_hash {
             return Err(TailError {
                 offset: 0,

@@ -21,6 +21,7 @@
 //! | `codec`, `tree`, `cpu` | zstd contexts; BLAKE3 from pieces; the bounded threads |
 //! | `pack`, `index` | frames in order into parts; the tail of a segment |
 //! | `upload`, `request`, `limiter` | one segment into the store; retries, time limits; how many at once |
+//! | `encrypt` | segments as age files: keys, and where a byte of the content stands |
 //! | `fetch`, `reader` | ranges ahead; decompress and verify, in order |
 //! | `writer`, `pipeline`, `stop`, `progress` | the run of a stripe; the handle; the first cause; the counters |
 //!
@@ -30,6 +31,7 @@ mod assemble;
 mod codec;
 mod config;
 mod cpu;
+mod encrypt;
 mod fetch;
 mod index;
 mod input;
@@ -50,9 +52,16 @@ mod upload;
 mod writer;
 
 pub use config::{MAX_FRAME_BYTES, MAX_PART_BYTES, MAX_SEGMENT_BYTES, MIN_FRAME_BYTES, MIN_PART_BYTES, PipelineConfig};
+#[cfg(feature = "encryption")]
+pub use encrypt::{Identities, Passphrase, Recipients};
+#[cfg(not(feature = "encryption"))]
+pub(crate) use encrypt::{Identities, Recipients};
+pub use encrypt::{MAX_HEADER_BYTES, MAX_RECIPIENTS};
+#[cfg(feature = "encryption")]
+pub(crate) use encrypt::{unwrap_identity, wrap_identity};
 pub use index::MAX_SEGMENT_FRAMES;
 pub use input::{Ack, Input};
 pub use pipeline::Pipeline;
 pub use plan::{DevicePlan, MemoryPlan};
 pub use progress::{Progress, StripeProgress};
-pub use segment::{SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};
+pub use segment::{SegmentHeader, SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::assemble::{Frame, Step};
 use super::cpu::joined;
+use super::encrypt::seal::{Lay, Part, Sealer};
 use super::index::{FrameEntry, SegmentIndex, tail_bytes};
 use super::input::Ack;
 use super::progress::count;
@@ -40,6 +41,8 @@ pub(super) struct Packer {
 struct OpenSegment {
     uploader: Uploader,
     slot: Option<SlotMut>,
+    /// If the segment is encrypted.
+    sealer: Option<Sealer>,
     frames: Vec<PackedFrame>,
     raw_bytes: u64,
 }
@@ -118,7 +121,8 @@ impl Packer {
 
     async fn frame(&mut self, frame: Frame, stored_bytes: u32) -> Result<()> {
         if self.open.is_none() {
-            self.open = Some(self.begin_segment()?);
+            let (segment, header) = self.begin_segment().await?;
+            self.open.insert(segment).put(&self.shared, &header).await?;
         }
         // The segment stays in its place while we wait: if this future is dropped, `abandon` must find it.
         let Some(open) = self.open.as_mut() else { return Ok(()) };
@@ -127,18 +131,25 @@ impl Packer {
         open.write(&self.shared, frame.stored.filled()).await
     }
 
-    fn begin_segment(&mut self) -> Result<OpenSegment> {
+    /// The next segment, and what stands in front of its content.
+    async fn begin_segment(&mut self) -> Result<(OpenSegment, Vec<u8>)> {
         let segment = SegmentId { stripe: self.stripe, index: self.next_index };
         self.next_index = self
             .next_index
             .checked_add(1)
             .ok_or_else(|| Error::new(ErrorKind::Exhausted, "the stripe has too many segments"))?;
-        Ok(OpenSegment {
-            uploader: Uploader::start(&self.shared, segment, Arc::clone(&self.stop)),
-            slot: None,
-            frames: Vec::new(),
-            raw_bytes: 0,
-        })
+        let (mut sealer, mut header) = (None, Vec::new());
+        if self.shared.recipients.is_some() {
+            let shared = Arc::clone(&self.shared);
+            // Some milliseconds when there are many recipients.
+            let begun = self.shared.cpu.start(move || shared.begin_file()).wait().await?;
+            if let Some((bytes, cipher)) = begun {
+                sealer = Some(Sealer::new(&bytes, cipher));
+                header = bytes;
+            }
+        }
+        let uploader = Uploader::start(&self.shared, segment, Arc::clone(&self.stop));
+        Ok((OpenSegment { uploader, slot: None, sealer, frames: Vec::new(), raw_bytes: 0 }, header))
     }
 
     async fn end_segment(&mut self) -> Result<()> {
@@ -161,12 +172,13 @@ impl Packer {
             stored_bytes: 0,
             frames,
             tail_bytes: tail_bytes(frames),
-            raw_hash: index.raw_hash(),
+            raw_hash: open.sealer.as_ref().map_or_else(|| index.raw_hash(), |sealer| sealer.commit(index.raw_hash())),
             stored_hash: blake3::Hash::from_bytes([0; 32]),
+            header: open.sealer.as_ref().map(Sealer::header),
         };
         self.raw_offset += open.raw_bytes;
         open.write(&self.shared, &index.encode()).await?;
-        let rest = open.slot.take().map(|slot| slot.freeze().into_bytes()).unwrap_or_default();
+        let rest = open.rest(&self.shared).await?;
         open.uploader.last(rest).await?;
         if let Some(open) = self.open.take() {
             self.finishing.push_back(Finishing { summary, task: open.uploader.into_task() });
@@ -196,24 +208,79 @@ impl Packer {
 }
 
 impl OpenSegment {
-    /// Appends bytes; sends a part off when it is full and more follows, so that the last part is never empty and a
-    /// segment of one part needs no multipart upload.
+    /// Appends content: as it is, or encrypted.
     async fn write(&mut self, shared: &Shared, mut bytes: &[u8]) -> Result<()> {
+        if self.sealer.is_none() {
+            return self.put(shared, bytes).await;
+        }
         while !bytes.is_empty() {
-            let mut slot = match self.slot.take() {
-                Some(full) if full.is_full() => {
-                    self.uploader.part(full.freeze().into_bytes()).await?;
-                    continue;
-                }
+            let slot = match &mut self.slot {
                 Some(slot) => slot,
-                None => shared.counters.store_wait.of(&*shared.clock, shared.parts.acquire()).await,
+                empty @ None => empty.insert(part(shared).await),
             };
-            let count = slot.put(bytes);
-            bytes = &bytes[count..];
-            self.slot = Some(slot);
+            let Some(sealer) = &mut self.sealer else { break };
+            match sealer.lay(slot, bytes)? {
+                Lay::Taken(count) => bytes = &bytes[count..],
+                Lay::Write => self.put_spill(shared).await?,
+                Lay::Full => self.send().await?,
+            }
         }
         Ok(())
     }
+
+    /// Appends stored bytes; sends a part off when it is full and more follows, so that the last part is never empty and a
+    /// segment of one part needs no multipart upload.
+    async fn put(&mut self, shared: &Shared, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let slot = match &mut self.slot {
+                Some(slot) if slot.is_full() => {
+                    self.send().await?;
+                    continue;
+                }
+                Some(slot) => slot,
+                empty @ None => empty.insert(part(shared).await),
+            };
+            bytes = &bytes[slot.put(bytes)..];
+        }
+        Ok(())
+    }
+
+    async fn put_spill(&mut self, shared: &Shared) -> Result<()> {
+        let Some(spill) = self.sealer.as_mut().map(Sealer::take_spill) else { return Ok(()) };
+        self.put(shared, &spill).await?;
+        if let Some(sealer) = &mut self.sealer {
+            sealer.put_back(spill);
+        }
+        Ok(())
+    }
+
+    /// Sends the part off.
+    async fn send(&mut self) -> Result<()> {
+        let part = self.take_part();
+        self.uploader.part(part).await
+    }
+
+    /// The last part.
+    async fn rest(&mut self, shared: &Shared) -> Result<Part> {
+        if let Some(sealer) = &mut self.sealer
+            && sealer.finish(self.slot.as_mut())?
+        {
+            self.put_spill(shared).await?;
+        }
+        Ok(self.take_part())
+    }
+
+    fn take_part(&mut self) -> Part {
+        let slot = self.slot.take();
+        match &mut self.sealer {
+            Some(sealer) => sealer.part(slot),
+            None => Part::plain(slot),
+        }
+    }
+}
+
+async fn part(shared: &Shared) -> SlotMut {
+    shared.counters.store_wait.of(&*shared.clock, shared.parts.acquire()).await
 }
 
 /// Segments of a stripe that may wait for their last parts while the next one is already filled.

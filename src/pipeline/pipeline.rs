@@ -8,6 +8,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio_util::task::TaskTracker;
 
 use super::config::PipelineConfig;
+use super::encrypt::{Identities, Recipients};
 use super::fetch::check_summary;
 use super::input::Input;
 use super::plan::{DevicePlan, Direction, MemoryPlan};
@@ -66,10 +67,40 @@ impl Pipeline {
         store: Arc<dyn SegmentStore>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let plan = MemoryPlan::new(&config, Direction::Backup, stripes, store.min_part_bytes())?;
-        Self::new(plan, config.memory_limit, |budget, tracker, counters| {
+        Self::backup(config, stripes, store, clock, None)
+    }
+
+    /// As [`Pipeline::for_backup`], with each segment encrypted to `recipients`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pipeline::for_backup`], and [`ErrorKind::Invalid`] if there is no recipient.
+    #[cfg(feature = "encryption")]
+    pub fn for_encrypted_backup(
+        config: PipelineConfig,
+        stripes: u16,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+        recipients: Recipients,
+    ) -> Result<Self> {
+        Self::backup(config, stripes, store, clock, Some(recipients))
+    }
+
+    pub(crate) fn backup(
+        config: PipelineConfig,
+        stripes: u16,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+        recipients: Option<Recipients>,
+    ) -> Result<Self> {
+        if recipients.as_ref().is_some_and(Recipients::is_empty) {
+            return Err(Error::new(ErrorKind::Invalid, "encryption needs at least one recipient"));
+        }
+        let is_encrypted = recipients.is_some();
+        let plan = MemoryPlan::new(&config, Direction::Backup, stripes, store.min_part_bytes(), is_encrypted)?;
+        Self::new(plan, config.memory_limit, plan.encryption_bytes, |budget, tracker, counters| {
             let shared = writer::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
-            Ok(Half::Backup(Arc::new(shared)))
+            Ok(Half::Backup(Arc::new(shared.encrypted_to(recipients))))
         })
     }
 
@@ -84,17 +115,45 @@ impl Pipeline {
         store: Arc<dyn SegmentStore>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        Self::restore(config, stripes, store, clock, false, None)
+    }
+
+    /// As [`Pipeline::for_restore`], for encrypted segments that one of `identities` opens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pipeline::for_backup`].
+    #[cfg(feature = "encryption")]
+    pub fn for_encrypted_restore(
+        config: PipelineConfig,
+        stripes: u16,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+        identities: Identities,
+    ) -> Result<Self> {
+        Self::restore(config, stripes, store, clock, true, Some(identities))
+    }
+
+    pub(crate) fn restore(
+        config: PipelineConfig,
+        stripes: u16,
+        store: Arc<dyn SegmentStore>,
+        clock: Arc<dyn Clock>,
+        is_encrypted: bool,
+        identities: Option<Identities>,
+    ) -> Result<Self> {
         // A ranged read has no lower bound at the store.
-        let plan = MemoryPlan::new(&config, Direction::Restore, stripes, 1)?;
-        Self::new(plan, config.memory_limit, |budget, tracker, counters| {
+        let plan = MemoryPlan::new(&config, Direction::Restore, stripes, 1, is_encrypted)?;
+        Self::new(plan, config.memory_limit, plan.header_bytes(), |budget, tracker, counters| {
             let shared = reader::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
-            Ok(Half::Restore(Arc::new(shared)))
+            Ok(Half::Restore(Arc::new(shared.opened_by(identities))))
         })
     }
 
     fn new(
         plan: MemoryPlan,
         memory_limit: u64,
+        encryption_bytes: u64,
         half: impl FnOnce(&MemoryBudget, TaskTracker, Arc<Counters>) -> Result<Half>,
     ) -> Result<Self> {
         let budget = MemoryBudget::new(memory_limit);
@@ -105,7 +164,7 @@ impl Pipeline {
         let beside = Beside {
             _devices: budget.reserve(plan.device_bytes())?,
             _contexts: Counted::new(&budget, plan.context_bytes * plan.threads as u64)?,
-            _indexes: Counted::new(&budget, plan.index_bytes())?,
+            _indexes: Counted::new(&budget, plan.index_bytes() + encryption_bytes)?,
         };
         Ok(Self {
             inner: Arc::new(Inner {

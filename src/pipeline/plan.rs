@@ -2,6 +2,7 @@
 
 use super::codec::stored_bound;
 use super::config::{MIN_FRAME_BYTES, MIN_PART_BYTES, PipelineConfig};
+use super::encrypt::{MAX_HEADER_BYTES, chunk};
 use super::index::{MAX_SEGMENT_FRAMES, tail_bytes};
 use crate::error::{Error, ErrorKind, Result, size_text};
 
@@ -31,6 +32,8 @@ pub struct MemoryPlan {
     pub threads: usize,
     /// Bytes of one thread's compressor or decompressor.
     pub context_bytes: u64,
+    /// What encryption needs beside all of that, or 0 without encryption.
+    pub encryption_bytes: u64,
     /// All of it together.
     pub total_bytes: u64,
 }
@@ -58,6 +61,7 @@ impl MemoryPlan {
         direction: Direction,
         stripes: u16,
         min_part_bytes: u64,
+        is_encrypted: bool,
     ) -> Result<Self> {
         config.check()?;
         if stripes == 0 {
@@ -81,6 +85,7 @@ impl MemoryPlan {
             parts: config.concurrency,
             threads,
             context_bytes: 0,
+            encryption_bytes: u64::from(is_encrypted),
             total_bytes: 0,
         };
         if direction == Direction::Restore {
@@ -176,7 +181,15 @@ impl MemoryPlan {
                     + slots(self.stripes * self.parts, self.range_bytes())
             }
         };
-        self.total_bytes = (device + stages + self.index_bytes()).saturating_add(contexts);
+        if self.encryption_bytes > 0 {
+            // A header for each stripe. A backup: the chunk between two parts. A restore: what a range is longer.
+            let beside = match direction {
+                Direction::Backup => chunk::SEALED_BYTES,
+                Direction::Restore => self.parts * (chunk::largest_window(self.range_bytes()) - self.range_bytes()),
+            };
+            self.encryption_bytes = slots(self.stripes, MAX_HEADER_BYTES as usize + beside);
+        }
+        self.total_bytes = (device + stages + self.index_bytes() + self.encryption_bytes).saturating_add(contexts);
     }
 
     /// Backup: slots for frames, raw or compressed. One per stripe to fill, the window, one per thread as its output.
@@ -199,6 +212,19 @@ impl MemoryPlan {
         const LARGEST_TAIL: usize = 256 << 10;
         const { assert!(tail_bytes(MAX_SEGMENT_FRAMES) <= LARGEST_TAIL as u64) };
         self.part_bytes.max(stored_bound(self.frame_bytes)).max(LARGEST_TAIL)
+    }
+
+    /// Restore: the size of the memory for a range. An encrypted one begins and ends with whole chunks.
+    pub(super) fn range_slot_bytes(&self) -> usize {
+        match self.encryption_bytes {
+            0 => self.range_bytes(),
+            _ => chunk::largest_window(self.range_bytes()),
+        }
+    }
+
+    /// The headers of the encrypted segments that the stripes work on.
+    pub(super) fn header_bytes(&self) -> u64 {
+        if self.encryption_bytes == 0 { 0 } else { self.stripes as u64 * u64::from(MAX_HEADER_BYTES) }
     }
 
     /// The indexes of the segments that the stripes work on, as a list and as the stored tail.
@@ -279,7 +305,7 @@ mod tests {
     }
 
     fn backup(memory_limit: u64, stripes: u16, min_part_bytes: u64) -> Result<MemoryPlan> {
-        MemoryPlan::new(&config(memory_limit), Direction::Backup, stripes, min_part_bytes)
+        MemoryPlan::new(&config(memory_limit), Direction::Backup, stripes, min_part_bytes, false)
     }
 
     #[test]
@@ -308,26 +334,26 @@ mod tests {
             assert!(plan.part_bytes as u64 >= min_part);
             // What was written can be read back under the same limit.
             let config = PipelineConfig { frame_bytes: plan.frame_bytes, ..config(limit * MIB) };
-            MemoryPlan::new(&config, Direction::Restore, stripes, min_part).unwrap();
+            MemoryPlan::new(&config, Direction::Restore, stripes, min_part, false).unwrap();
         }
     }
 
     #[test]
     fn many_cores_do_not_break_a_small_limit() {
         let config = PipelineConfig { memory_limit: 64 * MIB, threads: 128, ..PipelineConfig::default() };
-        let plan = MemoryPlan::new(&config, Direction::Backup, 1, 5 * MIB).unwrap();
+        let plan = MemoryPlan::new(&config, Direction::Backup, 1, 5 * MIB, false).unwrap();
         assert!(plan.total_bytes <= 64 * MIB, "{plan:?}");
     }
 
     #[test]
     fn the_smallest_number_that_works_is_named_and_works() {
         for direction in [Direction::Backup, Direction::Restore] {
-            for stripes in [1, 3, 64] {
-                let error = MemoryPlan::new(&config(1), direction, stripes, 5 * MIB).unwrap_err();
+            for (stripes, is_encrypted) in [(1, false), (3, false), (64, false), (1, true), (3, true), (64, true)] {
+                let error = MemoryPlan::new(&config(1), direction, stripes, 5 * MIB, is_encrypted).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Invalid);
                 let named: u64 = error.message().rsplit(' ').next().unwrap().parse().unwrap();
-                MemoryPlan::new(&config(named), direction, stripes, 5 * MIB).unwrap();
-                MemoryPlan::new(&config(named - 1), direction, stripes, 5 * MIB).unwrap_err();
+                MemoryPlan::new(&config(named), direction, stripes, 5 * MIB, is_encrypted).unwrap();
+                MemoryPlan::new(&config(named - 1), direction, stripes, 5 * MIB, is_encrypted).unwrap_err();
             }
         }
     }

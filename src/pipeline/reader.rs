@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::codec::Decoder;
 use super::config::PipelineConfig;
 use super::cpu::{Cpu, Job};
+use super::encrypt::Identities;
 use super::fetch::{Batch, Fetcher, StoredFrame, corrupt};
 use super::plan::MemoryPlan;
 use super::progress::{Counters, count};
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) requests: Requests,
     pub(super) cpu: Cpu,
     pub(super) plan: MemoryPlan,
+    /// What opens encrypted segments.
+    pub(super) identities: Option<Identities>,
     /// A consumer may read its stripes in any order, so no stripe may hold what another one needs.
     stripes: Vec<StripePools>,
     /// One per thread, so one is here whenever a job runs.
@@ -55,7 +58,7 @@ impl Shared {
     ) -> Result<Self> {
         let pools = || {
             Ok(StripePools {
-                ranges: BufferPool::new(budget, plan.range_bytes(), plan.parts)?,
+                ranges: BufferPool::new(budget, plan.range_slot_bytes(), plan.parts)?,
                 frames: BufferPool::new(budget, plan.frame_bytes, plan.window)?,
             })
         };
@@ -68,9 +71,14 @@ impl Shared {
             clock,
             counters,
             plan,
+            identities: None,
             stripes: stripes?,
             decoders: Mutex::new(decoders?),
         })
+    }
+
+    pub(super) fn opened_by(self, identities: Option<Identities>) -> Self {
+        Self { identities, ..self }
     }
 
     #[cfg(test)]
@@ -117,6 +125,9 @@ type Frames = mpsc::Receiver<Result<Job<Bytes>>>;
 
 /// Starts the two tasks of a stripe: one reads ahead, one hands frames to the threads, in order.
 fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>) -> Result<Frames> {
+    if shared.plan.encryption_bytes == 0 && segments.iter().any(|segment| segment.header.is_some()) {
+        return Err(Error::new(ErrorKind::Locked, "the stripe is encrypted, and the restore was set up without a key"));
+    }
     let pools = shared.stripes.get(usize::from(stripe)).cloned();
     let pools = pools.ok_or_else(|| Error::new(ErrorKind::Internal, "no pool for the stripe"))?;
     let (batches_in, batches) = mpsc::channel(shared.plan.parts);

@@ -93,10 +93,22 @@ pub struct SegmentSummary {
     pub frames: u32,
     /// Size of the frame index and seek table at its end.
     pub tail_bytes: u64,
-    /// BLAKE3 of the raw bytes of this segment.
+    /// BLAKE3 of the raw bytes of this segment. If it is encrypted, a hash of that under a key that only the segment's
+    /// readers have, so that it tells others nothing.
     pub raw_hash: blake3::Hash,
     /// BLAKE3 of the object.
     pub stored_hash: blake3::Hash,
+    /// What stands in front of the content, if the segment is encrypted.
+    pub header: Option<SegmentHeader>,
+}
+
+/// The age header of an encrypted segment, with the nonce behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Its size, at most [`MAX_HEADER_BYTES`](super::MAX_HEADER_BYTES).
+    pub bytes: u32,
+    /// Its BLAKE3, by which damage is told from a wrong key.
+    pub hash: blake3::Hash,
 }
 
 /// What is known of a stripe once all of it is stored.

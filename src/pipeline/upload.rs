@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blake3::Hash;
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::cpu::joined;
+use super::encrypt::seal::Part;
 use super::progress::count;
 use super::request::Request;
 use super::segment::{SegmentId, SegmentUpload};
@@ -37,9 +37,9 @@ pub(super) struct Uploaded {
 #[derive(Debug)]
 enum Message {
     /// A full part; more follow.
-    Part(Bytes),
+    Part(Part),
     /// The end of the segment.
-    Last(Bytes),
+    Last(Part),
 }
 
 impl Uploader {
@@ -50,13 +50,13 @@ impl Uploader {
         Self { parts, task: shared.tracker.spawn(task.run(messages)) }
     }
 
-    pub(super) async fn part(&self, bytes: Bytes) -> Result<()> {
-        self.send(Message::Part(bytes)).await
+    pub(super) async fn part(&self, part: Part) -> Result<()> {
+        self.send(Message::Part(part)).await
     }
 
     /// Sends the rest of the segment.
-    pub(super) async fn last(&self, bytes: Bytes) -> Result<()> {
-        self.send(Message::Last(bytes)).await
+    pub(super) async fn last(&self, part: Part) -> Result<()> {
+        self.send(Message::Last(part)).await
     }
 
     /// The task, whose answer comes when the segment is durable.
@@ -113,19 +113,19 @@ impl Task {
                 message = messages.recv() => message.ok_or_else(given_up)?,
             };
             match message {
-                Message::Last(bytes) if self.upload.is_none() => {
-                    let stored_bytes = bytes.len() as u64;
-                    let stored_hash = self.put(bytes).await?;
+                Message::Last(part) if self.upload.is_none() => {
+                    let stored_bytes = part.len() as u64;
+                    let stored_hash = self.put(part).await?;
                     return Ok(Uploaded { stored_bytes, stored_hash });
                 }
-                Message::Part(bytes) => {
-                    stored_bytes += bytes.len() as u64;
-                    self.send_part(sent, bytes).await?;
+                Message::Part(part) => {
+                    stored_bytes += part.len() as u64;
+                    self.send_part(sent, part).await?;
                     sent += 1;
                 }
-                Message::Last(bytes) => {
-                    stored_bytes += bytes.len() as u64;
-                    self.send_part(sent, bytes).await?;
+                Message::Last(part) => {
+                    stored_bytes += part.len() as u64;
+                    self.send_part(sent, part).await?;
                     sent += 1;
                     break;
                 }
@@ -147,8 +147,9 @@ impl Task {
     }
 
     /// Stores the whole segment at once.
-    async fn put(&self, bytes: Bytes) -> Result<Hash> {
+    async fn put(&self, part: Part) -> Result<Hash> {
         let shared = &self.shared;
+        let bytes = self.unless_stopped(part.ready(&shared.cpu)).await?;
         let mut hash = shared.hash_part(0, &bytes);
         let what = format!("put {}", self.segment);
         let size = bytes.len() as u64;
@@ -159,7 +160,7 @@ impl Task {
         Ok(merge(&hash.wait().await?))
     }
 
-    async fn send_part(&mut self, index: u32, bytes: Bytes) -> Result<()> {
+    async fn send_part(&mut self, index: u32, part: Part) -> Result<()> {
         let upload = match &self.upload {
             Some(upload) => Arc::clone(upload),
             None => {
@@ -171,6 +172,7 @@ impl Task {
         let shared = Arc::clone(&self.shared);
         let segment = self.segment;
         self.parts.spawn(self.shared.tracker.track_future(async move {
+            let bytes = part.ready(&shared.cpu).await?;
             // Hashing runs beside the upload, so it costs no time.
             let mut hash = shared.hash_part(index, &bytes);
             let what = format!("put part {index} of {segment}");

@@ -12,6 +12,7 @@ use super::assemble::{Step, assemble};
 use super::codec::{Encoder, stored_bound};
 use super::config::PipelineConfig;
 use super::cpu::{Cpu, Job};
+use super::encrypt::{self, Cipher, Recipients, chunk};
 use super::index::{MAX_SEGMENT_FRAMES, tail_bytes};
 use super::input::Input;
 use super::pack::Packer;
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) plan: MemoryPlan,
     pub(super) frames: BufferPool,
     pub(super) parts: BufferPool,
+    /// To whom the segments are encrypted, if they are.
+    pub(super) recipients: Option<Recipients>,
     /// Known stored bytes at which a segment ends.
     pub(super) segment_limit: u64,
     /// Parts are hashed in pieces of the largest power of two that divides a part.
@@ -76,10 +79,20 @@ impl Shared {
             plan,
             frames,
             parts,
+            recipients: None,
             segment_limit,
             piece_bytes: 1 << plan.part_bytes.trailing_zeros(),
             encoders: Mutex::new(encoders?),
         })
+    }
+
+    pub(super) fn encrypted_to(self, recipients: Option<Recipients>) -> Self {
+        Self { recipients, ..self }
+    }
+
+    /// The header and the cipher of an encrypted segment.
+    pub(super) fn begin_file(&self) -> Result<Option<(Vec<u8>, Cipher)>> {
+        self.recipients.as_ref().map(Recipients::begin).transpose()
     }
 
     /// Compresses a frame with the encoder of whichever thread this is.
@@ -106,6 +119,10 @@ impl Shared {
 /// of the window after that turn out incompressible.
 fn segment_limit(config: &PipelineConfig, plan: &MemoryPlan, max_parts: u32) -> Result<u64> {
     let most = u64::from(max_parts) * plan.part_bytes as u64;
+    let most = match plan.encryption_bytes {
+        0 => most,
+        _ => chunk::capacity(most.saturating_sub(u64::from(encrypt::MAX_HEADER_BYTES))),
+    };
     let overshoot = (plan.window as u64 + 1) * stored_bound(plan.frame_bytes) as u64 + tail_bytes(MAX_SEGMENT_FRAMES);
     match most.checked_sub(overshoot) {
         Some(limit) if limit > 0 => Ok(limit.min(config.segment_bytes)),

@@ -8,7 +8,7 @@ use crate::backup::manifest::Manifest;
 use crate::backup::reader;
 use crate::backup::store::Store;
 use crate::error::{ErrorKind, Result};
-use crate::pipeline::{Pipeline, PipelineConfig};
+use crate::pipeline::{Identities, Pipeline, PipelineConfig};
 
 /// Decompresses and checks `chosen`; what is damaged goes to the report.
 pub(super) async fn check(
@@ -16,9 +16,10 @@ pub(super) async fn check(
     manifest: &Manifest,
     chosen: &[Segment<'_>],
     config: PipelineConfig,
+    identities: Option<Identities>,
     report: &mut VerifyReport,
 ) -> Result<()> {
-    let pipeline = reader::pipeline(store, manifest, config)?;
+    let pipeline = reader::pipeline(store, manifest, config, identities)?;
     let stripes = chosen.chunk_by(|a, b| a.id.stripe == b.id.stripe);
     let mut outcomes = stream::iter(stripes)
         .map(|segments| stripe(&pipeline, segments))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::PipelineConfig;
+use crate::pipeline::{Identities, PipelineConfig};
 
 /// How deep to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,12 +117,20 @@ pub struct VerifyOptions {
     pub(super) sample: Option<Sample>,
     pub(super) since_last: Option<Duration>,
     pub(super) is_recorded: bool,
+    pub(super) identities: Option<Identities>,
 }
 
 impl VerifyOptions {
     /// All of it at `level`, with the pipeline's defaults; the result is recorded.
     pub fn new(level: VerifyLevel) -> Self {
-        Self { level, pipeline: PipelineConfig::default(), sample: None, since_last: None, is_recorded: true }
+        Self {
+            level,
+            pipeline: PipelineConfig::default(),
+            sample: None,
+            since_last: None,
+            is_recorded: true,
+            identities: None,
+        }
     }
 
     /// Memory limit, concurrency, threads: see [`PipelineConfig`]. Hashing stored bytes holds `concurrency` times
@@ -150,6 +158,13 @@ impl VerifyOptions {
     /// Whether the result is recorded beside the backup; by default it is, in one small object for each verification.
     pub fn record(mut self, is_recorded: bool) -> Self {
         self.is_recorded = is_recorded;
+        self
+    }
+
+    /// What opens the segments of an encrypted backup; only [`VerifyLevel::Full`] needs it.
+    #[cfg(feature = "encryption")]
+    pub fn identities(mut self, identities: Identities) -> Self {
+        self.identities = Some(identities);
         self
     }
 

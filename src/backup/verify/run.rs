@@ -11,6 +11,7 @@ use super::options::{VerifyLevel, VerifyOptions};
 use super::record::{self, Verification};
 use super::report::{Damage, VerifyReport};
 use super::stored;
+use crate::backup::encryption;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::ObjectName;
 use crate::backup::segments;
@@ -32,13 +33,17 @@ use crate::pipeline::SegmentId;
 /// # Errors
 ///
 /// Those of the store, by kind, if it could not be looked at; [`ErrorKind::Invalid`] if the memory limit does not suffice
-/// or the options contradict each other.
+/// or the options contradict each other; [`ErrorKind::Locked`] if the level is full, the backup is encrypted, and its key is
+/// missing or another one.
 ///
 /// # Cancel safety
 ///
 /// Cancel-safe: it only reads, until the record is written at the end. Dropped then, the record may be there or not.
 pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) -> Result<VerifyReport> {
     options.check()?;
+    if options.level >= VerifyLevel::Full {
+        encryption::check_key(manifest, options.identities.as_ref())?;
+    }
     let (start, started) = (store.time().now(), store.time().wall());
     let mut report = VerifyReport {
         id: manifest.id,
@@ -107,6 +112,9 @@ async fn quick(store: &Store, manifest: &Manifest, report: &mut VerifyReport) ->
             report.damage.push(Damage::of_document(name, error));
         }
     }
+    if let Some(error) = encryption::verify(store, manifest, report.level).await? {
+        report.damage.push(Damage::of_document(names.of(&ObjectName::Identity), error));
+    }
     listed.retain(|object| matches!(names.parse(&object.name), Some(ObjectName::Verified(_))));
     Ok(listed.into_iter().map(|object| object.name).collect())
 }
@@ -150,7 +158,7 @@ async fn deep(
     if options.level >= VerifyLevel::Full {
         let bad = damaged(report);
         chosen.retain(|segment| !bad.contains(&segment.id));
-        content::check(store, manifest, &chosen, options.pipeline.clone(), report).await?;
+        content::check(store, manifest, &chosen, options.pipeline.clone(), options.identities.clone(), report).await?;
     }
     Ok(looked_at)
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "test sizes are small")]
 
+#[cfg(feature = "encryption")]
+mod encrypted;
 mod faults;
 mod hostile;
 mod round_trip;
