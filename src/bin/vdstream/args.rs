@@ -10,6 +10,8 @@ use jiff::tz::TimeZone;
 use vdstream::backup::Kind;
 
 use crate::exit;
+#[cfg(feature = "encryption")]
+use crate::keys;
 
 /// Streams backups from a program, a pipe or files to object storage, and back.
 #[derive(Debug, Parser)]
@@ -128,6 +130,9 @@ pub(crate) struct Backup {
     /// Size of one part of a multipart upload
     #[arg(long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
     pub(crate) part_size: Option<u64>,
+    #[cfg(feature = "encryption")]
+    #[command(flatten)]
+    pub(crate) readers: keys::Readers,
     #[command(flatten)]
     pub(crate) limits: Limits,
     /// A program whose stdout is backed up; its exit status decides between commit and abort. It runs in a process group of
@@ -172,6 +177,9 @@ pub(crate) struct Restore {
     /// A file, FIFO or device to write, one per stripe; `-` is stdout
     #[arg(long, short, value_name = "PATH|-", conflicts_with = "consumer")]
     pub(crate) output: Vec<PathBuf>,
+    #[cfg(feature = "encryption")]
+    #[command(flatten)]
+    pub(crate) keys: keys::Keys,
     #[command(flatten)]
     pub(crate) limits: Limits,
     /// A program that reads the backup's one stripe from stdin; its exit status decides
@@ -239,6 +247,9 @@ pub(crate) struct Verify {
     /// Do not record the result beside the backup
     #[arg(long)]
     pub(crate) no_record: bool,
+    #[cfg(feature = "encryption")]
+    #[command(flatten)]
+    pub(crate) keys: keys::Keys,
     #[command(flatten)]
     pub(crate) limits: Limits,
 }

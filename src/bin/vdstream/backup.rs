@@ -116,6 +116,10 @@ async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
     if let Some(until) = args.keep_until {
         options = options.keep_until(until.time(SystemClock::shared().wall()));
     }
+    #[cfg(feature = "encryption")]
+    {
+        options = args.readers.add_to(options).await?;
+    }
     let backup = Backup::begin(store, &args.series, options).await?;
     if !args.producer.is_empty()
         && let Err(error) = feed.start(args)

@@ -1,7 +1,7 @@
 //! `list` and `show`: what a store holds.
 
 use serde::Serialize;
-use vdstream::backup::{self, BackupSummary, LastVerification, Manifest, Outcome, Series, Store};
+use vdstream::backup::{self, BackupSummary, Encryption, LastVerification, Manifest, Outcome, Series, Store};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
@@ -71,6 +71,11 @@ pub(crate) async fn find(store: &Store, series: &str, id: &str) -> Result<Manife
     backup::find(store, &series.parse()?, id.parse()?).await
 }
 
+fn encryption(encryption: &Encryption) -> String {
+    let passphrase = if encryption.identity.is_some() { ", one of them behind a passphrase" } else { "" };
+    format!("{}, {} recipients{passphrase}", encryption.name, encryption.recipients)
+}
+
 pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), Failure> {
     let store = store::open(&args.url)?;
     let manifest = find(&store, &args.series, &args.id).await?;
@@ -92,6 +97,7 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         pair("host", manifest.host.clone().unwrap_or_else(|| "-".to_owned())),
         pair("tool", manifest.tool.clone()),
         pair("codec", format!("{} level {}", manifest.codec.name, manifest.codec.level)),
+        pair("encryption", manifest.encryption.as_ref().map_or_else(|| "none".to_owned(), encryption)),
         pair("raw", output::size(manifest.raw_bytes())),
         pair("stored", output::size(manifest.stored_bytes())),
         pair("root hash", manifest.root().to_hex().to_string()),

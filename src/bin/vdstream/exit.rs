@@ -17,6 +17,7 @@ Exit codes:
   11   already there, or somebody else holds it
   13   credentials are missing or do not suffice
   14   out of space, quota or memory
+  15   encrypted, and the key is missing or another one
   129  ended by SIGHUP, everything cleaned up
   130  ended by SIGINT, everything cleaned up
   141  the reader of stdout went away, as SIGPIPE ends other tools
@@ -82,6 +83,7 @@ impl Failure {
                 ErrorKind::Conflict => 11,
                 ErrorKind::Denied => 13,
                 ErrorKind::Exhausted => 14,
+                ErrorKind::Locked => 15,
                 _ => 1,
             },
         })

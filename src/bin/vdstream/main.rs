@@ -7,6 +7,8 @@ mod doctor;
 mod event;
 mod exit;
 mod feed;
+#[cfg(feature = "encryption")]
+mod keys;
 mod output;
 mod producer;
 mod program;

@@ -42,7 +42,13 @@ async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<
     let store: Store = store::open(&args.url)?;
     let manifest = catalog::find(&store, &args.series, &args.id).await?;
     check_outputs(args, manifest.stripes.len()).await?;
-    let restore = Restore::begin(&store, &manifest, RestoreOptions::default().pipeline(args.limits.pipeline()))?;
+    #[cfg_attr(not(feature = "encryption"), expect(unused_mut, reason = "only encryption adds to it"))]
+    let mut options = RestoreOptions::default().pipeline(args.limits.pipeline());
+    #[cfg(feature = "encryption")]
+    if let Some(identities) = args.keys.open(&store, &manifest).await? {
+        options = options.identities(identities);
+    }
+    let restore = Restore::begin(&store, &manifest, options)?;
     let mut targets = if args.consumer.is_empty() {
         try_join_all(args.output.iter().map(|path| Target::open(path))).await?
     } else {

@@ -29,6 +29,12 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(),
     }
     let work = async {
         let manifest = catalog::find(&store, &args.series, &args.id).await?;
+        #[cfg(feature = "encryption")]
+        if level == VerifyLevel::Full
+            && let Some(identities) = args.keys.open(&store, &manifest).await?
+        {
+            options = options.identities(identities);
+        }
         backup::verify(&store, &manifest, options).await
     };
     let report = tokio::select! {

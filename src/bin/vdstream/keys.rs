@@ -1,0 +1,214 @@
+//! Keys of encrypted backups: read from files or asked for at the terminal, never taken from arguments.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use vdstream::backup::{BackupOptions, Manifest, Store, unlock};
+use vdstream::pipeline::{Identities, Passphrase, Recipients};
+use vdstream::{Error, ErrorKind, Result};
+use zeroize::Zeroizing;
+
+/// For whom a backup is encrypted.
+#[derive(Debug, Args)]
+pub(crate) struct Readers {
+    /// Encrypt to this public key: age1…, ssh-ed25519 …, ssh-rsa …; repeat for more
+    #[arg(long, value_name = "KEY")]
+    pub(crate) recipient: Vec<String>,
+    /// Encrypt to every public key in this file, one per line; repeat for more
+    #[arg(long, value_name = "FILE", env = "VDSTREAM_RECIPIENTS_FILE", hide_env_values = true)]
+    pub(crate) recipients_file: Vec<PathBuf>,
+    /// Encrypt with a passphrase too, asked for at the terminal
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub(crate) passphrase: bool,
+    /// Encrypt with the passphrase in this file too
+    #[arg(long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// What opens a backup.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    /// A file with private keys, of age or of SSH, which open the backup; repeat for more
+    #[arg(long, short, value_name = "FILE", env = "VDSTREAM_IDENTITY", hide_env_values = true)]
+    pub(crate) identity: Vec<PathBuf>,
+    /// The passphrase of the backup or of the identity file [default: ask for it at the terminal]
+    #[arg(long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// The most bytes of a file with keys.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+impl Readers {
+    /// Adds them to `options`.
+    pub(crate) async fn add_to(&self, mut options: BackupOptions) -> Result<BackupOptions> {
+        let mut recipients = Recipients::new();
+        for key in &self.recipient {
+            recipients.add(key).map_err(|error| error.context("cannot use a --recipient"))?;
+        }
+        for path in &self.recipients_file {
+            let file = read(path, "the recipients file").await?;
+            let text = std::str::from_utf8(&file).map_err(|_| invalid("not a text file"));
+            let added = text.and_then(|text| recipients.add_lines(text));
+            added.map_err(|error| error.context(format!("cannot use the recipients file {}", path.display())))?;
+        }
+        if !recipients.is_empty() {
+            options = options.recipients(recipients);
+        }
+        let passphrase = match &self.passphrase_file {
+            Some(path) => Some(passphrase_of(path).await?),
+            None if self.passphrase => Some(ask_twice().await?),
+            None => None,
+        };
+        Ok(match passphrase {
+            Some(passphrase) => options.passphrase(passphrase),
+            None => options,
+        })
+    }
+}
+
+impl Keys {
+    /// What opens `manifest`'s backup; nothing if it is not encrypted. Asks for a passphrase where one is needed.
+    pub(crate) async fn open(&self, store: &Store, manifest: &Manifest) -> Result<Option<Identities>> {
+        let Some(encryption) = &manifest.encryption else { return Ok(None) };
+        let given = match &self.passphrase_file {
+            Some(path) => Some(passphrase_of(path).await?),
+            None => None,
+        };
+        let mut identities = Identities::new();
+        for path in &self.identity {
+            let file = read(path, "the identity file").await?;
+            let passphrase = match &given {
+                Some(passphrase) => Some(passphrase.clone()),
+                None if Identities::needs_passphrase(&file) => {
+                    Some(ask(&format!("Passphrase of {}: ", path.display())).await?)
+                }
+                None => None,
+            };
+            let added = blocking(move || {
+                let mut added = Identities::new();
+                added.add_file(&file, passphrase.as_ref()).map(|()| added)
+            });
+            let added = added
+                .await
+                .map_err(|error| error.context(format!("cannot use the identity file {}", path.display())))?;
+            identities.extend(&added);
+        }
+        if encryption.identity.is_some() && self.identity.is_empty() {
+            let passphrase = match given {
+                Some(passphrase) => passphrase,
+                None => ask(&format!("Passphrase of backup {}: ", manifest.id)).await?,
+            };
+            identities.extend(&unlock(store, manifest, &passphrase).await?);
+        }
+        Ok(Some(identities))
+    }
+}
+
+async fn passphrase_of(path: &Path) -> Result<Passphrase> {
+    let file = read(path, "the passphrase file").await?;
+    let text = std::str::from_utf8(&file).map_err(|_| invalid("it is not text"));
+    let passphrase = text.and_then(Passphrase::new);
+    passphrase.map_err(|error| error.context(format!("cannot use the passphrase file {}", path.display())))
+}
+
+/// Reads a small file into memory that is zeroed afterwards.
+async fn read(path: &Path, what: &'static str) -> Result<Zeroizing<Vec<u8>>> {
+    let text = path.as_os_str().to_string_lossy();
+    if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") || text.contains("-----BEGIN") {
+        // Not to be repeated in a message.
+        return Err(invalid(
+            "a private key was given where a file is expected: arguments are visible to everyone, so it is not secret any more",
+        ));
+    }
+    let path = path.to_owned();
+    blocking(move || {
+        let failed =
+            |error: std::io::Error| Error::from(error).context(format!("cannot read {what} {}", path.display()));
+        // As large as it can get, so that no copy is left behind by growing.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
+        let file = File::open(&path).map_err(failed)?;
+        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
+    })
+    .await
+}
+
+async fn ask_twice() -> Result<Passphrase> {
+    let first = ask("New passphrase: ").await?;
+    if ask("The same again: ").await? == first {
+        return Ok(first);
+    }
+    Err(invalid("the two passphrases differ"))
+}
+
+/// Asks at the terminal, without echo.
+async fn ask(prompt: &str) -> Result<Passphrase> {
+    let tty = File::options().read(true).write(true).open("/dev/tty");
+    let tty = tty.map_err(|error| {
+        Error::new(
+            ErrorKind::Locked,
+            "a passphrase is needed, and there is no terminal to ask at: use --passphrase-file",
+        )
+        .with_source(error)
+    })?;
+    let failed = |error: std::io::Error| Error::from(error).context("cannot ask for the passphrase");
+    let silence = Silence::new(tty.try_clone().map_err(failed)?).map_err(failed)?;
+    (&tty).write_all(prompt.as_bytes()).map_err(failed)?;
+    let line = blocking(move || line(&tty).map_err(failed)).await;
+    // Also when this future is dropped because of a signal.
+    drop(silence);
+    let line = line?;
+    Passphrase::new(std::str::from_utf8(&line).map_err(|_| invalid("the passphrase is not UTF-8"))?)
+}
+
+/// One line, without its end.
+fn line(mut tty: &File) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(4096));
+    let mut byte = [0];
+    while line.len() < 4096 && tty.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    Ok(line)
+}
+
+/// A terminal without echo, until this is dropped.
+struct Silence {
+    tty: File,
+    before: Termios,
+}
+
+impl Silence {
+    fn new(tty: File) -> std::io::Result<Self> {
+        let before = tcgetattr(&tty)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&tty, OptionalActions::Flush, &silent)?;
+        Ok(Self { tty, before })
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // There is nobody to tell.
+        let _ = tcsetattr(&self.tty, OptionalActions::Now, &self.before);
+        let _ = self.tty.write_all(b"\n");
+    }
+}
+
+/// Runs what may wait beside the tasks of the runtime.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a terminal may never answer, and the end of the tool does not wait for it"
+)]
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::new(ErrorKind::Internal, "reading a key panicked").with_source(error))?
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
