@@ -1,8 +1,9 @@
 //! Paths: the repository, the command line tool of this build, the installed servers.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
@@ -51,6 +52,30 @@ pub fn vdstream_command() -> Command {
         }
     }
     command
+}
+
+/// Waits for a process that must succeed, and answers the most memory that it ever had, in bytes, as the kernel counts it.
+///
+/// # Panics
+///
+/// When the process fails, or does not end within five minutes.
+pub fn peak_memory(child: &mut Child) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let path = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "the process does not end");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("the kernel prints a number");
+        peak = peak.max(kib << 10);
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(status.success(), "the process failed: {status}");
+    peak
 }
 
 /// The directory of this build's products, such as `target/debug`.

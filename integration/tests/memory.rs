@@ -1,14 +1,12 @@
 //! The memory limit is one number for the whole process: the kernel's own count of the tool is compared with it.
 
-// Processes live in real time.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use integration::data::{Entropy, Pattern};
-use integration::tool::vdstream_command;
+use integration::tool::{self, vdstream_command};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -16,27 +14,9 @@ const LIMIT: u64 = 64 * MIB;
 /// The program itself, its threads' stacks, the runtime, and what the allocator keeps.
 const BESIDE: u64 = 28 * MIB;
 
-/// The most memory that the process ever had, from the kernel.
-fn peak(child: &mut Child) -> u64 {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let path = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < deadline, "the tool does not end");
-        let status = fs::read_to_string(&path).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
-        peak = peak.max(kib << 10);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    peak
-}
-
 fn run(command: &mut Command) -> u64 {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let peak = peak(&mut child);
-    assert!(child.wait().unwrap().success());
-    peak
+    tool::peak_memory(&mut child)
 }
 
 /// Reading into fresh memory for each request once cost the tool three times its limit.

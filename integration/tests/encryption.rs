@@ -1,0 +1,512 @@
+//! Encrypted backups, as people and as strangers meet them: every kind of key, the plain tools, wrong keys, damage, and what can
+//! be seen without a key.
+
+// Helpers of tests fail as loudly as tests.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use futures::TryStreamExt;
+use integration::data::{self, Entropy, Pattern};
+use integration::place::Place;
+use integration::server::Kind;
+use integration::tool::{self, vdstream_command};
+use object_store::ObjectStoreExt as _;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PASSPHRASE: &str = "correct horse battery staple 7391";
+
+/// A directory with keys of every kind, made by the tools that people make them with.
+struct Keys {
+    dir: TempDir,
+    public: Vec<String>,
+}
+
+/// Files with private keys.
+const KINDS: [&str; 4] = ["x25519", "ed25519", "rsa", "ed25519-locked"];
+
+impl Keys {
+    fn make() -> Self {
+        let dir = TempDir::new().unwrap();
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        let made = command("age-keygen").args(["-o", &path("x25519")]).output().unwrap();
+        assert!(made.status.success(), "{}", stderr(&made));
+        for (kind, name, passphrase) in
+            [("ed25519", "ed25519", ""), ("rsa", "rsa", ""), ("ed25519", "ed25519-locked", PASSPHRASE)]
+        {
+            let made = command("ssh-keygen")
+                .args(["-q", "-t", kind, "-N", passphrase, "-C", "a comment", "-f", &path(name)])
+                .args(if kind == "rsa" { &["-b", "2048"][..] } else { &[] })
+                .output()
+                .unwrap();
+            assert!(made.status.success(), "{}", stderr(&made));
+        }
+        let text = fs::read_to_string(path("x25519")).unwrap();
+        let x25519 = text.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned();
+        let mut public = vec![x25519];
+        public.extend(KINDS[1..].iter().map(|name| fs::read_to_string(path(&format!("{name}.pub"))).unwrap()));
+        fs::write(path("recipients"), format!("# everyone\n\n{}\n", public.join("\n"))).unwrap();
+        fs::write(path("passphrase"), format!("{PASSPHRASE}\n")).unwrap();
+        fs::write(path("wrong"), "not this one\n").unwrap();
+        let made = command("age-keygen").args(["-o", &path("stranger")]).output().unwrap();
+        assert!(made.status.success(), "{}", stderr(&made));
+        Self { dir, public }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).to_string_lossy().into_owned()
+    }
+
+    /// What must be seen nowhere: the passphrase, and every line of every private key.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = vec![PASSPHRASE.to_owned(), "not this one".to_owned()];
+        for name in KINDS.into_iter().chain(["stranger"]) {
+            let text = fs::read_to_string(self.file(name)).unwrap();
+            let lines = text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("-----"));
+            // The first lines of SSH keys hold the public half too.
+            secrets.extend(lines.skip(if name == "x25519" || name == "stranger" { 0 } else { 2 }).map(str::to_owned));
+        }
+        assert!(secrets.len() > 8);
+        secrets
+    }
+}
+
+fn command(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(place: &Place, arguments: &[&str]) -> Output {
+    vdstream_command().envs(place.environment()).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn succeed(place: &Place, arguments: &[&str]) -> Output {
+    let output = run(place, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    output
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn pattern(stripe: u16) -> Pattern {
+    Pattern::new(data::seed(), stripe, Entropy::Random)
+}
+
+/// Three files, the last one empty: paths and content.
+fn inputs(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let contents = [pattern(0).bytes(0, 26_000_001), pattern(1).bytes(0, 65_536), Vec::new()];
+    let mut files = Vec::new();
+    for (nth, content) in contents.into_iter().enumerate() {
+        let path = dir.join(format!("in{nth}"));
+        fs::write(&path, &content).unwrap();
+        files.push((path.to_string_lossy().into_owned(), content));
+    }
+    files
+}
+
+/// Everything that the store holds for this test.
+async fn objects(place: &Place) -> Vec<(String, Vec<u8>)> {
+    let store = place.store();
+    let prefix = object_store::path::Path::from(place.prefix());
+    let listed: Vec<_> = store.list(Some(&prefix)).try_collect().await.unwrap();
+    let mut found = Vec::new();
+    for meta in listed {
+        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
+        found.push((meta.location.to_string(), bytes.to_vec()));
+    }
+    found
+}
+
+/// The directory of the one backup on disk.
+fn directory(place: &Place) -> std::path::PathBuf {
+    let root = place.url().strip_prefix("file://").unwrap().to_owned();
+    let series = Path::new(&root).join("default");
+    let mut backups: Vec<_> = fs::read_dir(series).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(backups.len(), 1);
+    backups.remove(0)
+}
+
+#[tokio::test]
+async fn every_kind_of_key_opens_a_backup_on_every_store() {
+    let keys = Keys::make();
+    for place in [Place::disk(), Place::server(Kind::Garage).await, Place::server(Kind::Azurite).await] {
+        let url = place.url();
+        let work = TempDir::new().unwrap();
+        let files = inputs(work.path());
+        let mut backup = vec!["backup", &url, "--segment-size", "1MiB", "--json"];
+        for (path, _) in &files {
+            backup.extend(["--input", path]);
+        }
+        let (recipients, passphrase) = (keys.file("recipients"), keys.file("passphrase"));
+        backup.extend(["--recipients-file", &recipients, "--passphrase-file", &passphrase]);
+        let id = json(&succeed(&place, &backup))["id"].as_str().unwrap().to_owned();
+
+        // Without a key.
+        let list = json(&succeed(&place, &["list", &url, "--json"]));
+        assert_eq!(list["backups"][0]["id"], id);
+        let manifest = json(&succeed(&place, &["show", &url, &id, "--json"]));
+        assert_eq!(manifest["encryption"]["recipients"], 5);
+        assert!(manifest["stripes"][0]["segments"].as_array().unwrap().len() > 1, "several segments");
+        assert!(manifest["stripes"][0]["segments"][0]["object"].as_str().unwrap().ends_with(".zst.age"));
+        for level in ["quick", "stored"] {
+            let verified = json(&succeed(&place, &["verify", &url, &id, "--level", level, "--json"]));
+            assert_eq!(verified["damage"], Value::Array(Vec::new()));
+        }
+
+        // With each of them.
+        let mut ways: Vec<Vec<String>> = KINDS.iter().map(|name| vec!["--identity".into(), keys.file(name)]).collect();
+        ways[3].extend(["--passphrase-file".into(), keys.file("passphrase")]);
+        ways.push(vec!["--passphrase-file".into(), keys.file("passphrase")]);
+        ways.push(vec!["-i".into(), keys.file("stranger"), "-i".into(), keys.file("rsa")]);
+        for way in ways {
+            let outputs: Vec<String> =
+                (0..3).map(|nth| work.path().join(format!("out{nth}")).to_string_lossy().into()).collect();
+            let mut restore = vec!["restore", &url, "latest"];
+            restore.extend(outputs.iter().flat_map(|path| ["--output", path]));
+            restore.extend(way.iter().map(String::as_str));
+            succeed(&place, &restore);
+            for ((_, content), path) in files.iter().zip(&outputs) {
+                assert!(fs::read(path).unwrap() == *content, "{path} with {way:?} in {place:?}");
+                fs::remove_file(path).unwrap();
+            }
+        }
+        let identity = keys.file("x25519");
+        let verified =
+            json(&succeed(&place, &["verify", &url, &id, "--level", "full", "--identity", &identity, "--json"]));
+        assert_eq!(verified["damage"], Value::Array(Vec::new()));
+        assert_eq!(verified["raw_bytes"], 26_065_537);
+    }
+}
+
+#[tokio::test]
+async fn age_and_zstd_are_enough_to_read_a_backup() {
+    let keys = Keys::make();
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let (path, content) = inputs(work.path()).remove(0);
+    let (recipients, passphrase) = (keys.file("recipients"), keys.file("passphrase"));
+    succeed(
+        &place,
+        &[
+            "backup",
+            &place.url(),
+            "--segment-size",
+            "1MiB",
+            "--input",
+            &path,
+            "--recipients-file",
+            &recipients,
+            "--passphrase-file",
+            &passphrase,
+        ],
+    );
+    let directory = directory(&place);
+    for name in &KINDS[..3] {
+        let script = format!(
+            "set -e; for f in s00/*.zst.age; do age -d -i {} \"$f\"; done | zstd -d | cmp - {path} && ls s00 | wc -l",
+            keys.file(name)
+        );
+        let output = command("bash").current_dir(&directory).args(["-o", "pipefail", "-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        let count: usize = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+        assert!(count > 1, "several segments");
+    }
+    // The passphrase, at a terminal, as the manual says.
+    let script = format!("age -d -i identity.age s00/000000.zst.age > {}", keys.file("segment.zst"));
+    let output = at_terminal(&directory, &script, &[PASSPHRASE]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let raw = command("zstd").args(["-d", "--stdout", &keys.file("segment.zst")]).output().unwrap();
+    assert!(!raw.stdout.is_empty() && content.starts_with(&raw.stdout));
+}
+
+/// Runs a shell script with a terminal, and types a line whenever it asks. What was seen on the terminal is the output.
+fn at_terminal(directory: &Path, script: &str, lines: &[&str]) -> Output {
+    let driver = r#"
+import os, pty, sys, time
+script, lines = sys.argv[1], sys.argv[2:]
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp("bash", ["bash", "-c", script])
+seen, shown = b"", 0
+while True:
+    try:
+        chunk = os.read(fd, 4096)
+    except OSError:
+        break
+    if not chunk:
+        break
+    seen += chunk
+    while lines and seen.count(b": ", shown) > 0:
+        shown = seen.index(b": ", shown) + 2
+        # The answer comes only after the prompt, when the echo is off.
+        line = lines.pop(0)
+        os.write(fd, line.encode() + (b"" if line == "\x03" else b"\n"))
+_, status = os.waitpid(pid, 0)
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(status))
+"#;
+    command("python3").current_dir(directory).args(["-c", driver, script]).args(lines).output().unwrap()
+}
+
+#[tokio::test]
+async fn a_passphrase_is_asked_for_without_echo() {
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let (path, content) = inputs(work.path()).remove(1);
+    let tool = tool::vdstream();
+    let (tool, url) = (tool.display(), place.url());
+    let differ = at_terminal(work.path(), &format!("{tool} backup {url} --passphrase --input {path}"), &["one", "two"]);
+    assert_eq!(differ.status.code(), Some(2), "{}", String::from_utf8_lossy(&differ.stdout));
+    place.assert_empty().await;
+
+    let script = format!("{tool} backup {url} --passphrase --input {path} && stty -a | grep -o ' echo '");
+    let made = at_terminal(work.path(), &script, &[PASSPHRASE, PASSPHRASE]);
+    let seen = String::from_utf8_lossy(&made.stdout).into_owned();
+    assert!(made.status.success(), "the tool failed, or left the echo off: {seen}");
+    assert!(seen.contains("New passphrase: ") && !seen.contains(PASSPHRASE), "{seen}");
+
+    let restored = at_terminal(work.path(), &format!("{tool} restore {url} latest --output back"), &[PASSPHRASE]);
+    let seen = String::from_utf8_lossy(&restored.stdout).into_owned();
+    assert!(restored.status.success() && !seen.contains(PASSPHRASE), "{seen}");
+    assert!(fs::read(work.path().join("back")).unwrap() == content);
+
+    let wrong = at_terminal(work.path(), &format!("{tool} restore {url} latest --output back2"), &["wrong"]);
+    assert_eq!(wrong.status.code(), Some(15), "{}", String::from_utf8_lossy(&wrong.stdout));
+    assert!(!work.path().join("back2").exists());
+
+    // Interrupted while it asks: the echo is on again.
+    let script = format!("{tool} restore {url} latest --output back3; echo code $?; stty -a | grep -o ' echo '");
+    let interrupted = at_terminal(work.path(), &script, &["\u{3}"]);
+    let seen = String::from_utf8_lossy(&interrupted.stdout).into_owned();
+    assert!(interrupted.status.success() && seen.contains("code 130"), "{seen}");
+
+    // No terminal to ask at.
+    let mut nobody = command("setsid");
+    let nobody = nobody.arg(tool::vdstream()).args(["restore", &url, "latest", "--output", "-"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(15), "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("--passphrase-file"), "{}", stderr(&nobody));
+}
+
+#[tokio::test]
+async fn wrong_and_missing_keys_have_an_exit_code_of_their_own() {
+    let keys = Keys::make();
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let path = inputs(work.path()).remove(1).0;
+    let url = place.url();
+    succeed(&place, &["backup", &url, "--input", &path, "--recipient", &keys.public[0]]);
+    let out = work.path().join("out").to_string_lossy().into_owned();
+    let (stranger, wrong, locked, passphrase) =
+        (keys.file("stranger"), keys.file("wrong"), keys.file("ed25519-locked"), keys.file("passphrase"));
+    let restore = ["restore", &url, "latest", "--output", &out];
+    let verify = ["verify", &url, "latest", "--level", "full"];
+    let none: &[&str] = &[];
+    for (way, part) in [
+        (none, "no key was given"),
+        (&["--identity", &stranger], "the key is the wrong one"),
+        (&["--identity", &locked, "--passphrase-file", &wrong], "passphrase of the SSH key is wrong"),
+        (&["--identity", &locked, "--passphrase-file", &passphrase], "the key is the wrong one"),
+    ] {
+        for verb in [&restore, &verify] {
+            let failed = run(&place, &[verb, way].concat());
+            let text = stderr(&failed);
+            assert_eq!(failed.status.code(), Some(15), "{text}");
+            assert!(text.lines().last().unwrap().contains(part), "expected `{part}` in:\n{text}");
+            assert!(!Path::new(&out).exists());
+        }
+    }
+    // What is no key at all is a wrong use.
+    for file in ["passphrase", "recipients", "rsa.pub", "missing"] {
+        let file = keys.file(file);
+        let failed = run(&place, &[&restore[..], &["--identity", &file]].concat());
+        assert!(matches!(failed.status.code(), Some(2 | 10)), "{file}: {}", stderr(&failed));
+    }
+    // A passphrase for a backup that has none.
+    let failed = run(&place, &[&restore[..], &["--passphrase-file", &passphrase]].concat());
+    assert_eq!(failed.status.code(), Some(15), "{}", stderr(&failed));
+}
+
+#[tokio::test]
+async fn damage_is_damage_and_not_a_wrong_key() {
+    let keys = Keys::make();
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let path = inputs(work.path()).remove(1).0;
+    let url = place.url();
+    let (identity, passphrase) = (keys.file("x25519"), keys.file("passphrase"));
+    let recipient = &keys.public[0];
+    succeed(&place, &["backup", &url, "--input", &path, "--recipient", recipient, "--passphrase-file", &passphrase]);
+    let directory = directory(&place);
+    let restore = ["restore", &url, "latest", "--output", "-", "--identity", &identity];
+    let segment = directory.join("s00/000000.zst.age");
+    let good = fs::read(&segment).unwrap();
+    for at in [0, 30, 100, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&segment, &bad).unwrap();
+        let failed = run(&place, &restore);
+        assert_eq!(failed.status.code(), Some(4), "byte {at}: {}", stderr(&failed));
+        assert!(failed.stdout.is_empty(), "a byte of a damaged frame came out");
+        for level in ["stored", "full"] {
+            let found = run(&place, &["verify", &url, "latest", "--level", level, "--identity", &identity]);
+            assert_eq!(found.status.code(), Some(4), "byte {at}: {}", stderr(&found));
+        }
+    }
+    fs::write(&segment, &good).unwrap();
+    succeed(&place, &restore);
+    // The key of the passphrase is a part of the backup.
+    let wrapped = directory.join("identity.age");
+    let file = fs::read(&wrapped).unwrap();
+    fs::write(&wrapped, &file[..file.len() - 1]).unwrap();
+    for level in ["quick", "stored"] {
+        let found = run(&place, &["verify", &url, "latest", "--level", level]);
+        assert_eq!(found.status.code(), Some(4), "{level}: {}", stderr(&found));
+    }
+    let failed = run(&place, &["restore", &url, "latest", "--output", "-", "--passphrase-file", &passphrase]);
+    assert_eq!(failed.status.code(), Some(4), "{}", stderr(&failed));
+    fs::remove_file(&wrapped).unwrap();
+    let found = run(&place, &["verify", &url, "latest"]);
+    assert_eq!(found.status.code(), Some(4), "{}", stderr(&found));
+    succeed(&place, &restore);
+}
+
+#[tokio::test]
+async fn no_secret_is_logged_printed_or_stored() {
+    let keys = Keys::make();
+    let place = Place::server(Kind::Garage).await;
+    let work = TempDir::new().unwrap();
+    let path = inputs(work.path()).remove(1).0;
+    let url = place.url();
+    let (recipients, passphrase, wrong) = (keys.file("recipients"), keys.file("passphrase"), keys.file("wrong"));
+    let (x25519, locked, stranger) = (keys.file("x25519"), keys.file("ed25519-locked"), keys.file("stranger"));
+    let backup = ["backup", &url, "--input", &path, "--recipients-file", &recipients, "--passphrase-file", &passphrase];
+    let restore = ["restore", &url, "latest", "--output", "/dev/null"];
+    let verify = ["verify", &url, "latest", "--level", "full"];
+    let ways: [Vec<&str>; 8] = [
+        backup.to_vec(),
+        [&restore[..], &["--identity", &x25519]].concat(),
+        [&restore[..], &["--passphrase-file", &passphrase]].concat(),
+        [&restore[..], &["--passphrase-file", &wrong]].concat(),
+        [&restore[..], &["--identity", &locked, "--passphrase-file", &passphrase]].concat(),
+        [&verify[..], &["--identity", &stranger, "--json"]].concat(),
+        // A file of another kind, whose lines must not be quoted.
+        [&restore[..], &["--identity", &passphrase]].concat(),
+        [&backup[..4], &["--recipients-file", &x25519]].concat(),
+    ];
+    let mut seen = Vec::new();
+    for arguments in ways {
+        let output = vdstream_command()
+            .envs(place.environment())
+            .env("VDSTREAM_LOG", "trace")
+            .args(&arguments)
+            .args(["--progress", "lines"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.stderr.len() > 1000 || !output.status.success(), "the log is on");
+        seen.push((format!("{arguments:?}"), [output.stdout, output.stderr].concat()));
+    }
+    seen.extend(objects(&place).await);
+    assert!(seen.iter().any(|(name, _)| name.ends_with("identity.age")));
+    for (name, bytes) in &seen {
+        for secret in keys.secrets() {
+            let hit = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!hit, "a secret is in {name}");
+        }
+    }
+}
+
+/// Given where a file or a public key belongs, a private key is refused and not repeated.
+#[tokio::test]
+async fn a_private_key_as_an_argument_is_refused() {
+    let keys = Keys::make();
+    let place = Place::disk();
+    let url = place.url();
+    let text = fs::read_to_string(keys.file("x25519")).unwrap();
+    let secret = text.lines().last().unwrap();
+    for arguments in [
+        ["backup", &url, "-", "--recipient", secret],
+        ["backup", &url, "-", "--recipients-file", secret],
+        ["backup", &url, "-", "--passphrase-file", secret],
+    ] {
+        let failed = run(&place, &arguments);
+        assert_eq!(failed.status.code(), Some(2), "{}", stderr(&failed));
+        assert!(!stderr(&failed).contains(&secret[15..]), "{}", stderr(&failed));
+    }
+    place.assert_empty().await;
+    succeed(&place, &["backup", &url, "--recipient", &keys.public[0], "--", "true"]);
+    let failed = run(&place, &["restore", &url, "latest", "--output", "-", "--identity", secret]);
+    assert_eq!(failed.status.code(), Some(2), "{}", stderr(&failed));
+    assert!(!stderr(&failed).contains(&secret[15..]), "{}", stderr(&failed));
+}
+
+#[tokio::test]
+async fn an_encrypted_backup_that_fails_leaves_nothing() {
+    let keys = Keys::make();
+    for place in [Place::disk(), Place::server(Kind::Garage).await] {
+        let passphrase = keys.file("passphrase");
+        let script = "head -c 20000000 /dev/urandom; exit 7";
+        let failed = run(
+            &place,
+            &[
+                "backup",
+                &place.url(),
+                "--segment-size",
+                "6MiB",
+                "--recipient",
+                &keys.public[0],
+                "--passphrase-file",
+                &passphrase,
+                "--",
+                "sh",
+                "-c",
+                script,
+            ],
+        );
+        assert_eq!(failed.status.code(), Some(1), "{}", stderr(&failed));
+        place.assert_empty().await;
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test]
+async fn encryption_keeps_to_the_memory_limit() {
+    let keys = Keys::make();
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let path = work.path().join("in").to_string_lossy().into_owned();
+    fs::write(&path, pattern(0).bytes(0, 128 << 20)).unwrap();
+    let (url, passphrase, identity) = (place.url(), keys.file("passphrase"), keys.file("x25519"));
+    let limit = ["--memory", "64MiB", "--segment-size", "20MiB", "--quiet"];
+    let backup = [
+        &["backup", &url, "--input", &path, "--recipient", &keys.public[0], "--passphrase-file", &passphrase][..],
+        &limit,
+    ]
+    .concat();
+    let restore = |way: [&'static str; 1], file: &str| -> Vec<String> {
+        let restore =
+            ["restore", &url, "latest", "--output", "/dev/null", "--memory", "64MiB", "--quiet", way[0], file];
+        restore.map(str::to_owned).to_vec()
+    };
+    let by_key = restore(["--identity"], &identity);
+    let by_passphrase = restore(["--passphrase-file"], &passphrase);
+    let backup: Vec<String> = backup.into_iter().map(str::to_owned).collect();
+    for arguments in [backup, by_key, by_passphrase] {
+        let mut tool = vdstream_command();
+        let mut child = tool.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let peak = tool::peak_memory(&mut child);
+        println!("{}: {} MiB", arguments[0], peak / MIB);
+        assert!(peak > 4 * MIB && peak < (64 + 28) * MIB, "{arguments:?}: {} MiB", peak / MIB);
+    }
+}
