@@ -19,6 +19,9 @@ pub const MIN_PART_BYTES: usize = 64 << 10;
 /// The largest `segment_bytes`.
 pub const MAX_SEGMENT_BYTES: u64 = 1 << 40;
 
+/// The longest `outage`: whoever waits longer for a store should be told.
+const MAX_OUTAGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How a [`Pipeline`](super::Pipeline) works. Plain data; checked when a pipeline is made.
 ///
 /// Sizes are wishes: when they do not fit into `memory_limit`, the plan shrinks them in the order written at
@@ -65,8 +68,12 @@ pub struct PipelineConfig {
     /// Requests in flight over all stripes; 1 to 256, default 8. Each costs a part.
     pub concurrency: usize,
 
-    /// Times that one request is tried; 1 to 100, default 10.
+    /// Times that one request is tried at least; 1 to 100, default 10.
     pub attempts: u32,
+
+    /// And it is tried again for at least this long after it first failed, so that a store may be away for a while;
+    /// at most 1 day, default 90 s.
+    pub outage: Duration,
 
     /// The longest pause before the second attempt, doubled before each further one; default 100 ms.
     pub backoff_base: Duration,
@@ -79,7 +86,7 @@ pub struct PipelineConfig {
     pub attempt_timeout: Duration,
 
     /// An attempt has one second more for each of these bytes; at least 1, default 128 KiB. A link slower than this
-    /// counts as broken.
+    /// counts as broken: on a slow one, requests that take too long together are sent fewer at a time, down to one.
     pub min_bytes_per_second: u64,
 }
 
@@ -96,6 +103,7 @@ impl Default for PipelineConfig {
             threads: 0,
             concurrency: 8,
             attempts: 10,
+            outage: Duration::from_secs(90),
             backoff_base: Duration::from_millis(100),
             backoff_cap: Duration::from_secs(15),
             attempt_timeout: Duration::from_secs(30),
@@ -122,6 +130,9 @@ impl PipelineConfig {
         within("concurrency", self.concurrency as u64, 1, 256)?;
         within("attempts", u64::from(self.attempts), 1, 100)?;
         within("min_bytes_per_second", self.min_bytes_per_second, 1, u64::MAX)?;
+        if self.outage > MAX_OUTAGE {
+            return Err(invalid(format!("outage is {:?}, it must be at most {MAX_OUTAGE:?}", self.outage)));
+        }
         if self.attempt_timeout < Duration::from_millis(1) {
             return Err(invalid("attempt_timeout must be at least 1 ms".to_owned()));
         }

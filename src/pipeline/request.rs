@@ -21,6 +21,7 @@ pub(super) struct Requests {
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     attempts: u32,
+    outage: Duration,
     backoff_base: Duration,
     backoff_cap: Duration,
     attempt_timeout: Duration,
@@ -39,7 +40,7 @@ pub(super) struct Request<'a> {
     pub(super) work: Duration,
     /// Checked between attempts.
     pub(super) stop: Option<&'a Stop>,
-    /// Attempts, if fewer than configured.
+    /// So many attempts, however short the time; if none, as configured.
     pub(super) attempts: Option<u32>,
 }
 
@@ -62,6 +63,7 @@ impl Requests {
             clock,
             counters,
             attempts: config.attempts,
+            outage: config.outage,
             backoff_base: config.backoff_base,
             backoff_cap: config.backoff_cap,
             attempt_timeout: config.attempt_timeout,
@@ -84,14 +86,19 @@ impl Requests {
     {
         let limit = self.attempt_limit(request.bytes).saturating_add(request.work);
         let attempts = request.attempts.map_or(self.attempts, |fewer| fewer.min(self.attempts));
+        let outage = if request.attempts.is_some() { Duration::ZERO } else { self.outage };
         let mut tried = 0;
+        let mut failing_since = None;
         loop {
             let place = self.limiter.enter().await;
             let begun = self.clock.now();
-            let outcome = clock::timeout(&*self.clock, Some(limit), attempt()).await.unwrap_or_else(|_elapsed| {
+            let outcome = clock::timeout(&*self.clock, Some(limit), attempt()).await;
+            let now = self.clock.now();
+            let outcome = outcome.unwrap_or_else(|_elapsed| {
+                // On a slow link, requests share what there is: fewer at a time are each faster.
+                self.limiter.on_throttled(now);
                 Err(Error::new(ErrorKind::Unavailable, format!("no answer within {} s", limit.as_secs_f32())))
             });
-            let now = self.clock.now();
             self.counters.store_busy.add(now.saturating_sub(begun));
             drop(place);
             tried += 1;
@@ -107,8 +114,10 @@ impl Requests {
                 count(&self.counters.throttles, 1);
                 self.limiter.on_throttled(now);
             }
-            if !error.is_retryable() || tried >= attempts {
-                return Err(error.context(format!("cannot {} (attempt {tried} of {attempts})", request.what)));
+            let failing = now.saturating_sub(*failing_since.get_or_insert(now));
+            if !error.is_retryable() || (tried >= attempts && failing >= outage) {
+                let after = format!("attempt {tried}, {} s after the first failure", failing.as_secs());
+                return Err(error.context(format!("cannot {} ({after})", request.what)));
             }
             count(&self.counters.retries, 1);
             let pause = self.jitter.within(self.backoff(tried));

@@ -10,6 +10,7 @@ use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestC
 use super::client;
 use super::environment::Environment;
 use super::error::convert;
+use super::patience::Patient;
 use super::rules::{BucketRules, aborts_uploads};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,8 +21,10 @@ const OTHER_SOURCES: [&str; 3] =
 
 pub(super) fn open(bucket: &str, label: &str, environment: &Environment) -> Result<AmazonS3> {
     check_credentials(label, environment)?;
-    let mut builder =
-        AmazonS3Builder::new().with_client_options(client::options(environment)?).with_retry(client::no_retries());
+    let mut builder = AmazonS3Builder::new()
+        .with_client_options(client::options(environment)?)
+        .with_retry(client::no_retries())
+        .with_http_connector(Patient);
     for (key, value) in environment.with_prefix("AWS_") {
         if let Ok(key) = key.parse() {
             builder = builder.with_config(key, value);

@@ -4,6 +4,7 @@ use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
 
 use super::client;
 use super::environment::Environment;
+use super::patience::Patient;
 use crate::error::Result;
 
 const ACCOUNT: &str = "AZURE_STORAGE_ACCOUNT_NAME";
@@ -26,7 +27,8 @@ pub(super) fn open(
     }
     let mut builder = MicrosoftAzureBuilder::new()
         .with_client_options(client::options(environment)?)
-        .with_retry(client::no_retries());
+        .with_retry(client::no_retries())
+        .with_http_connector(Patient);
     for (key, value) in environment.with_prefix("AZURE_") {
         if let Ok(key) = key.parse() {
             builder = builder.with_config(key, value);

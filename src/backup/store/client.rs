@@ -9,16 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Connecting takes at most this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that transfers nothing for this long is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Client options with limits by progress. The default of 30 seconds for a whole request with its body would end
-/// large parts on slow links.
+/// Client options without limits on whole requests: the default of 30 seconds would end large parts on slow links. The limits
+/// of `patience` know how large a request is.
 pub(super) fn options(environment: &Environment) -> Result<ClientOptions> {
-    let mut options = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_read_timeout(READ_TIMEOUT);
+    let mut options =
+        ClientOptions::new().with_timeout_disabled().with_read_timeout_disabled().with_connect_timeout(CONNECT_TIMEOUT);
     if let Some(path) = environment.value("AWS_CA_BUNDLE") {
         let pem = std::fs::read(path).map_err(|error| {
             Error::new(ErrorKind::Invalid, format!("AWS_CA_BUNDLE names `{path}`, which cannot be read"))

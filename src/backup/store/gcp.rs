@@ -4,6 +4,7 @@ use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 
 use super::client;
 use super::environment::Environment;
+use super::patience::Patient;
 use crate::error::Result;
 
 /// Access tokens that Google's own tools and others read.
@@ -12,7 +13,8 @@ const TOKENS: [&str; 2] = ["GOOGLE_OAUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TO
 pub(super) fn open(bucket: &str, label: &str, environment: &Environment) -> Result<GoogleCloudStorage> {
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_client_options(client::options(environment)?)
-        .with_retry(client::no_retries());
+        .with_retry(client::no_retries())
+        .with_http_connector(Patient);
     if let Some(path) = environment.value("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
     }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`Store`] | the handle: opened from a URL, cloned freely |
 //! | `location` | URLs and paths, parsed once and printable without secrets |
-//! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment, with limits by progress |
+//! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment |
+//! | `patience` | how long the answer to one request may take |
 //! | `local`, `publish` | local disk: staged, synced, published without overwriting |
 //! | `sequential` | parts for a caller's store that has only `put_multipart` |
 //! | `retry` | retries of small requests; data is retried by the pipeline |
@@ -27,6 +28,8 @@ mod handle;
 mod local;
 mod location;
 mod open;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod patience;
 mod probe;
 #[cfg(feature = "fs")]
 mod publish;

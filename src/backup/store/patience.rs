@@ -1,0 +1,84 @@
+//! How long the answer to one request may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+
+use crate::clock::{self, Clock, SystemClock};
+
+/// An answer to a request without a body comes within this time.
+const ANSWER: Duration = Duration::from_secs(60);
+/// One with a body has a second more for each of these bytes. Only the last resort: whoever sends much has a closer limit,
+/// which knows how many share the link.
+const BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// Clients that wait for an answer as long as the request is large.
+///
+/// The client's own limit knows one time for all requests, and counts it while the body is still on its way: eight parts at
+/// once on a link of a megabyte per second would never arrive.
+#[derive(Debug, Default)]
+pub(super) struct Patient;
+
+impl HttpConnector for Patient {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Limited { inner, clock: SystemClock::shared() }))
+    }
+}
+
+#[derive(Debug)]
+struct Limited {
+    inner: HttpClient,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl HttpService for Limited {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let limit = limit(request.body().content_length() as u64);
+        let answer = clock::timeout(&*self.clock, Some(limit), self.inner.execute(request)).await;
+        answer.unwrap_or_else(|_elapsed| {
+            let text = format!("no answer within {} s", limit.as_secs());
+            Err(HttpError::new(HttpErrorKind::Timeout, std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+        })
+    }
+}
+
+fn limit(body_bytes: u64) -> Duration {
+    ANSWER.saturating_add(Duration::from_secs(body_bytes / BYTES_PER_SECOND))
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::client::HttpRequestBody;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Silent;
+
+    #[async_trait]
+    impl HttpService for Silent {
+        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_given_up_later_the_more_was_sent() {
+        for (bytes, seconds) in [(0, 60), (1, 60), (8 << 20, 60 + 512)] {
+            let clock = SystemClock::shared();
+            let service = Limited { inner: HttpClient::new(Silent), clock: Arc::clone(&clock) };
+            let begun = clock.now();
+            let request = HttpRequest::new(HttpRequestBody::from(vec![0; bytes]));
+            let error = service.call(request).await.unwrap_err();
+            assert_eq!(error.kind(), HttpErrorKind::Timeout);
+            assert_eq!((clock.now() - begun).as_secs(), seconds);
+        }
+    }
+}
