@@ -98,6 +98,15 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// A number below `limit` that depends on the seed alone.
+///
+/// # Panics
+///
+/// When there is no number below it.
+pub fn below(seed: u64, limit: u64) -> u64 {
+    mix(seed).checked_rem(limit).expect("a limit above 0")
+}
+
 /// A name that no other test of any run uses: the test's own, and a number.
 pub fn unique(name: &str) -> String {
     format!("{name}-{:x}-{:x}", std::process::id(), nanoseconds())

@@ -2,7 +2,9 @@
 //!
 //! | module | what it gives |
 //! |---|---|
-//! | [`server`] | Garage, Azurite and moto on free loopback ports, each gone with the process that started it |
+//! | [`chaos`] | what goes wrong in networks, servers, processes and disks, and what must still hold |
+//! | [`network`] | a network that fails at a named point |
+//! | [`server`] | Garage, Azurite and moto on free loopback ports, each gone with the process that started it; PostgreSQL |
 //! | [`place`] | a store for one test: a directory, or a corner of such a server, with checks that nothing was left in it |
 //! | [`proxy`] | a server in the way of another, which holds chosen requests back |
 //! | [`data`] | test data that shows where a misplaced byte came from |
@@ -16,8 +18,10 @@
 // Tests of real servers live in real time, and failing loudly is what a harness is for.
 #![allow(clippy::disallowed_methods, clippy::missing_panics_doc, clippy::panic, clippy::print_stdout)]
 
+pub mod chaos;
 pub mod data;
 mod http;
+pub mod network;
 pub mod place;
 pub mod proxy;
 pub mod sample;

@@ -33,7 +33,8 @@ pub struct Place {
 #[derive(Debug)]
 enum On {
     Disk(TempDir),
-    Server(Kind),
+    /// Which server, and where.
+    Server(Kind, String),
 }
 
 impl Place {
@@ -54,10 +55,20 @@ impl Place {
     ///
     /// When the server is not to be had.
     pub async fn server(kind: Kind) -> Self {
-        make_bucket(kind, kind.endpoint()).await;
+        Self::at(kind, kind.endpoint()).await
+    }
+
+    /// The same on a server of this kind that listens elsewhere, or that is reached through a proxy.
+    ///
+    /// # Panics
+    ///
+    /// When the server is not to be had.
+    pub async fn at(kind: Kind, endpoint: &str) -> Self {
+        make_bucket(kind, endpoint).await;
+        let on = On::Server(kind, endpoint.to_owned());
         match kind {
-            Kind::Garage | Kind::Moto => Self::with(On::Server(kind), Arc::new(s3(kind, S3_SECRET)), "test"),
-            Kind::Azurite => Self::with(On::Server(kind), Arc::new(azure(AZURE_KEY)), "test"),
+            Kind::Garage | Kind::Moto => Self::with(on, Arc::new(s3_at(endpoint, S3_SECRET)), "test"),
+            Kind::Azurite => Self::with(on, Arc::new(azure_at(endpoint, AZURE_KEY)), "test"),
         }
     }
 
@@ -79,8 +90,8 @@ impl Place {
             return Store::from_url(&self.url()).expect("a directory can be opened");
         };
         let limits = match self.on {
-            On::Server(Kind::Moto) => PartLimits::S3,
-            On::Disk(_) | On::Server(_) => PartLimits::LOCAL,
+            On::Server(Kind::Moto, _) => PartLimits::S3,
+            On::Disk(_) | On::Server(..) => PartLimits::LOCAL,
         };
         Store::with_multipart(self.store(), Arc::clone(multipart), self.prefix.as_str()).part_limits(limits)
     }
@@ -100,8 +111,8 @@ impl Place {
         let prefix = &self.prefix;
         match &self.on {
             On::Disk(dir) => format!("file://{}/{prefix}", dir.path().display()),
-            On::Server(Kind::Garage | Kind::Moto) => format!("s3://{S3_BUCKET}/{prefix}"),
-            On::Server(Kind::Azurite) => format!("az://{AZURE_CONTAINER}/{prefix}"),
+            On::Server(Kind::Garage | Kind::Moto, _) => format!("s3://{S3_BUCKET}/{prefix}"),
+            On::Server(Kind::Azurite, _) => format!("az://{AZURE_CONTAINER}/{prefix}"),
         }
     }
 
@@ -109,7 +120,7 @@ impl Place {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         match &self.on {
             On::Disk(_) => Vec::new(),
-            On::Server(kind) => client_environment(*kind, kind.endpoint()),
+            On::Server(kind, endpoint) => client_environment(*kind, endpoint),
         }
     }
 
@@ -117,7 +128,7 @@ impl Place {
     pub fn environment_at(&self, endpoint: &str) -> Vec<(&'static str, String)> {
         match &self.on {
             On::Disk(_) => Vec::new(),
-            On::Server(kind) => client_environment(*kind, endpoint),
+            On::Server(kind, _) => client_environment(*kind, endpoint),
         }
     }
 
@@ -136,7 +147,7 @@ impl Place {
                 };
                 tool::files_below(&root).into_iter().map(name).collect()
             }
-            On::Server(_) => {
+            On::Server(..) => {
                 let prefix = Path::from(self.prefix.as_str());
                 let listed: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.expect("the store lists");
                 listed.into_iter().map(|meta| meta.location.to_string()[self.prefix.len() + 1..].to_owned()).collect()
@@ -155,21 +166,43 @@ impl Place {
     ///
     /// When the store does not answer.
     pub async fn uploads(&self) -> Vec<String> {
-        match self.on {
+        match &self.on {
             On::Disk(_) => Vec::new(),
-            On::Server(kind @ (Kind::Garage | Kind::Moto)) => {
+            On::Server(kind @ (Kind::Garage | Kind::Moto), endpoint) => {
                 let path = format!("/{S3_BUCKET}?prefix={}%2F&uploads=", self.prefix);
-                expect(http::request(kind, kind.endpoint(), "GET", &path).await, 200).elements("Key")
+                expect(http::request(*kind, endpoint, "GET", &path).await, 200).elements("Key")
             }
-            On::Server(kind @ Kind::Azurite) => {
+            On::Server(kind @ Kind::Azurite, endpoint) => {
                 let list = format!("/{AZURE_CONTAINER}?restype=container&comp=list&prefix={}%2F", self.prefix);
-                let committed = expect(http::request(kind, kind.endpoint(), "GET", &list).await, 200).elements("Name");
+                let committed = expect(http::request(*kind, endpoint, "GET", &list).await, 200).elements("Name");
                 let all = format!("{list}&include=uncommittedblobs");
-                let mut names = expect(http::request(kind, kind.endpoint(), "GET", &all).await, 200).elements("Name");
+                let mut names = expect(http::request(*kind, endpoint, "GET", &all).await, 200).elements("Name");
                 names.retain(|name| !committed.contains(name));
                 names
             }
         }
+    }
+
+    /// The keys of open uploads that hold data. One without parts costs nothing, and a crash between its beginning and its record
+    /// leaves one. Blocks on Azure that were never committed do not count: nobody but Azure removes them, after a week.
+    ///
+    /// # Panics
+    ///
+    /// When the store does not answer.
+    pub async fn uploads_with_parts(&self) -> Vec<String> {
+        let On::Server(kind @ (Kind::Garage | Kind::Moto), endpoint) = &self.on else { return Vec::new() };
+        let path = format!("/{S3_BUCKET}?prefix={}%2F&uploads=", self.prefix);
+        let open = expect(http::request(*kind, endpoint, "GET", &path).await, 200);
+        let mut keys = Vec::new();
+        for (key, id) in open.elements("Key").into_iter().zip(open.elements("UploadId")) {
+            let path = format!("/{S3_BUCKET}/{key}?uploadId={id}");
+            let parts = http::request(*kind, endpoint, "GET", &path).await;
+            // One that ended in between has no parts either.
+            if parts.status != 404 && !expect(parts, 200).elements("PartNumber").is_empty() {
+                keys.push(key);
+            }
+        }
+        keys
     }
 
     /// Checks that no object and no multipart upload is left.
@@ -179,7 +212,7 @@ impl Place {
     /// When something is. Uncommitted blocks on Azure pass: nobody but Azure can remove them.
     pub async fn assert_empty(&self) {
         assert_eq!(self.objects().await, [""; 0], "objects left in {self:?}");
-        if !matches!(self.on, On::Server(Kind::Azurite)) {
+        if !matches!(self.on, On::Server(Kind::Azurite, _)) {
             assert_eq!(self.uploads().await, [""; 0], "multipart uploads left in {self:?}");
         }
     }
@@ -197,8 +230,12 @@ impl fmt::Debug for Place {
 ///
 /// When the server is not to be had.
 pub fn s3(kind: Kind, secret: &str) -> impl ObjectStore + MultipartStore {
+    s3_at(kind.endpoint(), secret)
+}
+
+fn s3_at(endpoint: &str, secret: &str) -> object_store::aws::AmazonS3 {
     AmazonS3Builder::new()
-        .with_endpoint(kind.endpoint())
+        .with_endpoint(endpoint)
         .with_allow_http(true)
         .with_region(S3_REGION)
         .with_bucket_name(S3_BUCKET)
@@ -215,8 +252,12 @@ pub fn s3(kind: Kind, secret: &str) -> impl ObjectStore + MultipartStore {
 ///
 /// When the server is not to be had.
 pub fn azure(key: &str) -> impl ObjectStore + MultipartStore {
+    azure_at(Kind::Azurite.endpoint(), key)
+}
+
+fn azure_at(endpoint: &str, key: &str) -> object_store::azure::MicrosoftAzure {
     MicrosoftAzureBuilder::new()
-        .with_endpoint(Kind::Azurite.endpoint().to_owned())
+        .with_endpoint(endpoint.to_owned())
         .with_client_options(ClientOptions::new().with_allow_http(true))
         .with_account(AZURE_ACCOUNT)
         .with_access_key(key)

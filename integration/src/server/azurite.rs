@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::guard::{Plan, Running};
+use super::guard::Plan;
 use crate::tool;
 
 /// The account that Azurite has by itself.
@@ -13,9 +13,7 @@ pub const AZURE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2
 /// The container that exists on every Azurite of ours.
 pub const AZURE_CONTAINER: &str = "vdstream";
 
-pub(super) fn start() -> Running {
-    Running::start(&Plan { name: "azurite", ports: 1, path: "/devstoreaccount1", command })
-}
+pub(super) const PLAN: Plan = Plan { name: "azurite", ports: 1, path: "/devstoreaccount1", command };
 
 fn command(port: u16, dir: &Path) -> Command {
     let mut command = Command::new("node");

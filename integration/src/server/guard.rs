@@ -18,13 +18,13 @@ const ATTEMPTS: u32 = 5;
 
 /// The server runs below this script, which holds the read end of a pipe of ours. When we die, by whatever signal, the pipe
 /// closes: the script then kills the server and removes its directory. When the server dies first, the script ends too, and
-/// its exit tells us. Arguments: the directory, then the command.
+/// its exit tells us. Arguments: the directory, the signal that ends the server, then the command.
 const KEEPER: &str = r#"
-dir=$1; shift
+dir=$1; signal=$2; shift 2
 exec 3<&0 </dev/null
 "$@" 3<&- &
 server=$!
-( read -r _ <&3; kill -KILL $server 2>/dev/null ) &
+( read -r _ <&3; kill -$signal $server 2>/dev/null ) &
 exec 3<&-
 wait $server
 status=$?
@@ -70,30 +70,19 @@ impl Running {
     }
 
     fn attempt(plan: &Plan) -> Result<Self, String> {
-        let port = free_ports(plan.ports);
         let dir = TempDir::with_prefix(format!("vdstream-test-{}-", plan.name)).expect("a temporary directory");
-        let log = dir.path().join("log");
-        let output = File::create(&log).expect("a log file in our own directory");
-        let command = (plan.command)(port, dir.path());
-
-        let mut keeper = Command::new("sh");
-        keeper.arg("-c").arg(KEEPER).arg("keeper").arg(dir.path()).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => keeper.env(name, value),
-                None => keeper.env_remove(name),
-            };
-        }
-        // Its own process group: an interrupt from the terminal reaches us alone, and the server ends in our wake.
-        keeper.process_group(0).current_dir(dir.path()).stdin(Stdio::piped());
-        keeper.stdout(output.try_clone().expect("a second handle of the log")).stderr(output);
-        let keeper = keeper.spawn().expect("a shell to run the server in");
-
         // From here on the keeper removes the directory.
-        let dir = dir.keep();
+        Self::start_in(plan, &dir.keep(), "KILL")
+    }
+
+    /// Starts a server with its data in `dir`. The keeper removes only directories that [`Self::start`] made.
+    pub(super) fn start_in(plan: &Plan, dir: &Path, signal: &str) -> Result<Self, String> {
+        let port = free_ports(plan.ports);
+        let log = dir.join("log");
+        let output = File::create(&log).expect("a log file in our own directory");
+        let keeper = keep(&(plan.command)(port, dir), dir, signal, output);
         let mut running = Self { endpoint: format!("http://127.0.0.1:{port}{}", plan.path), keeper };
         running.wait_until_it_answers(port, &log)?;
-        drop(dir);
         Ok(running)
     }
 
@@ -124,6 +113,23 @@ impl Drop for Running {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// Starts a command below a keeper, which ends it with `signal` when its own stdin closes.
+pub(super) fn keep(command: &Command, dir: &Path, signal: &str, log: File) -> Child {
+    let mut keeper = Command::new("sh");
+    keeper.arg("-c").arg(KEEPER).arg("keeper").arg(dir).arg(signal);
+    keeper.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => keeper.env(name, value),
+            None => keeper.env_remove(name),
+        };
+    }
+    // Its own process group: an interrupt from the terminal reaches us alone, and the server ends in our wake.
+    keeper.process_group(0).current_dir(dir).stdin(Stdio::piped());
+    keeper.stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
+    keeper.spawn().expect("a shell to run the server in")
 }
 
 /// Any HTTP answer will do: a server that refuses an unsigned request is ready.

@@ -3,13 +3,17 @@
 mod azurite;
 mod garage;
 mod guard;
+mod lasting;
 mod moto;
+mod postgres;
 
 use std::sync::OnceLock;
 
 pub use azurite::{AZURE_ACCOUNT, AZURE_CONTAINER, AZURE_KEY};
 pub use garage::{S3_BUCKET, S3_KEY_ID, S3_REGION, S3_SECRET};
 pub use guard::Running;
+pub use lasting::Lasting;
+pub use postgres::Cluster;
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,10 +45,14 @@ impl Kind {
     ///
     /// When the server is not installed or does not come up.
     pub fn start(self) -> Running {
+        Running::start(self.plan())
+    }
+
+    fn plan(self) -> &'static guard::Plan {
         match self {
-            Self::Garage => garage::start(),
-            Self::Moto => moto::start(),
-            Self::Azurite => azurite::start(),
+            Self::Garage => &garage::PLAN,
+            Self::Moto => &moto::PLAN,
+            Self::Azurite => &azurite::PLAN,
         }
     }
 

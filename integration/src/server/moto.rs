@@ -3,12 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::guard::{Plan, Running};
+use super::guard::Plan;
 use crate::tool;
 
-pub(super) fn start() -> Running {
-    Running::start(&Plan { name: "moto", ports: 1, path: "", command })
-}
+pub(super) const PLAN: Plan = Plan { name: "moto", ports: 1, path: "", command };
 
 fn command(port: u16, _: &Path) -> Command {
     let mut command = Command::new(tool::installed("MOTO"));
