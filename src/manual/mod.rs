@@ -15,6 +15,9 @@ pub mod encryption {}
 #[doc = include_str!("format.md")]
 pub mod format {}
 
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
+
 #[doc = include_str!("layout.md")]
 pub mod layout {}
 

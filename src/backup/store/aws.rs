@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer};
-use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody};
 
 use super::client;
 use super::environment::Environment;
@@ -77,7 +77,7 @@ impl BucketRules for Rules {
             format!("{}?lifecycle", self.url).parse().map_err(|_| refused("its endpoint is no URL".to_owned()))?;
         let credential = self.store.credentials().get_credential().await.map_err(read)?;
         AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None).map_err(read)?;
-        let client = ReqwestConnector::default().connect(&self.options).map_err(read)?;
+        let client = Patient.connect(&self.options).map_err(read)?;
         // The error of the client may hold the whole URL; its kind says enough.
         let unsent = |error: object_store::client::HttpError| refused(format!("no answer: {:?}", error.kind()));
         let response = client.execute(request).await.map_err(unsent)?;
