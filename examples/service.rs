@@ -53,8 +53,7 @@ async fn main() -> Result<()> {
 }
 
 async fn serve(listener: TcpListener, store: Store) -> Result<()> {
-    let service =
-        Service { store, tasks: TaskTracker::new(), stop: CancellationToken::new(), running: Arc::default() };
+    let service = Service { store, tasks: TaskTracker::new(), stop: CancellationToken::new(), running: Arc::default() };
     let router = Router::new()
         .route("/backups", get(committed))
         .route("/backups/{series}", post(begin))

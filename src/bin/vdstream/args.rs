@@ -16,7 +16,7 @@ use crate::keys;
 /// Streams backups from a program, a pipe or files to object storage, and back.
 #[derive(Debug, Parser)]
 #[command(name = "vdstream", version, about, max_term_width = 100, after_help = exit::TABLE)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, disable_help_flag = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -26,17 +26,23 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct Common {
+    /// Print this help
+    #[arg(long, short, global = true, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
+    /// Print every option, with the variable that sets it
+    #[arg(long, global = true, action = clap::ArgAction::HelpLong)]
+    help_all: Option<bool>,
     /// Print one JSON document on stdout instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// How to show progress on stderr
-    #[arg(long, global = true, value_enum, default_value_t = ProgressStyle::Auto, env = "VDSTREAM_PROGRESS")]
+    #[arg(hide_short_help = true, long, global = true, value_enum, default_value_t = ProgressStyle::Auto, env = "VDSTREAM_PROGRESS")]
     pub(crate) progress: ProgressStyle,
     /// Print errors only
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// Log more to stderr; repeat for more (VDSTREAM_LOG takes a filter)
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(hide_short_help = true, long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
@@ -74,6 +80,10 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Try each operation that backups need of a store, and say what is missing
     Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
 }
 
 const BACKUP_EXAMPLES: &str = "\
@@ -115,20 +125,20 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "TIME|SPAN", value_parser = until)]
     pub(crate) keep_until: Option<Until>,
     /// The raw size to expect, for the time that is left; nothing else depends on it
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size)]
     pub(crate) expect_size: Option<u64>,
     /// zstd level
     #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-7..=22), env = "VDSTREAM_LEVEL")]
     pub(crate) level: i32,
     /// A stripe rolls to its next segment object at this stored size
-    #[arg(long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
     pub(crate) segment_size: Option<u64>,
     /// The most time that removing an aborted backup may take; what is left then is for `vdstream gc`
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = age, env = "VDSTREAM_CLEAN_UP_TIMEOUT")]
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "60s", value_parser = age, env = "VDSTREAM_CLEAN_UP_TIMEOUT")]
     pub(crate) clean_up_timeout: Duration,
     /// Size of one part of a multipart upload
-    #[arg(long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
     pub(crate) part_size: Option<u64>,
     #[cfg(feature = "encryption")]
     #[command(flatten)]
@@ -147,10 +157,10 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size, env = "VDSTREAM_MEMORY")]
     pub(crate) memory: u64,
     /// Compression or decompression jobs at once [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_THREADS")]
+    #[arg(hide_short_help = true, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_THREADS")]
     pub(crate) threads: Option<u16>,
     /// Requests to the store at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_CONCURRENCY")]
+    #[arg(hide_short_help = true, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_CONCURRENCY")]
     pub(crate) concurrency: Option<u16>,
 }
 
@@ -290,6 +300,21 @@ pub(crate) struct Doctor {
     /// The store to try: small objects are written below it and removed
     #[arg(value_name = "URL")]
     pub(crate) url: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vdstream completions bash > /etc/bash_completion.d/vdstream")]
+pub(crate) struct Completions {
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vdstream man /usr/local/share/man/man1")]
+pub(crate) struct Man {
+    /// The directory to write them to; it is created if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 const PRUNE_EXAMPLES: &str = "\

@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod catalog;
+mod completions;
 mod doctor;
 mod event;
 mod exit;
@@ -65,6 +66,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Show(args) => catalog::show(args, &common).await,
         Command::Verify(args) => Box::pin(verify::run(args, &common)).await,
         Command::Doctor(args) => doctor::run(args, &common).await,
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
         Command::Delete(args) => prune::delete(args, &common).await,
         Command::Prune(args) => prune::prune(args, &common).await,
     }
