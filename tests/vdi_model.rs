@@ -42,8 +42,21 @@ fn a_device_set_does_what_the_model_does() {
         eprintln!("{times:>8} {what}");
     }
     // What was never seen was never compared.
-    let common =
-        ["Send: ok", "Take: ok", "Take: VD_E_CLOSE", "Complete: ok", "PollAgent: VD_E_ABORT", "CloseServer: waits"];
+    let common = [
+        "Send: ok",
+        "Take: ok",
+        "Take: VD_E_CLOSE",
+        "Complete: ok",
+        "PollAgent: VD_E_ABORT",
+        "CloseServer: waits",
+        "Join: ok",
+        "OpenSecondaryDevice: ok",
+        "Lend: ok",
+        "Map: ok",
+        "SendWhenReady: ok",
+        "SendWhenReady: waits",
+        "SendWhenReady: VD_E_ABORT",
+    ];
     for what in common.iter().filter(|_| cases >= CASES) {
         assert!(seen.contains_key(*what), "{what} was never seen");
     }

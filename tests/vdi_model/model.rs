@@ -23,6 +23,8 @@ pub(crate) struct Model {
     /// What the reason of the abort says.
     pub(crate) cause: Option<&'static str>,
     pub(crate) devices: Vec<Device>,
+    /// The second client is there.
+    pub(crate) has_secondary: bool,
     /// Every command that was accepted, in order.
     pub(crate) commands: Vec<Command>,
     /// The agent was polled and has not returned.
@@ -52,6 +54,7 @@ pub(crate) enum End {
 pub(crate) struct Device {
     pub(crate) server: End,
     pub(crate) client: End,
+    is_of_secondary: bool,
     is_failed: bool,
     is_aborted: bool,
 }
@@ -79,6 +82,11 @@ enum Buffer {
     None,
     Queue,
     Client,
+    Lent {
+        is_mapped: bool,
+    },
+    /// The command was ended, and somebody still has it mapped.
+    Mapped,
     Answer,
 }
 
@@ -89,14 +97,60 @@ pub(crate) struct Answer {
     pub(crate) bytes: usize,
     pub(crate) position: u64,
     pub(crate) has_buffer: bool,
-    pub(crate) has_reason: bool,
+    /// What the reason says.
+    pub(crate) reason: Option<&'static str>,
 }
+
+/// How a side leaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Leaving {
+    Closed,
+    Dropped,
+}
+
+impl Leaving {
+    fn of_client(self) -> &'static str {
+        match self {
+            Self::Closed => "the client closed the device set",
+            Self::Dropped => "the client dropped the device set",
+        }
+    }
+
+    fn of_server(self) -> &'static str {
+        match self {
+            Self::Closed => "the server closed the device set",
+            Self::Dropped => "the server dropped the device set",
+        }
+    }
+}
+
+/// What every reason that there can be says, and only that one.
+pub(crate) const REASONS: [&str; 12] = [
+    "the client said stop",
+    "the server said stop",
+    "none ended for",
+    "agent was dropped",
+    "the client closed the device set",
+    "the client dropped the device set",
+    "the server closed the device set",
+    "the server dropped the device set",
+    "the client dropped device",
+    "the disk is gone",
+    "dropped the command unanswered",
+    "bytes reported for a transfer",
+];
 
 type Verdict = Result<(), Status>;
 
 impl Model {
     pub(crate) fn created(shape: Shape, now: u64) -> Self {
-        let device = || Device { server: End::Unopened, client: End::Unopened, is_failed: false, is_aborted: false };
+        let device = || Device {
+            server: End::Unopened,
+            client: End::Unopened,
+            is_of_secondary: false,
+            is_failed: false,
+            is_aborted: false,
+        };
         Self {
             shape,
             is_named: true,
@@ -104,6 +158,7 @@ impl Model {
             server: Server::DoesNotExist,
             cause: None,
             devices: (0..shape.devices).map(|_| device()).collect(),
+            has_secondary: false,
             commands: Vec::new(),
             is_agent_running: false,
             is_closed: false,
@@ -218,7 +273,8 @@ impl Model {
         Ok(index)
     }
 
-    pub(crate) fn open_client_device(&mut self, index: usize) -> Verdict {
+    pub(crate) fn open_client_device(&mut self, index: usize, by_secondary: bool) -> Verdict {
+        allow(!by_secondary || self.has_secondary)?;
         self.not_aborted_client()?;
         allow(matches!(self.client, Client::Initializing | Client::Active))?;
         if index == self.shape.devices {
@@ -229,6 +285,7 @@ impl Model {
         }
         allow(self.devices[index].client == End::Unopened)?;
         self.devices[index].client = End::Open;
+        self.devices[index].is_of_secondary = by_secondary;
         self.client = Client::Active;
         Ok(())
     }
@@ -340,14 +397,15 @@ impl Model {
     }
 
     pub(crate) fn complete(&mut self, number: usize, how: How) -> Verdict {
-        let (code, mut bytes, position, mut has_reason) = match how {
-            How::With { code, bytes, position } => (code, bytes, position, false),
-            How::Fail => (CompletionCode::HandleEof, 0, 0, true),
-            How::Drop => (CompletionCode::OperationAborted, 0, 0, true),
+        let (code, mut bytes, position, mut reason) = match how {
+            How::With { code, bytes, position } => (code, bytes, position, None),
+            How::Fail => (CompletionCode::HandleEof, 0, 0, Some("the disk is gone")),
+            How::Drop => (CompletionCode::OperationAborted, 0, 0, Some("dropped the command unanswered")),
         };
         let mut code = CompletionCode::from_code(code.code());
         let Command { device: index, code: asked, size, life, buffer, .. } = self.commands[number];
-        self.commands[number].buffer = Buffer::None;
+        let is_mapped = buffer == Buffer::Lent { is_mapped: true };
+        self.commands[number].buffer = if is_mapped { Buffer::Mapped } else { Buffer::None };
         if matches!(life, Life::Ended(_)) {
             self.not_aborted_client()?;
             return Err(Status::Protocol);
@@ -356,12 +414,12 @@ impl Model {
         if !matches!(asked, CommandCode::Read | CommandCode::Write) {
             bytes = 0;
         } else if bytes > size {
-            (code, bytes, has_reason) = (CompletionCode::IoDevice, 0, true);
+            (code, bytes, reason) = (CompletionCode::IoDevice, 0, Some("bytes reported for a transfer"));
             verdict = Err(Status::Invalid);
         }
         self.last_progress = self.now;
-        let has_buffer = buffer == Buffer::Client;
-        self.finish(number, Answer { code, bytes, position, has_buffer, has_reason });
+        let has_buffer = matches!(buffer, Buffer::Client | Buffer::Lent { is_mapped: false });
+        self.finish(number, Answer { code, bytes, position, has_buffer, reason });
         let was_out_at_failure = life == Life::Held { before_failure: true };
         if self.devices[index].is_failed {
             if !was_out_at_failure && asked == CommandCode::ClearError && code.is_success() {
@@ -393,7 +451,7 @@ impl Model {
         let queued: Vec<usize> = self.of_device(index, Life::Queued).collect();
         for number in queued {
             let has_buffer = self.commands[number].buffer == Buffer::Queue;
-            self.finish(number, Answer { code, bytes: 0, position: 0, has_buffer, has_reason: false });
+            self.finish(number, Answer { code, bytes: 0, position: 0, has_buffer, reason: None });
         }
     }
 
@@ -519,12 +577,12 @@ impl Model {
             if !matches!(self.commands[number].life, Life::Ended(_)) {
                 let has_buffer = self.commands[number].buffer == Buffer::Queue;
                 let code = CompletionCode::OperationAborted;
-                self.finish(number, Answer { code, bytes: 0, position: 0, has_buffer, has_reason: true });
+                self.finish(number, Answer { code, bytes: 0, position: 0, has_buffer, reason: Some(cause) });
             }
         }
     }
 
-    pub(crate) fn leave_client(&mut self) -> Verdict {
+    pub(crate) fn leave_client(&mut self, leaving: Leaving) -> Verdict {
         allow(self.client != Client::DoesNotExist)?;
         let mut verdict = Ok(());
         if self.cause.is_none() {
@@ -534,15 +592,79 @@ impl Model {
             }
             let server_is_through = matches!(self.server, Server::DoesNotExist | Server::NormallyTerminated);
             if is_open || self.pending() > 0 || !server_is_through {
-                self.abort("the client");
+                self.abort(leaving.of_client());
             }
         }
         self.client = Client::DoesNotExist;
+        self.has_secondary = false;
         self.is_named = false;
         verdict
     }
 
-    pub(crate) fn leave_server(&mut self) -> Verdict {
+    // The second client.
+
+    pub(crate) fn join(&mut self) -> Verdict {
+        allow(self.is_named)?;
+        self.not_aborted_client()?;
+        allow(!matches!(self.client, Client::DoesNotExist | Client::Configurable))?;
+        self.has_secondary = true;
+        Ok(())
+    }
+
+    pub(crate) fn leave_secondary(&mut self, leaving: Leaving) -> Verdict {
+        allow(self.has_secondary && self.client != Client::DoesNotExist)?;
+        self.has_secondary = false;
+        let is_open =
+            (0..self.shape.devices).any(|index| self.devices[index].is_of_secondary && self.is_open_at_client(index));
+        if self.cause.is_none() && is_open {
+            self.abort(leaving.of_client());
+            return Err(Status::Open);
+        }
+        Ok(())
+    }
+
+    // Buffers on loan.
+
+    /// The client lends the buffer of a command that it holds; lent again, it is the same loan.
+    pub(crate) fn lend(&mut self, number: usize) -> Verdict {
+        match self.commands[number].buffer {
+            Buffer::Lent { .. } => Ok(()),
+            Buffer::Client => {
+                allow(self.client != Client::DoesNotExist)?;
+                self.commands[number].buffer = Buffer::Lent { is_mapped: false };
+                Ok(())
+            }
+            _ => Err(Status::Invalid),
+        }
+    }
+
+    /// The client holds the command, and it has a buffer, lent or not.
+    pub(crate) fn has_loan(&self, number: usize) -> bool {
+        matches!(self.commands[number].buffer, Buffer::Client | Buffer::Lent { .. })
+    }
+
+    pub(crate) fn map(&mut self, number: usize, by_secondary: bool) -> Verdict {
+        allow(self.client != Client::DoesNotExist && (!by_secondary || self.has_secondary))?;
+        match &mut self.commands[number].buffer {
+            Buffer::Lent { is_mapped: true } => Err(Status::Busy),
+            Buffer::Lent { is_mapped } => {
+                *is_mapped = true;
+                Ok(())
+            }
+            _ => Err(Status::Invalid),
+        }
+    }
+
+    pub(crate) fn unmap(&mut self, number: usize) {
+        self.commands[number].buffer = match self.commands[number].buffer {
+            Buffer::Lent { .. } => Buffer::Lent { is_mapped: false },
+            // Its command was ended meanwhile.
+            Buffer::Mapped => Buffer::None,
+            other => other,
+        };
+    }
+
+    pub(crate) fn leave_server(&mut self, leaving: Leaving) -> Verdict {
         allow(self.server != Server::DoesNotExist)?;
         let mut verdict = Ok(());
         if self.cause.is_none() {
@@ -550,7 +672,7 @@ impl Model {
                 verdict = Err(Status::Protocol);
             }
             if verdict.is_err() || self.pending() > 0 || self.server != Server::NormallyTerminated {
-                self.abort("the server");
+                self.abort(leaving.of_server());
             }
         }
         self.server = Server::DoesNotExist;

@@ -10,6 +10,16 @@ pub(crate) struct Shape {
     pub(crate) is_timed: bool,
     pub(crate) asks_complete: bool,
     pub(crate) asks_prepare: bool,
+    pub(crate) mode: Mode,
+}
+
+/// What the client says that it is. The set must work the same with each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Pipe,
+    Disk,
+    Tape,
+    RemovablePipe,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +51,22 @@ pub(crate) enum Op {
     DropFuture(usize),
     /// Waits for room in a queue.
     Room(usize),
+    /// Sends a flush as soon as there is room: starts to wait, or looks again. One such sender per device.
+    SendWhenReady(usize),
+    DropSender(usize),
+    /// A second client joins, opens a device as [`Op::OpenClientDevice`] does, and leaves.
+    Join,
+    OpenSecondaryDevice(usize),
+    CloseSecondary,
+    DropSecondary,
+    /// Lends the buffer of a command that a client holds.
+    Lend(usize),
+    /// Maps a buffer that was lent, as one of the clients.
+    Map {
+        handle: usize,
+        by_secondary: bool,
+    },
+    Unmap(usize),
     Take(usize),
     Complete {
         command: usize,
@@ -93,6 +119,7 @@ impl List {
             is_timed: byte(0) & 0x40 != 0,
             asks_complete: byte(0) & 0x80 != 0,
             asks_prepare: byte(1) & 0x80 != 0,
+            mode: [Mode::Pipe, Mode::Disk, Mode::Tape, Mode::RemovablePipe][byte(0) / 9 % 4],
         };
         let mut ops = beginning(shape, byte(1) & 0x3f);
         for chunk in body.chunks_exact(3) {
@@ -109,7 +136,14 @@ impl List {
 /// The first `count` operations of a set that becomes active; most counts are all of them.
 fn beginning(shape: Shape, count: usize) -> Vec<Op> {
     let configuration = [Op::Create, Op::Open, Op::Begin, Op::Request(12), Op::End, Op::Fetch { waits: false }];
-    let devices = (0..shape.devices).flat_map(|device| [Op::OpenServerDevice, Op::OpenClientDevice(device)]);
+    // Every third set has a second client, with the last device.
+    let second = shape.depth == 2;
+    let open = move |device| {
+        let is_seconds = second && device + 1 == shape.devices;
+        if is_seconds { Op::OpenSecondaryDevice(device) } else { Op::OpenClientDevice(device) }
+    };
+    let devices = (0..shape.devices).flat_map(move |device| [Op::OpenServerDevice, open(device)]);
+    let devices = second.then_some(Op::Join).into_iter().chain(devices);
     let all = configuration.into_iter().chain(devices).chain([Op::CreateAgent, Op::PollAgent]);
     all.take(count.max(1)).collect()
 }
@@ -134,12 +168,22 @@ impl Op {
             70..115 => Self::Take(device),
             115..165 => Self::Complete { command: a, how: How::decode(b) },
             165..195 => Self::PollAgent,
-            195..199 => Self::Room(device),
-            199..202 => Self::DropFuture(a),
-            202..205 => Self::Allocate,
-            205..208 => Self::Free,
-            208..216 => Self::CloseDevice(device),
-            216..221 => Self::Tick { seconds: a as u64 % 25 },
+            195..197 => Self::Room(device),
+            197..199 => Self::DropFuture(a),
+            199..201 => Self::Allocate,
+            201..203 => Self::Free,
+            203..208 => [Self::SendWhenReady(device), Self::DropSender(device)][usize::from(b % 6 == 0)],
+            208..214 => match b % 16 {
+                0 => Self::Join,
+                1 | 2 => Self::OpenSecondaryDevice(a % (shape.devices + 1)),
+                3 if b > 127 => Self::CloseSecondary,
+                3 if b > 63 => Self::DropSecondary,
+                3..8 => Self::Lend(a),
+                8..15 => Self::Map { handle: a, by_secondary: b > 127 },
+                _ => Self::Unmap(a),
+            },
+            214..219 => Self::CloseDevice(device),
+            219..221 => Self::Tick { seconds: a as u64 % 25 },
             221..224 => Self::Create,
             224..226 => Self::Open,
             226..228 => Self::Begin,

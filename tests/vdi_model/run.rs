@@ -16,8 +16,8 @@ use vdstream::vdi::{self, CommandCode, Config, Configuration, Features, LocalHub
 use vdstream::vdi::{client, server};
 use vdstream::{Error, ErrorKind};
 
-use super::model::{Answer, BLOCK, BUDGET, LIMIT, Model};
-use super::op::{How, List, Op, Shape};
+use super::model::{Answer, BLOCK, BUDGET, LIMIT, Leaving, Model, REASONS};
+use super::op::{How, List, Mode, Op, Shape};
 
 /// How often each operation ended how.
 pub(crate) type Seen = BTreeMap<String, u64>;
@@ -70,8 +70,13 @@ struct Place {
 
 impl Place {
     fn create(&self) -> Result<client::DeviceSet, vdi::Error> {
-        let Shape { devices, is_timed, asks_complete, asks_prepare, .. } = self.shape;
-        let mut features = Features::PIPE;
+        let Shape { devices, is_timed, asks_complete, asks_prepare, mode, .. } = self.shape;
+        let mut features = match mode {
+            Mode::Pipe => Features::PIPE,
+            Mode::Disk => Features::DISK,
+            Mode::Tape => Features::TAPE,
+            Mode::RemovablePipe => Features::PIPE | Features::REMOVABLE,
+        };
         for (is_asked, feature) in
             [(asks_complete, Features::REQUEST_COMPLETE), (asks_prepare, Features::SNAPSHOT_PREPARE)]
         {
@@ -89,15 +94,23 @@ impl Place {
     }
 }
 
+type Sending = Spawn<BoxFuture<'static, Result<CommandFuture, server::SendError>>>;
 type Task<T> = Spawn<BoxFuture<'static, Result<T, vdi::Error>>>;
 
 /// Everything that a program can hold of one set, and the model of it.
 struct Set {
     model: Model,
     client: Option<client::DeviceSet>,
+    /// The second client.
+    secondary: Option<client::DeviceSet>,
     server: Option<server::DeviceSet>,
     client_devices: Vec<Option<client::Device>>,
-    server_devices: Vec<Option<server::Device>>,
+    server_devices: Vec<Option<Arc<server::Device>>>,
+    /// Who waits to send, per device.
+    sending: Vec<Option<Sending>>,
+    /// What was lent, and what is mapped, by the number of the command.
+    handles: Vec<(usize, client::BufferHandle)>,
+    mapped: Vec<(usize, client::MappedBuffer)>,
     fetching: Option<Task<Configuration>>,
     agent: Option<Spawn<CompletionAgent>>,
     /// A close that waits, and what it will report.
@@ -124,7 +137,11 @@ impl Set {
         Self {
             model: Model::created(place.shape, place.seconds),
             client: Some(client),
+            secondary: None,
             server: None,
+            sending: devices.clone().map(|_| None).collect(),
+            handles: Vec::new(),
+            mapped: Vec::new(),
             client_devices: devices.clone().map(|_| None).collect(),
             server_devices: devices.clone().map(|_| None).collect(),
             fetching: None,
@@ -184,18 +201,66 @@ impl Set {
                 let outcome = same(&op, model.open_server_device(), &opened);
                 if let Ok(device) = opened {
                     let index = device.index();
-                    self.server_devices[index] = Some(device);
+                    self.server_devices[index] = Some(Arc::new(device));
                 }
                 outcome
             }
-            Op::OpenClientDevice(index) => {
-                let name = if index == 0 { "set".to_owned() } else { format!("set-{}", index + 1) };
-                let opened = self.client.as_ref()?.open_device(&name);
-                let outcome = same(&op, model.open_client_device(index), &opened);
-                if let Ok(device) = opened {
-                    self.client_devices[index] = Some(device);
+            Op::OpenClientDevice(index) => self.open_client_device(&op, index, false)?,
+            Op::OpenSecondaryDevice(index) => self.open_client_device(&op, index, true)?,
+            Op::Join => {
+                if self.secondary.is_some() && model.has_secondary {
+                    // One is enough.
+                    return None;
                 }
+                let joined = now(client::DeviceSet::open_in_secondary(&place.hub, "set"));
+                let outcome = same(&op, model.join(), &joined);
+                self.secondary = joined.ok().or(self.secondary.take());
                 outcome
+            }
+            Op::CloseSecondary => {
+                let closed = now(self.secondary.clone()?.close());
+                same(&op, model.leave_secondary(Leaving::Closed), &closed)
+            }
+            Op::DropSecondary => {
+                drop(self.secondary.take()?);
+                let _gone = model.leave_secondary(Leaving::Dropped);
+                "ok".to_owned()
+            }
+            Op::Lend(which) => {
+                // Mostly one that has something to lend.
+                let mut held = self.held.iter_mut().rev();
+                let (number, command) = match which % 4 {
+                    0 => held.nth(which.checked_rem(held.len())?)?,
+                    _ => held.find(|(number, _)| model.has_loan(*number))?,
+                };
+                let lent = command.buffer_handle();
+                let outcome = same(&op, model.lend(*number), &lent);
+                self.handles.extend(lent.ok().map(|handle| (*number, handle)));
+                outcome
+            }
+            Op::Map { handle, by_secondary } => {
+                let mut handles = self.handles.iter().rev();
+                let (number, handle) = *match handle % 4 {
+                    0 => handles.nth(handle.checked_rem(handles.len())?)?,
+                    _ => handles.find(|(number, _)| model.has_loan(*number))?,
+                };
+                let client = if by_secondary { &self.secondary } else { &self.client };
+                let mapped = client.as_ref()?.map_buffer(handle);
+                let outcome = same(&op, model.map(number, by_secondary), &mapped);
+                self.mapped.extend(mapped.ok().map(|mapped| (number, mapped)));
+                outcome
+            }
+            Op::Unmap(which) => {
+                let (number, mapped) = self.mapped.swap_remove(which.checked_rem(self.mapped.len())?);
+                assert_eq!(mapped.len(), BLOCK);
+                drop(mapped);
+                model.unmap(number);
+                "ok".to_owned()
+            }
+            Op::SendWhenReady(index) => self.send_when_ready(&op, index)?,
+            Op::DropSender(index) => {
+                drop(self.sending[index].take()?);
+                "ok".to_owned()
             }
             Op::CreateAgent => self.create_agent(&op)?,
             Op::PollAgent => self.poll_agent(&op)?,
@@ -219,7 +284,8 @@ impl Set {
                 "ok".to_owned()
             }
             Op::Room(index) => {
-                let device = self.server_devices[index].as_mut()?;
+                // Somebody who waits to send shares the device.
+                let device = Arc::get_mut(self.server_devices[index].as_mut()?)?;
                 let polled = self.senders[index].poll(|cx| device.poll_ready(cx));
                 same_poll(&op, model.room(index, CommandCode::Write), polled)
             }
@@ -239,21 +305,21 @@ impl Set {
             }
             Op::CloseClient => {
                 let closed = now(self.client.clone()?.close());
-                same(&op, model.leave_client(), &closed)
+                same(&op, model.leave_client(Leaving::Closed), &closed)
             }
             Op::CloseServer => self.close_server(&op)?,
             Op::PollClose => self.poll_close()?,
             Op::DropClient => {
                 self.fetching = None;
                 drop(self.client.take()?);
-                let _gone = model.leave_client();
+                let _gone = model.leave_client(Leaving::Dropped);
                 "ok".to_owned()
             }
             Op::DropServer => {
                 // Whoever waits for the closing holds the set.
                 self.closing = None;
                 drop(self.server.take()?);
-                let _gone = model.leave_server();
+                let _gone = model.leave_server(Leaving::Dropped);
                 "ok".to_owned()
             }
             Op::DropClientDevice(index) => {
@@ -264,10 +330,45 @@ impl Set {
             }
             Op::DropServerDevice(index) => {
                 drop(self.server_devices[index].take()?);
+                self.sending[index] = None;
                 self.senders[index].is_waiting = false;
                 "ok".to_owned()
             }
         };
+        Some(outcome)
+    }
+
+    fn open_client_device(&mut self, op: &Op, index: usize, by_secondary: bool) -> Option<String> {
+        let name = if index == 0 { "set".to_owned() } else { format!("set-{}", index + 1) };
+        let client = if by_secondary { &self.secondary } else { &self.client };
+        let opened = client.as_ref()?.open_device(&name);
+        let outcome = same(op, self.model.open_client_device(index, by_secondary), &opened);
+        if let Ok(device) = opened {
+            self.client_devices[index] = Some(device);
+        }
+        Some(outcome)
+    }
+
+    /// Sends a flush when there is room.
+    fn send_when_ready(&mut self, op: &Op, index: usize) -> Option<String> {
+        let device = Arc::clone(self.server_devices[index].as_ref()?);
+        let sending = self.sending[index].get_or_insert_with(|| {
+            let sending = async move { device.send_when_ready(Command::flush()).await };
+            task::spawn(Box::pin(sending) as BoxFuture<'static, _>)
+        });
+        let polled = sending.poll();
+        let expected = self.model.room(index, CommandCode::Flush);
+        if let Ok(None) = expected {
+            assert!(polled.is_pending(), "{op:?}: there is no room");
+            return Some("waits".to_owned());
+        }
+        let Poll::Ready(sent) = polled else { panic!("{op:?} waits, the model does not") };
+        self.sending[index] = None;
+        let outcome = same(op, expected, &sent);
+        if let Ok(future) = sent {
+            self.model.send(index, CommandCode::Flush, 0, false).unwrap();
+            self.recipients.push(Recipient::Future(future));
+        }
         Some(outcome)
     }
 
@@ -359,8 +460,8 @@ impl Set {
             self.model.kept -= u64::from(is_transfer);
             let calls = std::mem::take(&mut *answers.lock().unwrap());
             let code = vdi::CompletionCode::from_code(REFUSALS.iter().find(|(known, _)| *known == status).unwrap().1);
-            let has_reason = self.model.cause.is_some();
-            assert_eq!(calls, [Answer { code, bytes: 0, position: 0, has_buffer: is_transfer, has_reason }], "{op:?}");
+            let reason = self.model.cause;
+            assert_eq!(calls, [Answer { code, bytes: 0, position: 0, has_buffer: is_transfer, reason }], "{op:?}");
         } else {
             self.recipients.push(Recipient::Callback(answers));
         }
@@ -400,7 +501,7 @@ impl Set {
 
     fn close_server(&mut self, op: &Op) -> Option<String> {
         let server = self.server.clone()?;
-        let expected = self.model.leave_server();
+        let expected = self.model.leave_server(Leaving::Closed);
         let mut closing = task::spawn(Box::pin(server.close()) as BoxFuture<'static, _>);
         match closing.poll() {
             Poll::Ready(closed) => Some(same(op, expected, &closed)),
@@ -434,16 +535,27 @@ impl Set {
         let model = &self.model;
         if let Some(client) = &self.client {
             assert_eq!(client.state(), model.client, "{op:?}");
+            if model.client == client::State::Aborted {
+                let error = now(client.configuration(Some(Duration::ZERO))).unwrap_err();
+                assert_eq!(error.reason().map(what_it_says), model.cause, "{op:?}: why, for the client");
+            }
+        }
+        if let Some(secondary) = &self.secondary {
+            let expected = if model.has_secondary { model.client } else { client::State::DoesNotExist };
+            assert_eq!(secondary.state(), expected, "{op:?}: the second client");
         }
         if let Some(server) = &self.server {
             assert_eq!(server.state(), model.server, "{op:?}");
+            if let Err(error) = server.configuration() {
+                assert_eq!(error.reason().map(what_it_says), model.cause, "{op:?}: why, for the server");
+            }
             let available = server.query_available_buffers(BLOCK, 0).map_err(|error| error.status());
             assert_eq!(available, model.available(), "{op:?}");
         }
         for index in 0..model.devices.len() {
             let phases = [
                 self.client_devices[index].as_ref().map(client::Device::phase),
-                self.server_devices[index].as_ref().map(server::Device::phase),
+                self.server_devices[index].as_deref().map(server::Device::phase),
             ];
             for phase in phases.into_iter().flatten() {
                 assert_eq!(phase, model.phase(index), "{op:?}");
@@ -455,6 +567,12 @@ impl Set {
                 !sender_is_due || self.senders[index].is_well(),
                 "{op:?}: nobody woke the sender of device {index}"
             );
+            if let Some(sending) = &self.sending[index] {
+                assert!(
+                    !sender_is_due || sending.is_woken(),
+                    "{op:?}: nobody woke who waits to send to device {index}"
+                );
+            }
         }
         if let Some(agent) = &self.agent {
             let is_due = model.is_agent_running && model.is_agent_due();
@@ -480,14 +598,7 @@ impl Set {
                 Recipient::Gone => {}
                 Recipient::Future(future) => {
                     let polled = match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-                        Poll::Ready(completion) => {
-                            let cause = self.model.cause.filter(|_| completion.reason.is_some());
-                            if let (Some(cause), vdi::CompletionCode::OperationAborted) = (cause, completion.code) {
-                                let reason = completion.reason.as_ref().map(Error::report).unwrap_or_default();
-                                assert!(reason.contains(cause) || reason.contains("unanswered"), "{op:?}: {reason}");
-                            }
-                            Some(answer(&completion))
-                        }
+                        Poll::Ready(completion) => Some(answer(&completion)),
                         Poll::Pending => None,
                     };
                     assert_eq!(polled, expected, "{op:?}: command {number}");
@@ -508,13 +619,13 @@ impl Set {
         let ways: [&[Op]; 4] = [
             &[Op::CloseServer, Op::PollAgent, Op::PollClose, Op::CloseClient],
             &[Op::CloseClient, Op::PollAgent, Op::CloseServer, Op::PollAgent, Op::PollClose],
-            &[Op::DropAgent, Op::DropServer, Op::DropClient],
+            &[Op::DropAgent, Op::DropServer, Op::DropSecondary, Op::DropClient],
             &[Op::DropServer, Op::PollAgent, Op::DropClient],
         ];
         for op in ways[self.model.commands.len() % ways.len()] {
             self.step(*op, place, seen);
         }
-        for op in [Op::DropClient, Op::DropServer, Op::PollAgent, Op::DropAgent] {
+        for op in [Op::DropClient, Op::DropServer, Op::PollAgent, Op::DropAgent, Op::DropSecondary] {
             self.step(op, place, seen);
         }
         let is_answered = self.model.commands.iter().all(|command| command.is_answered);
@@ -563,8 +674,16 @@ fn answer(completion: &server::Completion) -> Answer {
         bytes: completion.bytes_transferred,
         position: completion.position,
         has_buffer: completion.buffer.is_some(),
-        has_reason: completion.reason.is_some(),
+        reason: completion.reason.as_ref().map(what_it_says),
     }
+}
+
+/// Which of the reasons that there can be it is.
+fn what_it_says(reason: &Error) -> &'static str {
+    let report = reason.report();
+    let said: Vec<_> = REASONS.iter().filter(|said| report.contains(**said)).collect();
+    let [said] = said[..] else { panic!("the reason is {report:?}") };
+    said
 }
 
 fn stop(text: &'static str) -> Error {
