@@ -126,6 +126,8 @@ impl List {
             match Op::decode(chunk[0], chunk[1], chunk[2], shape) {
                 // The next set comes with its beginning as well.
                 Op::Create => ops.extend(beginning(shape, usize::from(chunk[1] & 0x3f))),
+                // Nor would it often find a command to lend, and one that is lent to map.
+                Op::Lend(_) => ops.extend(loan(shape, usize::from(chunk[1]), usize::from(chunk[2]))),
                 op => ops.push(op),
             }
         }
@@ -146,6 +148,24 @@ fn beginning(shape: Shape, count: usize) -> Vec<Op> {
     let devices = second.then_some(Op::Join).into_iter().chain(devices);
     let all = configuration.into_iter().chain(devices).chain([Op::CreateAgent, Op::PollAgent]);
     all.take(count.max(1)).collect()
+}
+
+/// A command is sent, taken, lent and mapped, and one of the things happens that can happen to a mapped buffer.
+fn loan(shape: Shape, a: usize, b: usize) -> Vec<Op> {
+    let device = a % shape.devices;
+    let by_secondary = b > 127;
+    let how = How::With { code: CompletionCode::Success, bytes: 512, position: 0 };
+    let write = Op::Send { device, code: CommandCode::Write, size: 512, is_short: false, calls_back: a > 127 };
+    let end = match a / 4 % 8 {
+        0 | 5 => Vec::new(),
+        1 => vec![Op::Unmap(0)],
+        2 | 6 => vec![Op::Map { handle: 1, by_secondary: b.is_multiple_of(2) }, Op::Unmap(0)],
+        3 => vec![Op::Complete { command: a, how }, Op::PollAgent, Op::Unmap(0)],
+        4 => vec![Op::Unmap(0), Op::Complete { command: a, how }, Op::Map { handle: 4, by_secondary }],
+        _ => vec![Op::CloseServer, Op::Unmap(0)],
+    };
+    let start = [write, Op::Take(device), Op::Lend(b), Op::Map { handle: 1, by_secondary }];
+    start.into_iter().chain(end).collect()
 }
 
 impl Op {
@@ -178,8 +198,8 @@ impl Op {
                 1 | 2 => Self::OpenSecondaryDevice(a % (shape.devices + 1)),
                 3 if b > 127 => Self::CloseSecondary,
                 3 if b > 63 => Self::DropSecondary,
-                3..8 => Self::Lend(a),
-                8..15 => Self::Map { handle: a, by_secondary: b > 127 },
+                3..10 => Self::Lend(a),
+                10..13 => Self::Map { handle: a, by_secondary: b > 127 },
                 _ => Self::Unmap(a),
             },
             214..219 => Self::CloseDevice(device),

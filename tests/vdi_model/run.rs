@@ -214,7 +214,7 @@ impl Set {
                 }
                 let joined = now(client::DeviceSet::open_in_secondary(&place.hub, "set"));
                 let outcome = same(&op, model.join(), &joined);
-                self.secondary = joined.ok().or(self.secondary.take());
+                self.secondary = joined.ok().or_else(|| self.secondary.take());
                 outcome
             }
             Op::CloseSecondary => {
@@ -603,6 +603,8 @@ impl Set {
                     };
                     assert_eq!(polled, expected, "{op:?}: command {number}");
                     if polled.is_some() {
+                        let again = future.poll_unpin(&mut Context::from_waker(Waker::noop()));
+                        assert!(again.is_pending(), "{op:?}: command {number} was answered twice");
                         *recipient = Recipient::Gone;
                     }
                 }
@@ -616,7 +618,8 @@ impl Set {
 
     /// Ends the set in one of several ways; nothing may be left.
     fn finish(mut self, place: &Place, seen: &mut Seen) {
-        let ways: [&[Op]; 4] = [
+        let ways: [&[Op]; 5] = [
+            &[Op::CloseSecondary, Op::CloseServer, Op::PollAgent, Op::PollClose, Op::CloseClient],
             &[Op::CloseServer, Op::PollAgent, Op::PollClose, Op::CloseClient],
             &[Op::CloseClient, Op::PollAgent, Op::CloseServer, Op::PollAgent, Op::PollClose],
             &[Op::DropAgent, Op::DropServer, Op::DropSecondary, Op::DropClient],
