@@ -176,16 +176,24 @@ impl Session {
                 Err(Error::new(ErrorKind::Unavailable, format!("the clean-up did not end within {limit:?}")))
             }
         };
-        outcome.map_err(|error| {
-            let error = error.context(format!(
-                "backup {} was given up, and objects or uploads below {} may be left; `vdstream gc` removes them later",
-                self.names.id(),
-                self.store.show(&self.names.directory())
-            ));
-            tracing::warn!(error = %error.report(), "leftovers stay");
-            self.store.note_leftovers(error.clone());
-            error
-        })
+        outcome.map_err(|error| self.note_remains(error))
+    }
+
+    /// Nobody waits for the request that records the intent any more. It may have its effect after the clean-up has looked.
+    pub(super) fn note_unanswered_intent(&self) {
+        self.note_remains(Error::new(ErrorKind::Unavailable, "the store did not answer the backup's first request"));
+    }
+
+    /// Something may be left, because of `error`: whoever asks the store is told.
+    fn note_remains(&self, error: Error) -> Error {
+        let error = error.context(format!(
+            "backup {} was given up, and objects or uploads below {} may be left; `vdstream gc` removes them later",
+            self.names.id(),
+            self.store.show(&self.names.directory())
+        ));
+        tracing::warn!(error = %error.report(), "leftovers stay");
+        self.store.note_leftovers(error.clone());
+        error
     }
 }
 

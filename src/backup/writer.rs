@@ -131,7 +131,7 @@ impl Backup {
                 taker.closed().await;
                 // A request that is answered leaves no doubt about what is there.
                 clock.sleep(UNWANTED_GRACE).await;
-            } => return,
+            } => return self.session.note_unanswered_intent(),
         };
         let outcome = match recorded {
             Ok(()) => Ok(self),

@@ -159,8 +159,9 @@ async fn a_beginning_that_nobody_waits_for_ends_soon_even_if_the_store_hangs() {
         let start = store.time().now();
         store.wait_idle().await;
         assert!(since(&store, start) <= Duration::from_secs(6), "{:?}", since(&store, start));
-        let left = store.take_leftovers();
-        assert_eq!(left.is_some(), hanging == "put and list", "{left:?}");
+        // The request may still arrive, whatever the clean-up found.
+        let left = store.take_leftovers().unwrap().report();
+        assert!(left.contains("did not answer the backup's first request"), "{left}");
     }
 }
 
