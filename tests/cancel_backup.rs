@@ -203,6 +203,23 @@ async fn abort() {
     }
 }
 
+/// The clean-up waits for a segment that is on its way: else it would arrive after everything was removed.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_nobody_waits_for_any_more() {
+    let (gate, store) = Gate::new();
+    let mut backup = Backup::begin(&store, "orders", options(1)).await.unwrap();
+    gate.shut();
+    let end = Input::Complete(Ack::new(|_durable| {}));
+    let small = Input::Data(content(0).slice(..50_000));
+    backup.stripe_input(0, stream::iter([small, end].map(Ok))).unwrap();
+    quiet().await;
+    assert_eq!(gate.waiting(), 1, "the only segment is being put");
+    drop(backup);
+    quiet().await;
+    assert_eq!(gate.waiting(), 1, "the clean-up lists before the segment is there");
+    assert!(!settled(&gate, &store, false).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_written_to_a_writer() {
     at_every_step("take_writers", 12, async |at| {

@@ -78,6 +78,8 @@ impl Segments {
     pub(super) async fn abandon(&self) {
         self.shared.abandoned.cancel();
         self.shared.tasks.wait().await;
+        // An upload holds what it is listed in: one that stays listed would keep both, and the store, for ever.
+        let _open = std::mem::take(&mut *self.shared.open.lock());
     }
 
     /// Counts a segment that is about to be stored, unless there are too many.

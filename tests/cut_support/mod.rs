@@ -80,6 +80,11 @@ impl Gate {
         }
     }
 
+    /// Requests that wait to be let through.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.state.lock().unwrap().waiting.len()
+    }
+
     /// Uploads in parts that somebody would have to pay for.
     pub(crate) fn uploads(&self) -> usize {
         self.shared.state.lock().unwrap().uploads.len()

@@ -237,8 +237,9 @@ impl Store {
         self.inner.tasks.wait().await;
     }
 
-    /// What clean-ups of backups could not remove: the first such error since the last call. Of a backup that was dropped, or
-    /// whose beginning or commit failed, this tells what nothing else does. Call it after [`Store::wait_idle`].
+    /// What clean-ups of backups could not remove, or may have missed: the first such error since the last call. Of a backup
+    /// that was dropped, or whose beginning or commit failed, this tells what nothing else does. Call it after
+    /// [`Store::wait_idle`].
     pub fn take_leftovers(&self) -> Option<Error> {
         self.inner.leftovers.lock().take()
     }

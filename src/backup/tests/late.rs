@@ -86,7 +86,7 @@ async fn a_commit_does_not_wait_for_ever_for_a_request_that_no_longer_matters() 
 async fn a_clean_up_ends_in_its_time_and_says_what_may_be_left() {
     for hanging in ["list", "abort", "begin", "complete", "part"] {
         let is_hanging = Arc::new(AtomicBool::new(false));
-        let (store, _) = store({
+        let (store, faults) = store({
             let is_hanging = Arc::clone(&is_hanging);
             move |_, operation, _| match operation == hanging && is_hanging.load(Ordering::Relaxed) {
                 true => NEVER,
@@ -121,6 +121,8 @@ async fn a_clean_up_ends_in_its_time_and_says_what_may_be_left() {
             assert_eq!(hanging, "part");
         }
         assert!(store.take_leftovers().is_none());
+        drop(store);
+        assert_eq!(Arc::strong_count(&faults), 1, "{hanging}: the store is held for ever");
     }
 }
 
