@@ -91,17 +91,18 @@ impl Tool {
         self.ended(Some(status))
     }
 
-    /// Waits for its end, at most this long; then it is killed.
+    /// Waits for its end, from now on at most this long; then it is killed.
     ///
     /// # Panics
     ///
     /// When it cannot be waited for.
     pub fn wait(mut self, limit: Duration) -> Ended {
+        let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child") {
                 return self.ended(Some(status));
             }
-            if self.begun.elapsed() > limit {
+            if Instant::now() > end {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 return self.ended(None);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -217,8 +218,9 @@ impl Trial {
     ///
     /// When the server is shared.
     pub fn kill_server(&mut self) {
-        self.server.as_mut().expect("a server of its own").kill();
+        // First, so that a server which is allowed an orderly end has nobody to wait for.
         self.proxy().reset_all();
+        self.server.as_mut().expect("a server of its own").kill();
     }
 
     /// Starts it again.
@@ -393,7 +395,11 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn has_gc() -> bool {
-    let help = tool::vdstream_command().arg("--help").output().expect("the tool runs");
-    String::from_utf8_lossy(&help.stdout).contains("  gc ")
+/// A tool without `gc` leaves what a crash left; then only what is visible can be checked.
+pub(super) fn has_gc() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let help = tool::vdstream_command().arg("--help").output().expect("the tool runs");
+        String::from_utf8_lossy(&help.stdout).contains("  gc ")
+    })
 }
