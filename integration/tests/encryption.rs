@@ -104,7 +104,7 @@ fn pattern(stripe: u16) -> Pattern {
 
 /// Three files, the last one empty: paths and content.
 fn inputs(dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let contents = [pattern(0).bytes(0, 26_000_001), pattern(1).bytes(0, 65_536), Vec::new()];
+    let contents = [pattern(0).bytes(0, 9_000_001), pattern(1).bytes(0, 65_536), Vec::new()];
     let mut files = Vec::new();
     for (nth, content) in contents.into_iter().enumerate() {
         let path = dir.join(format!("in{nth}"));
@@ -143,7 +143,8 @@ async fn every_kind_of_key_opens_a_backup_on_every_store() {
         let url = place.url();
         let work = TempDir::new().unwrap();
         let files = inputs(work.path());
-        let mut backup = vec!["backup", &url, "--segment-size", "1MiB", "--json"];
+        let mut backup =
+            vec!["backup", &url, "--segment-size", "1MiB", "--memory", "48MiB", "--threads", "1", "--json"];
         for (path, _) in &files {
             backup.extend(["--input", path]);
         }
@@ -168,6 +169,8 @@ async fn every_kind_of_key_opens_a_backup_on_every_store() {
         ways[3].extend(["--passphrase-file".into(), keys.file("passphrase")]);
         ways.push(vec!["--passphrase-file".into(), keys.file("passphrase")]);
         ways.push(vec!["-i".into(), keys.file("stranger"), "-i".into(), keys.file("rsa")]);
+        // The store does not see who opens: where every process is a round of requests, the first and the passphrase suffice.
+        let ways = if place.url().starts_with("file:") { ways } else { vec![ways[0].clone(), ways[4].clone()] };
         for way in ways {
             let outputs: Vec<String> =
                 (0..3).map(|nth| work.path().join(format!("out{nth}")).to_string_lossy().into()).collect();
@@ -184,7 +187,7 @@ async fn every_kind_of_key_opens_a_backup_on_every_store() {
         let verified =
             json(&succeed(&place, &["verify", &url, &id, "--level", "full", "--identity", &identity, "--json"]));
         assert_eq!(verified["damage"], Value::Array(Vec::new()));
-        assert_eq!(verified["raw_bytes"], 26_065_537);
+        assert_eq!(verified["raw_bytes"], 9_065_537);
     }
 }
 
@@ -202,6 +205,10 @@ async fn age_and_zstd_are_enough_to_read_a_backup() {
             &place.url(),
             "--segment-size",
             "1MiB",
+            "--memory",
+            "48MiB",
+            "--threads",
+            "1",
             "--input",
             &path,
             "--recipients-file",
@@ -486,9 +493,9 @@ async fn encryption_keeps_to_the_memory_limit() {
     let place = Place::disk();
     let work = TempDir::new().unwrap();
     let path = work.path().join("in").to_string_lossy().into_owned();
-    fs::write(&path, pattern(0).bytes(0, 128 << 20)).unwrap();
+    fs::write(&path, pattern(0).bytes(0, 40 << 20)).unwrap();
     let (url, passphrase, identity) = (place.url(), keys.file("passphrase"), keys.file("x25519"));
-    let limit = ["--memory", "64MiB", "--segment-size", "20MiB", "--quiet"];
+    let limit = ["--memory", "32MiB", "--segment-size", "10MiB", "--quiet"];
     let backup = [
         &["backup", &url, "--input", &path, "--recipient", &keys.public[0], "--passphrase-file", &passphrase][..],
         &limit,
@@ -496,7 +503,7 @@ async fn encryption_keeps_to_the_memory_limit() {
     .concat();
     let restore = |way: [&'static str; 1], file: &str| -> Vec<String> {
         let restore =
-            ["restore", &url, "latest", "--output", "/dev/null", "--memory", "64MiB", "--quiet", way[0], file];
+            ["restore", &url, "latest", "--output", "/dev/null", "--memory", "32MiB", "--quiet", way[0], file];
         restore.map(str::to_owned).to_vec()
     };
     let by_key = restore(["--identity"], &identity);
@@ -507,6 +514,6 @@ async fn encryption_keeps_to_the_memory_limit() {
         let mut child = tool.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let peak = tool::peak_memory(&mut child);
         println!("{}: {} MiB", arguments[0], peak / MIB);
-        assert!(peak > 4 * MIB && peak < (64 + 28) * MIB, "{arguments:?}: {} MiB", peak / MIB);
+        assert!(peak > 4 * MIB && peak < (32 + 34) * MIB, "{arguments:?}: {} MiB", peak / MIB);
     }
 }
