@@ -93,10 +93,13 @@ struct UploadV1 {
 impl UploadRecord {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let object = ObjectName::segment(self.segment, self.is_encrypted).to_string();
-        document::encode(UPLOAD, &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created })
+        document::encode_small(UPLOAD, &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created })
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the collection of what crashes leave"))]
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "for the collection of what crashes leave")
+    )]
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
         let wire: UploadV1 = document::decode_small(UPLOAD, bytes, object)?;
         let (segment, is_encrypted) = match wire.object.parse() {

@@ -60,6 +60,8 @@ pub use encrypt::{MAX_HEADER_BYTES, MAX_RECIPIENTS};
 #[cfg(feature = "encryption")]
 pub(crate) use encrypt::{unwrap_identity, wrap_identity};
 pub use index::MAX_SEGMENT_FRAMES;
+#[cfg(feature = "testing")]
+pub(crate) use index::{check_tail, forge};
 pub use input::{Ack, Input};
 pub use pipeline::Pipeline;
 pub use plan::{DevicePlan, MemoryPlan};

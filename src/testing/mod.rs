@@ -2,6 +2,7 @@
 
 mod bucket;
 mod clock;
+pub mod decoder;
 mod file_device;
 mod recording;
 pub mod transport_suite;
