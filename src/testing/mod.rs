@@ -3,11 +3,13 @@
 mod bucket;
 mod clock;
 pub mod decoder;
+pub mod fault_store;
 mod file_device;
 mod recording;
 pub mod transport_suite;
 
 pub use bucket::{Bucket, Contents, Effect, OpenUpload, StoredObject};
 pub use clock::SimClock;
+pub use fault_store::{Fault, FaultStore, Operation, Rule};
 pub use file_device::FileDevice;
 pub use recording::{Crash, Event, Log, Operation, Outcome, RecordingStore};

@@ -311,6 +311,7 @@ impl Store {
                     ),
                 ));
             }
+            let result_size = result.meta.size;
             let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
             // It is private to the readers and never closed.
             let permit = gate.acquire_many(units).await.ok();
@@ -330,6 +331,7 @@ impl Store {
                 }
                 content.extend_from_slice(&chunk);
             }
+            self.check_body(name, result_size, content.len() as u64)?;
             Ok((content.into(), permit))
         })
         .await
@@ -381,7 +383,19 @@ impl Store {
             Err(error) => return Err(self.error(&error, "read back", name)),
         };
         let found = found.bytes().await.map_err(|error| self.error(&error, "read back", name))?;
+        self.check_body(name, content.len() as u64, found.len() as u64)?;
         if found == content { Ok(()) } else { Err(conflict) }
+    }
+
+    /// A body that ends early tells nothing about the object.
+    fn check_body(&self, name: &str, announced: u64, came: u64) -> Result<()> {
+        if came == announced {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("cannot read {}: {came} of {announced} bytes came", self.show(name)),
+        ))
     }
 
     /// Creates an object of several pieces as [`Store::create`] does, but in one attempt.
@@ -406,6 +420,7 @@ impl Store {
         while let Some(bytes) = stream.try_next().await.map_err(|error| self.error(&error, "read back", name))? {
             theirs.update(&bytes);
         }
+        self.check_body(name, length, theirs.count())?;
         if ours.finalize() == theirs.finalize() { Ok(()) } else { Err(conflict) }
     }
 

@@ -1,8 +1,8 @@
 //! Requests that fail and answers that are lost.
 
-use super::fault_store::{Fate, store};
 use super::*;
 use crate::ErrorKind;
+use crate::testing::{Fault, FaultStore, Operation, Rule};
 
 fn contents() -> [Bytes; 2] {
     [noise(1, 500_000), noise(2, 100)]
@@ -18,38 +18,42 @@ async fn is_good(store: &Store) {
 
 #[tokio::test(start_paused = true)]
 async fn a_backup_survives_any_one_fault() {
-    let (clean, faults) = store(|_, _, _| Fate::Pass);
-    back_up(&clean, &contents()).await.unwrap();
-    let requests = faults.requests();
-    assert!(requests > 10, "{requests}");
-    for fate in [Fate::Fail, Fate::LoseAnswer] {
-        for bad in 0..requests {
-            let (store, _) = store(move |number, _, _| if number == bad { fate } else { Fate::Pass });
-            let report = back_up(&store, &contents()).await;
-            assert!(report.is_ok(), "request {bad} {fate:?}: {report:?}");
-            is_good(&store).await;
+    let clean = FaultStore::memory(0);
+    back_up(&clean.store(), &contents()).await.unwrap();
+    let requests = clean.log();
+    assert!(requests.len() > 10, "{}", requests.len());
+    for fault in [Fault::Internal, Fault::LostAnswer] {
+        for request in &requests {
+            let rule =
+                Rule::new(fault).on(request.operation).path(request.path.as_str()).after(request.before).times(1);
+            let faults = FaultStore::memory(0).rule(rule);
+            let report = back_up(&faults.store(), &contents()).await;
+            assert!(report.is_ok(), "{request} {fault}: {report:?}");
+            assert!(faults.log().iter().any(|request| request.faults == [fault]), "{request} {fault} did not happen");
+            is_good(&faults.store()).await;
         }
     }
+    println!("{} single faults", 2 * requests.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_lost_once_is_survived() {
-    let seen = crate::sync::Mutex::new(std::collections::HashSet::new());
-    let (store, _) = store(move |_, operation, path| {
-        let first = seen.lock().insert((operation.to_owned(), path.to_owned()));
-        if first && operation != "get" { Fate::LoseAnswer } else { Fate::Pass }
-    });
+    let faults = FaultStore::memory(0);
+    for operation in Operation::ALL.into_iter().filter(|operation| *operation != Operation::Get) {
+        faults.add(Rule::new(Fault::LostAnswer).on(operation).each(1));
+    }
+    let store = faults.store();
     back_up(&store, &contents()).await.unwrap();
     is_good(&store).await;
 }
 
+fn manifest_put(fault: Fault) -> FaultStore {
+    FaultStore::memory(0).rule(Rule::new(fault).on(Operation::Put).path("manifest.json"))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_manifest_that_is_refused_leaves_nothing() {
-    let (store, _) = store(
-        |_, operation, path| {
-            if operation == "put" && path.ends_with("manifest.json") { Fate::Deny } else { Fate::Pass }
-        },
-    );
+    let store = manifest_put(Fault::Denied).store();
     let error = back_up(&store, &contents()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert_eq!(names(&store).await, [""; 0]);
@@ -58,10 +62,7 @@ async fn a_manifest_that_is_refused_leaves_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_manifest_in_doubt_is_never_taken_for_absent() {
     // The store answers nothing about the manifest, for ever.
-    let (store, _) = store(|_, operation, path| match path.ends_with("manifest.json") {
-        true if operation == "put" => Fate::Fail,
-        _ => Fate::Pass,
-    });
+    let store = manifest_put(Fault::Internal).store();
     let error = back_up(&store, &contents()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("not known"), "{error}");
@@ -70,10 +71,7 @@ async fn a_manifest_in_doubt_is_never_taken_for_absent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_manifest_whose_answers_are_all_lost_is_found() {
-    let (store, _) = store(|_, operation, path| match path.ends_with("manifest.json") {
-        true if operation == "put" => Fate::LoseAnswer,
-        _ => Fate::Pass,
-    });
+    let store = manifest_put(Fault::LostAnswer).store();
     back_up(&store, &contents()).await.unwrap();
     is_good(&store).await;
 }
@@ -92,8 +90,8 @@ async fn another_manifest_in_our_place_is_a_conflict_and_nothing_is_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_stays_away_fails_with_its_own_error_and_the_intent_is_what_is_left() {
-    let (store, _) = store(|_, operation, _| if operation == "complete" { Fate::Deny } else { Fate::Pass });
+async fn an_upload_that_is_refused_fails_with_the_stores_own_error_and_leaves_nothing() {
+    let store = FaultStore::memory(0).rule(Rule::new(Fault::Denied).on(Operation::Complete)).store();
     let error = back_up(&store, &contents()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert_eq!(names(&store).await, [""; 0]);

@@ -6,6 +6,7 @@ mod fault_store;
 mod faults;
 mod late;
 mod round_trip;
+mod scenarios;
 mod verify;
 
 use bytes::Bytes;
