@@ -178,7 +178,8 @@ pub(crate) fn corrupt(
     expected: impl std::fmt::Display,
     found: impl std::fmt::Display,
 ) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("{object}: {what}: expected {expected}, found {found}"))
+    // Where the member stands is not known any more; the document is one line that begins here.
+    corrupt_at(object, 0, what, expected, found)
 }
 
 /// A map of [`MAX_LABELS`] strings at most that has each key once; plain maps keep the last of several.

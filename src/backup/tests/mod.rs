@@ -1,9 +1,12 @@
 //! Whole backups on stores in memory and on disk, with stores that fail.
 
+mod damage;
 mod devices;
 mod endings;
 mod fault_store;
 mod faults;
+#[cfg(feature = "fs")]
+mod fixture;
 mod late;
 mod round_trip;
 mod scenarios;

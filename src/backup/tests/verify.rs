@@ -82,3 +82,114 @@ async fn changed_and_swapped_objects_are_found_by_reading() {
         (&[(0, Some(0)), (0, Some(1))][..], &[(0, Some(0)), (0, Some(1))][..])
     );
 }
+
+#[tokio::test]
+async fn a_verification_can_be_spawned() {
+    let store = Store::memory();
+    let manifest = back_up(&store, &[noise(1, 10)]).await.unwrap().manifest;
+    let task = tokio::spawn(async move {
+        let listing = list(&store, None).await.unwrap();
+        let report = verify(&store, &manifest, VerifyOptions::new(VerifyLevel::Full).pipeline(config())).await.unwrap();
+        (listing.backups.len(), report.is_good(), verifications(&store, &manifest).await.unwrap().len())
+    });
+    assert_eq!(task.await.unwrap(), (1, true, 1));
+}
+
+#[tokio::test]
+async fn results_are_recorded_never_replaced_and_told_by_lists() {
+    let clock = crate::testing::SimClock::new();
+    let store = Store::memory().clock(clock.shared());
+    let manifest = back_up(&store, &[noise(1, 2_000_000)]).await.unwrap().manifest;
+    assert_eq!(list(&store, None).await.unwrap().backups[0].verified, None);
+    let run = async |options: VerifyOptions| verify(&store, &manifest, options.pipeline(config())).await.unwrap();
+    // All at the same millisecond, and none in the place of another.
+    let mut names = Vec::new();
+    for level in [VerifyLevel::Quick, VerifyLevel::Stored, VerifyLevel::Full] {
+        names.push(run(VerifyOptions::new(level)).await.record.unwrap());
+    }
+    names.dedup();
+    assert_eq!(names.len(), 3);
+    assert_eq!(run(VerifyOptions::new(VerifyLevel::Quick).record(false)).await.record, None);
+    assert_eq!(verifications(&store, &manifest).await.unwrap().len(), 3);
+    let last = list(&store, None).await.unwrap().backups[0].verified.unwrap();
+    assert_eq!((last.level, last.outcome, last.good), (VerifyLevel::Full, Outcome::Good, manifest.segments() as u64));
+
+    // A damaged segment is told, by the record too, and the good ones are not read again.
+    let total = manifest.segments();
+    assert!(total >= 3, "{total}");
+    let (_, name, _) = manifest.objects().nth(1).unwrap();
+    store.delete(&name).await.unwrap();
+    clock.advance(std::time::Duration::from_secs(3600));
+    let damaged = run(VerifyOptions::new(VerifyLevel::Stored)).await;
+    assert_eq!((damaged.damage.len(), damaged.read), (1, total - 1));
+    let last = list(&store, None).await.unwrap().backups[0].verified.unwrap();
+    assert_eq!((last.outcome, last.good), (Outcome::Damaged, total as u64 - 1));
+    let hour = std::time::Duration::from_secs(3600);
+    for (level, age, read) in [
+        (VerifyLevel::Stored, hour / 2, 0),
+        (VerifyLevel::Stored, std::time::Duration::MAX, 0),
+        // The last full one is an hour old.
+        (VerifyLevel::Full, hour / 2, total - 1),
+        (VerifyLevel::Full, hour * 2, 0),
+    ] {
+        let again = run(VerifyOptions::new(level).since_last(age).record(false)).await;
+        assert_eq!((again.read, again.skipped, again.damage.len()), (read, total - 1 - read, 1), "{level} {age:?}");
+    }
+}
+
+#[tokio::test]
+async fn samples_add_up_to_everything() {
+    let store = Store::memory();
+    let manifest = back_up(&store, &[noise(1, 2_000_000), noise(2, 700_000)]).await.unwrap().manifest;
+    let total = manifest.segments();
+    let mut reads = Vec::new();
+    for seed in 0.. {
+        let sample = Sample { size: SampleSize::Count(3), seed };
+        let options = VerifyOptions::new(VerifyLevel::Full).pipeline(config()).sample(sample);
+        let report = verify(&store, &manifest, options.since_last(std::time::Duration::MAX)).await.unwrap();
+        assert!(report.is_good(), "{report:?}");
+        assert_eq!(report.chosen.as_ref().unwrap().count(), report.read as u64);
+        if report.read == 0 {
+            break;
+        }
+        reads.push(report.read);
+    }
+    assert_eq!(reads.iter().sum::<usize>(), total);
+    println!("{total} segments in {} samples", reads.len());
+    let wrong = VerifyOptions::new(VerifyLevel::Quick).sample(Sample { size: SampleSize::Count(1), seed: 0 });
+    assert_eq!(verify(&store, &manifest, wrong).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_list_asks_for_three_things_of_each_backup_at_most() {
+    let faults = crate::testing::FaultStore::memory(0);
+    let store = faults.store();
+    let mut expected = 2;
+    for number in 0..5 {
+        let manifest = back_up(&store, &[noise(number, 1000)]).await.unwrap().manifest;
+        expected += 2;
+        for _ in 0..number {
+            verify(&store, &manifest, VerifyOptions::new(VerifyLevel::Quick).pipeline(config())).await.unwrap();
+        }
+        expected += usize::from(number > 0);
+    }
+    store.wait_idle().await;
+    faults.forget();
+    assert_eq!(list(&store, None).await.unwrap().backups.len(), 5);
+    println!("{} requests for 5 backups", faults.log().len());
+    assert_eq!(faults.log().len(), expected);
+}
+
+#[tokio::test]
+async fn labels_that_could_not_be_read_back_are_refused_at_the_beginning() {
+    let store = Store::memory();
+    let huge = options(1).label("a", "x".repeat(1 << 20));
+    let many = (0..=MAX_LABELS).fold(options(1), |options, number| options.label(number.to_string(), ""));
+    for options in [huge, many] {
+        let error = Backup::begin(&store, "orders", options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.report().contains("labels"), "{}", error.report());
+    }
+    store.wait_idle().await;
+    assert_eq!(names(&store).await, [""; 0]);
+}

@@ -20,9 +20,10 @@ pub(super) async fn check(
     report: &mut VerifyReport,
 ) -> Result<()> {
     let pipeline = reader::pipeline(store, manifest, config, identities)?;
-    let stripes = chosen.chunk_by(|a, b| a.id.stripe == b.id.stripe);
-    let mut outcomes = stream::iter(stripes)
-        .map(|segments| stripe(&pipeline, segments))
+    let stripes: Vec<_> = chosen.chunk_by(|a, b| a.id.stripe == b.id.stripe).collect();
+    // By number: a closure over references would make a future that cannot be spawned.
+    let mut outcomes = stream::iter(0..stripes.len())
+        .map(|number| stripe(&pipeline, stripes[number]))
         // All stripes are planned for; they share the memory.
         .buffer_unordered(manifest.stripes.len().max(1));
     while let Some(outcome) = outcomes.next().await {

@@ -52,8 +52,9 @@ pub(super) async fn records(
 ) -> Result<Vec<Verification>> {
     let newest = &objects[objects.len().saturating_sub(MOST_RECORDS)..];
     let of = &record::Of::from(manifest);
-    let mut outcomes = stream::iter(newest)
-        .map(|object| async move { (object, record::read(store, of, object).await) })
+    // By number: a closure over references would make a future that cannot be spawned.
+    let mut outcomes = stream::iter(0..newest.len())
+        .map(|number| async move { (&newest[number], record::read(store, of, &newest[number]).await) })
         .buffered(READS_AT_ONCE);
     let mut found = Vec::new();
     while let Some((object, outcome)) = outcomes.next().await {

@@ -27,8 +27,10 @@ pub(super) async fn check(
     let at_once = usize::try_from(at_once).map_err(too_large)?;
     let pool = BufferPool::new(&MemoryBudget::new(config.memory_limit), slot_bytes, at_once)?;
     let segments = &Segments::new(store, manifest.names());
-    let mut outcomes = stream::iter(chosen)
-        .map(|segment| {
+    // By number: a closure over references would make a future that cannot be spawned.
+    let mut outcomes = stream::iter(0..chosen.len())
+        .map(|number| {
+            let segment = &chosen[number];
             let pool = pool.clone();
             async move { (segment, hash(store, segments, segment, &pool).await) }
         })
