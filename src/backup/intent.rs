@@ -93,7 +93,10 @@ struct UploadV1 {
 impl UploadRecord {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let object = ObjectName::segment(self.segment, self.is_encrypted).to_string();
-        document::encode_small(UPLOAD, &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created })
+        document::encode_small(
+            UPLOAD,
+            &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created },
+        )
     }
 
     #[cfg_attr(

@@ -187,6 +187,7 @@ pub(crate) fn forge(frame_bytes: u32, frames: &[(u32, u32, ChainingValue)], data
         tail_bytes: tail.len() as u64,
         raw_hash: index.raw_hash(),
         stored_hash: blake3::hash(&object),
+        header: None,
     };
     (object, summary)
 }
@@ -194,7 +195,9 @@ pub(crate) fn forge(frame_bytes: u32, frames: &[(u32, u32, ChainingValue)], data
 /// For tests: decodes a tail; on success the number of frames that it describes.
 #[cfg(feature = "testing")]
 pub(crate) fn check_tail(tail: &[u8], summary: &SegmentSummary) -> Result<usize, String> {
-    SegmentIndex::decode(tail, summary).map(|index| index.frames.len()).map_err(|error| error.to_string())
+    SegmentIndex::decode(tail, summary, summary.stored_bytes, |hash| hash)
+        .map(|index| index.frames.len())
+        .map_err(|error| error.to_string())
 }
 
 /// Why a tail was refused.

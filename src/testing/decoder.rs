@@ -63,7 +63,16 @@ impl Document {
             Self::Intent => manifests().iter().map(|manifest| intent(manifest).encode()).collect(),
             Self::Upload => {
                 let upload = "Mi4wL2E+".to_owned();
-                Ok(vec![UploadRecord { id, segment: SegmentId { stripe: 1, index: 2 }, upload, created }.encode()?])
+                Ok(vec![
+                    UploadRecord {
+                        id,
+                        segment: SegmentId { stripe: 1, index: 2 },
+                        is_encrypted: true,
+                        upload,
+                        created,
+                    }
+                    .encode()?,
+                ])
             }
             Self::Verification => manifests().iter().map(|manifest| verification(manifest).encode()).collect(),
         }
@@ -97,6 +106,7 @@ fn manifest(id: BackupId, shape: &[Vec<u64>]) -> Manifest {
                 tail_bytes: 97,
                 raw_hash: blake3::hash(b"raw"),
                 stored_hash: blake3::hash(b"stored"),
+                header: None,
             });
             stripe.raw_bytes += raw_bytes;
             stripe.stored_bytes += 200;
@@ -116,6 +126,7 @@ fn manifest(id: BackupId, shape: &[Vec<u64>]) -> Manifest {
         keep_until: None,
         producer: Some(Producer::new("tar").exit_status(0)),
         codec: Codec::zstd(3),
+        encryption: None,
         frame_bytes: 65_536,
         stripes: shape.iter().map(stripe).collect(),
     }
@@ -139,6 +150,7 @@ fn intent(manifest: &Manifest) -> Intent {
         stripes: 1,
         level: 3,
         frame_bytes: manifest.frame_bytes,
+        encryption: None,
     }
 }
 

@@ -317,7 +317,8 @@ impl ObjectStore for FaultStore {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        Ok(self.run(Operation::Copy, from, 0, self.objects.copy_opts(from, to, options)).await?.0)
+        self.run(Operation::Copy, from, 0, self.objects.copy_opts(from, to, options)).await?;
+        Ok(())
     }
 }
 
@@ -353,6 +354,7 @@ impl MultipartStore for FaultStore {
             self.state.lock().open.retain(|open| open != id);
             Ok(())
         };
-        Ok(self.run(Operation::Abort, path, 0, work).await?.0)
+        self.run(Operation::Abort, path, 0, work).await?;
+        Ok(())
     }
 }
