@@ -10,6 +10,7 @@ mod progress;
 mod signals;
 mod support;
 mod transfers;
+mod verify;
 
 use integration::tool::vdstream_command;
 

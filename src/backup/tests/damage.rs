@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::stream::FuturesUnordered;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -131,21 +130,21 @@ async fn all_found(
     changes: impl Iterator<Item = (String, Objects)>,
 ) -> (usize, usize) {
     let (mut count, mut refused) = (0, 0);
-    let mut running = FuturesUnordered::new();
+    let mut running = tokio::task::JoinSet::new();
     let mut changes = changes.peekable();
     while changes.peek().is_some() || !running.is_empty() {
         while running.len() < 8
             && let Some((at, objects)) = changes.next()
         {
             let (manifest, contents) = (manifest.clone(), contents.to_vec());
-            running.push(tokio::spawn(async move {
+            running.spawn(async move {
                 let seen = look(&objects, &manifest, &contents, &at).await;
                 assert!(!seen.stored.is_empty(), "{at}: not found by stored");
                 assert!(!seen.full.is_empty(), "{at}: not found by full");
                 seen.refused
-            }));
+            });
         }
-        if let Some(outcome) = running.next().await {
+        if let Some(outcome) = running.join_next().await {
             count += 1;
             refused += usize::from(outcome.unwrap());
         }

@@ -1,26 +1,29 @@
 //! Answers that come too late or never: nothing happens twice, nothing is left, and nobody waits for ever.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
+use object_store::memory::InMemory;
 
-use super::fault_store::{Fate, store};
 use super::*;
 use crate::ErrorKind;
-
-/// More time than anything here waits.
-const NEVER: Fate = Fate::Hold(Duration::from_secs(1 << 30));
+use crate::testing::{Fault, FaultStore, Operation, Rule};
 
 fn since(store: &Store, start: Duration) -> Duration {
     store.time().now() - start
 }
 
-/// True for the first call only.
-fn once() -> impl Fn() -> bool + Send + Sync + 'static {
-    let first = AtomicBool::new(true);
-    move || first.swap(false, Ordering::Relaxed)
+/// A store that does this to an operation.
+fn faulty(fault: Fault, operation: Operation) -> FaultStore {
+    FaultStore::memory(0).rule(Rule::new(fault).on(operation))
+}
+
+/// The same to the first such request only.
+fn faulty_once(fault: Fault, operation: Operation) -> (Store, FaultStore) {
+    let faults = FaultStore::memory(0).rule(Rule::new(fault).on(operation).times(1));
+    (faults.store(), faults)
 }
 
 async fn is_good(store: &Store, content: Bytes) {
@@ -35,23 +38,17 @@ async fn is_good(store: &Store, content: Bytes) {
 #[tokio::test(start_paused = true)]
 async fn an_upload_is_completed_by_one_attempt_at_a_time() {
     // Longer than an attempt is waited for, so that the next one begins while this one is on its way.
-    let first = once();
-    let (store, faults) = store(move |_, operation, _| match operation == "complete" && first() {
-        true => Fate::Hold(Duration::from_secs(100)),
-        false => Fate::Pass,
-    });
+    let (store, faults) = faulty_once(Fault::Latency(Duration::from_secs(100)), Operation::Complete);
     back_up(&store, &[noise(1, 250_000)]).await.unwrap();
-    assert_eq!(faults.most_completions_at_once(), 1);
+    assert_eq!(faults.most_at_once(Operation::Complete), 1);
     is_good(&store, noise(1, 250_000)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_completion_that_worked_before_it_was_refused_counts() {
     // As a store does that repeats a lost completion itself, and finds no upload then.
-    let (store, faults) = store(|_, operation, _| match operation {
-        "complete" => Fate::DenyAfter,
-        _ => Fate::Pass,
-    });
+    let faults = faulty(Fault::DeniedAfter, Operation::Complete);
+    let store = faults.store();
     back_up(&store, &[noise(1, 250_000)]).await.unwrap();
     assert_eq!(faults.open_uploads(), 0);
     is_good(&store, noise(1, 250_000)).await;
@@ -59,11 +56,7 @@ async fn a_completion_that_worked_before_it_was_refused_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_whose_beginning_is_answered_too_late_is_ended_before_the_commit() {
-    let first = once();
-    let (store, faults) = store(move |_, operation, _| match operation == "begin" && first() {
-        true => Fate::Hold(Duration::from_secs(50)),
-        false => Fate::Pass,
-    });
+    let (store, faults) = faulty_once(Fault::Latency(Duration::from_secs(50)), Operation::Begin);
     back_up(&store, &[noise(1, 250_000)]).await.unwrap();
     assert_eq!(faults.open_uploads(), 0, "an upload that nobody knows of costs money for ever");
     is_good(&store, noise(1, 250_000)).await;
@@ -71,11 +64,7 @@ async fn an_upload_whose_beginning_is_answered_too_late_is_ended_before_the_comm
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_does_not_wait_for_ever_for_a_request_that_no_longer_matters() {
-    let first = once();
-    let (store, _) = store(move |_, operation, _| match operation == "begin" && first() {
-        true => NEVER,
-        false => Fate::Pass,
-    });
+    let (store, _) = faulty_once(Fault::Hang, Operation::Begin);
     let start = store.time().now();
     back_up(&store, &[noise(1, 250_000)]).await.unwrap();
     assert!(since(&store, start) < Duration::from_secs(120), "{:?}", since(&store, start));
@@ -84,30 +73,28 @@ async fn a_commit_does_not_wait_for_ever_for_a_request_that_no_longer_matters() 
 
 #[tokio::test(start_paused = true)]
 async fn a_clean_up_ends_in_its_time_and_says_what_may_be_left() {
-    for hanging in ["list", "abort", "begin", "complete", "part"] {
-        let is_hanging = Arc::new(AtomicBool::new(false));
-        let (store, faults) = store({
-            let is_hanging = Arc::clone(&is_hanging);
-            move |_, operation, _| match operation == hanging && is_hanging.load(Ordering::Relaxed) {
-                true => NEVER,
-                false => Fate::Pass,
-            }
-        });
+    for hanging in [Operation::List, Operation::Abort, Operation::Begin, Operation::Complete, Operation::Part] {
+        let memory = Arc::new(InMemory::new());
+        let faults = FaultStore::new(Arc::<InMemory>::clone(&memory), Arc::<InMemory>::clone(&memory), 0);
+        let store = faults.store();
+        let hang = || faults.add(Rule::new(Fault::Hang).on(hanging));
         let limit = Duration::from_secs(7);
         let mut backup = Backup::begin(&store, "orders", options(1).clean_up_timeout(limit)).await.unwrap();
         let id = backup.id().to_string();
         // These hang while data moves, those only when the clean-up sends them.
-        is_hanging.store(!matches!(hanging, "list" | "abort"), Ordering::Relaxed);
+        if !matches!(hanging, Operation::List | Operation::Abort) {
+            hang();
+        }
         // Half a segment, so that an upload is open; or more than one, so that one is to be completed.
-        let length = if hanging == "complete" { 1_000_000 } else { 200_000 };
+        let length = if hanging == Operation::Complete { 1_000_000 } else { 200_000 };
         backup.stripe_input(0, pieces(&noise(1, length)).chain(stream::pending())).unwrap();
         store.time().sleep(Duration::from_secs(1)).await;
-        is_hanging.store(true, Ordering::Relaxed);
+        hang();
         let start = store.time().now();
         let outcome = backup.abort(given_up()).await;
-        assert!(since(&store, start) <= limit, "{hanging}: {:?}", since(&store, start));
+        assert!(since(&store, start) <= limit, "{hanging:?}: {:?}", since(&store, start));
         store.wait_idle().await;
-        assert!(since(&store, start) <= limit, "{hanging}: {:?} until nothing runs", since(&store, start));
+        assert!(since(&store, start) <= limit, "{hanging:?}: {:?} until nothing runs", since(&store, start));
         if let Err(error) = outcome {
             let text = error.report();
             assert!(text.contains(&id) && text.contains("`vdstream gc`"), "{text}");
@@ -118,22 +105,19 @@ async fn a_clean_up_ends_in_its_time_and_says_what_may_be_left() {
             );
         } else {
             // What hangs is dropped with its stripe, and nothing of it is left.
-            assert_eq!(hanging, "part");
+            assert_eq!(hanging, Operation::Part);
         }
         assert!(store.take_leftovers().is_none());
-        drop(store);
-        assert_eq!(Arc::strong_count(&faults), 1, "{hanging}: the store is held for ever");
+        drop((store, faults));
+        assert_eq!(Arc::strong_count(&memory), 1, "{hanging:?}: the store is held for ever");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_cause_is_known_before_the_clean_up_ends() {
     // The store refuses a part, then hangs while the upload is aborted.
-    let (store, _) = store(|_, operation, _| match operation {
-        "part" => Fate::Deny,
-        "abort" => NEVER,
-        _ => Fate::Pass,
-    });
+    let faults = faulty(Fault::Denied, Operation::Part).rule(Rule::new(Fault::Hang).on(Operation::Abort));
+    let store = faults.store();
     let mut backup = Backup::begin(&store, "orders", options(1)).await.unwrap();
     let mut writers = backup.take_writers().unwrap();
     let source = noise(1, 2_000_000);
@@ -152,8 +136,12 @@ async fn the_first_cause_is_known_before_the_clean_up_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_beginning_that_nobody_waits_for_ends_soon_even_if_the_store_hangs() {
-    for hanging in ["put", "put and list"] {
-        let (store, _) = store(move |_, operation, _| if hanging.contains(operation) { NEVER } else { Fate::Pass });
+    for list_hangs in [false, true] {
+        let faults = faulty(Fault::Hang, Operation::Put);
+        if list_hangs {
+            faults.add(Rule::new(Fault::Hang).on(Operation::List));
+        }
+        let store = faults.store();
         let mut begin = Box::pin(Backup::begin(&store, "orders", options(1)));
         assert!(begin.as_mut().now_or_never().is_none());
         store.time().sleep(Duration::from_secs(3)).await;
@@ -170,12 +158,10 @@ async fn a_beginning_that_nobody_waits_for_ends_soon_even_if_the_store_hangs() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_store_holds_nothing_of_a_beginning_that_was_dropped() {
     for answer in [0, 1, 500] {
-        let (store, _) = store(move |_, operation, _| match operation {
-            "put" => Fate::Hold(Duration::from_millis(answer)),
-            // So that the clean-up is still on its way when a wait that ends too early looks.
-            "list" => Fate::Hold(Duration::from_millis(100)),
-            _ => Fate::Pass,
-        });
+        // The listing is slow, so that the clean-up is still on its way when a wait that ends too early looks.
+        let store = faulty(Fault::Latency(Duration::from_millis(answer)), Operation::Put)
+            .rule(Rule::new(Fault::Latency(Duration::from_millis(100))).on(Operation::List))
+            .store();
         let mut begin = Box::pin(Backup::begin(&store, "orders", options(1)));
         assert!(begin.as_mut().now_or_never().is_none());
         drop(begin);

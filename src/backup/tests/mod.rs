@@ -3,10 +3,10 @@
 mod damage;
 mod devices;
 mod endings;
-mod fault_store;
 mod faults;
 #[cfg(feature = "fs")]
 mod fixture;
+mod hostile;
 mod late;
 mod round_trip;
 mod scenarios;

@@ -87,7 +87,8 @@ async fn changed_and_swapped_objects_are_found_by_reading() {
 async fn a_verification_can_be_spawned() {
     let store = Store::memory();
     let manifest = back_up(&store, &[noise(1, 10)]).await.unwrap().manifest;
-    let task = tokio::spawn(async move {
+    let tasks = store.tasks().clone();
+    let task = tasks.spawn(async move {
         let listing = list(&store, None).await.unwrap();
         let report = verify(&store, &manifest, VerifyOptions::new(VerifyLevel::Full).pipeline(config())).await.unwrap();
         (listing.backups.len(), report.is_good(), verifications(&store, &manifest).await.unwrap().len())

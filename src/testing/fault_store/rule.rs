@@ -58,6 +58,8 @@ pub enum Fault {
     Bandwidth(u64),
     /// 403, without effect.
     Denied,
+    /// The effect happens, then 403: what a store answers that repeats a lost request itself and finds it done.
+    DeniedAfter,
     /// 408, without effect.
     RequestTimeout,
     /// 429, without effect.
@@ -98,7 +100,7 @@ impl Fault {
         let io =
             |kind: io::ErrorKind| Some(Error::Generic { store: "FaultStore", source: io::Error::from(kind).into() });
         match self {
-            Self::Denied => status("403 Forbidden: <Code>AccessDenied</Code>"),
+            Self::Denied | Self::DeniedAfter => status("403 Forbidden: <Code>AccessDenied</Code>"),
             Self::RequestTimeout => status("408 Request Timeout: "),
             Self::TooManyRequests => status("429 Too Many Requests: "),
             Self::SlowDown => status("503 Service Unavailable: <Code>SlowDown</Code>"),

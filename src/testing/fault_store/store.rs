@@ -49,6 +49,8 @@ struct State {
     written: Vec<Path>,
     /// Multipart uploads that are neither complete nor aborted.
     open: Vec<MultipartId>,
+    /// Requests of each operation that are under way, and the most at once.
+    running: HashMap<Operation, (usize, usize)>,
 }
 
 /// What was decided about a request.
@@ -117,6 +119,11 @@ impl FaultStore {
         self.state.lock().open.len()
     }
 
+    /// The most requests of this operation that were ever under way at once.
+    pub fn most_at_once(&self, operation: Operation) -> usize {
+        self.state.lock().running.get(&operation).map_or(0, |(_, most)| *most)
+    }
+
     /// A place for backups on this store, with parts of any size.
     pub fn store(&self) -> Store {
         let objects: Arc<dyn ObjectStore> = Arc::new(self.clone());
@@ -173,6 +180,7 @@ impl FaultStore {
         work: impl Future<Output = Result<T>>,
     ) -> Result<(T, Fate)> {
         let fate = self.decide(operation, path, bytes);
+        let _running = Running::enter(&self.state, operation);
         if !fate.delay.is_zero() {
             self.clock.sleep(fate.delay).await;
         }
@@ -184,7 +192,7 @@ impl FaultStore {
                 let _lost = work.await;
                 self.clock.sleep(time).await;
             }
-            Fault::LostAnswer => {
+            Fault::LostAnswer | Fault::DeniedAfter => {
                 let _lost = work.await;
             }
             _ if fault.error().is_none() => return Ok((work.await?, fate)),
@@ -216,6 +224,31 @@ impl FaultStore {
         })
         .await?;
         Ok(path)
+    }
+}
+
+/// A request that is under way, until it ends or is given up.
+struct Running {
+    state: Arc<Mutex<State>>,
+    operation: Operation,
+}
+
+impl Running {
+    fn enter(state: &Arc<Mutex<State>>, operation: Operation) -> Self {
+        let mut locked = state.lock();
+        let (now, most) = locked.running.entry(operation).or_default();
+        *now += 1;
+        *most = (*most).max(*now);
+        drop(locked);
+        Self { state: Arc::clone(state), operation }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some((now, _)) = self.state.lock().running.get_mut(&self.operation) {
+            *now -= 1;
+        }
     }
 }
 

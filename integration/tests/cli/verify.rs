@@ -1,0 +1,44 @@
+//! What is kept of a verification, and what reaches a terminal.
+
+use integration::place::Place;
+use serde_json::Value;
+
+use crate::support::{backups, code, run, stderr};
+
+#[tokio::test]
+async fn verifications_are_recorded_and_told_and_what_a_store_holds_commands_no_terminal() {
+    let place = Place::disk();
+    let url = place.url();
+    let label = "who=\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}";
+    let made = run(&place, &["backup", &url, "--label", label, "--", "seq", "1000"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert_eq!(backups(&place)[0]["verified"], Value::Null);
+    let sampled =
+        run(&place, &["verify", &url, "latest", "--level", "full", "--sample", "50%", "--seed", "7", "--json"]);
+    let report: Value = serde_json::from_slice(&sampled.stdout).unwrap();
+    assert_eq!((&report["sample"]["seed"], &report["read"]), (&Value::from(7), &Value::from(1)), "{report}");
+    let again = run(&place, &["verify", &url, "latest", "--level", "stored", "--since-last=1h", "--json"]);
+    let report: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&report["skipped"], &report["read"]), (&Value::from(1), &Value::from(0)), "{report}");
+    assert_eq!(backups(&place)[0]["verified"]["level"], "stored");
+    assert_eq!(backups(&place)[0]["verified"]["outcome"], "good");
+
+    for verb in [&["show", "latest"][..], &["list"][..]] {
+        let arguments: Vec<&str> = [verb[0], &url].into_iter().chain(verb[1..].iter().copied()).collect();
+        let shown = String::from_utf8(run(&place, &arguments).stdout).unwrap();
+        assert!(shown.contains("stored ") && shown.contains(" good"), "{shown}");
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'), "{shown:?}");
+    }
+    let shown = run(&place, &["show", &url, "latest", "--json"]);
+    let document: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(document["labels"]["who"], label.split_once('=').unwrap().1, "documents are for programs");
+    assert_eq!(document["verified"]["outcome"], "good");
+    let unrecorded = run(&place, &["verify", &url, "latest", "--no-record", "--json"]);
+    let report: Value = serde_json::from_slice(&unrecorded.stdout).unwrap();
+    assert_eq!(report["record"], Value::Null);
+    assert_eq!(place.objects().await.iter().filter(|name| name.contains("/verified/")).count(), 2);
+    for wrong in [&["--sample", "0"][..], &["--sample", "5%"], &["--since-last=yesterday"], &["--seed", "1"]] {
+        let arguments: Vec<&str> = ["verify", &url, "latest"].into_iter().chain(wrong.iter().copied()).collect();
+        assert_eq!(code(&run(&place, &arguments)), 2, "{wrong:?}");
+    }
+}
