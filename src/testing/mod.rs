@@ -10,6 +10,6 @@ pub mod transport_suite;
 
 pub use bucket::{Bucket, Contents, Effect, OpenUpload, StoredObject};
 pub use clock::SimClock;
-pub use fault_store::{Fault, FaultStore, Operation, Rule};
+pub use fault_store::{Fault, FaultStore, Rule};
 pub use file_device::FileDevice;
 pub use recording::{Crash, Event, Log, Operation, Outcome, RecordingStore};

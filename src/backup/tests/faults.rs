@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::ErrorKind;
-use crate::testing::{Fault, FaultStore, Operation, Rule};
+use crate::testing::fault_store::Operation;
+use crate::testing::{Fault, FaultStore, Rule};
 
 fn contents() -> [Bytes; 2] {
     [noise(1, 500_000), noise(2, 100)]

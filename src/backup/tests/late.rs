@@ -9,7 +9,8 @@ use object_store::memory::InMemory;
 
 use super::*;
 use crate::ErrorKind;
-use crate::testing::{Fault, FaultStore, Operation, Rule};
+use crate::testing::fault_store::Operation;
+use crate::testing::{Fault, FaultStore, Rule};
 
 fn since(store: &Store, start: Duration) -> Duration {
     store.time().now() - start

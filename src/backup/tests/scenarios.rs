@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::ErrorKind;
-use crate::testing::{Fault, FaultStore, Operation, Rule};
+use crate::testing::fault_store::Operation;
+use crate::testing::{Fault, FaultStore, Rule};
 
 const LONG: Duration = Duration::from_secs(100);
 

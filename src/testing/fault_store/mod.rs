@@ -6,7 +6,8 @@
 //! tasks happen to run. So one seed has one log.
 //!
 //! ```
-//! # use vdstream::testing::{Fault, FaultStore, Operation, Rule};
+//! # use vdstream::testing::fault_store::Operation;
+//! # use vdstream::testing::{Fault, FaultStore, Rule};
 //! # use std::time::Duration;
 //! let faults = FaultStore::memory(7)
 //!     .rule(Rule::new(Fault::SlowDown).on(Operation::Part).probability(0.1))
