@@ -67,6 +67,7 @@
 //! | `aws`, `azure`, `gcp` | S3, Azure Blob Storage, Google Cloud Storage; each brings in rustls |
 //! | `encryption` | segments as age files: `age` and its cryptography |
 //! | `cli` | the command line tool |
+//! | `shm` | device sets between processes, through shared memory (Linux) |
 //! | `testing` | test doubles and conformance suites; not semver-stable |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -77,6 +78,9 @@ pub mod clock;
 pub mod error;
 pub mod manual;
 pub mod pipeline;
+#[cfg(feature = "shm")]
+#[allow(unsafe_code, reason = "the one module that may")]
+pub(crate) mod shm;
 pub mod stream;
 pub(crate) mod sync;
 #[cfg(feature = "testing")]
@@ -84,6 +88,9 @@ pub mod testing;
 pub mod vdi;
 
 pub use error::{Error, ErrorKind, Result};
+
+#[cfg(all(feature = "shm", not(target_os = "linux")))]
+compile_error!("the feature `shm` needs sealed memory files, which only Linux has");
 
 /// The README's example is a test.
 #[cfg(doctest)]

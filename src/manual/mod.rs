@@ -33,6 +33,10 @@ pub mod progress {}
 #[doc = include_str!("retention.md")]
 pub mod retention {}
 
+#[cfg(feature = "shm")]
+#[doc = include_str!("shm.md")]
+pub mod shm {}
+
 #[doc = include_str!("vdi.md")]
 pub mod vdi {}
 

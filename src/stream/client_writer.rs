@@ -137,9 +137,8 @@ impl AsyncWrite for ClientWriter {
         ready!(this.poll_filling(cx))?;
         let mut count = 0;
         if let Some(Filling { command, len }) = &mut this.filling {
-            let space = &mut command.data_mut()[*len..];
-            count = source.len().min(space.len());
-            space[..count].copy_from_slice(&source[..count]);
+            count = source.len().min(command.size() - *len);
+            command.write_at(*len, &source[..count]).map_err(Error::from)?;
             *len += count;
             this.position += count as u64;
         }

@@ -187,7 +187,8 @@ impl AsyncRead for DeviceReader {
         ready!(this.poll_filled(cx))?;
         if let Some(filled) = &mut this.current {
             let count = target.remaining().min(filled.end - filled.start);
-            target.put_slice(&filled.buffer[filled.start..filled.start + count]);
+            filled.buffer.read_at(filled.start, target.initialize_unfilled_to(count)).map_err(Error::from)?;
+            target.advance(count);
             filled.start += count;
             this.position += count as u64;
         }

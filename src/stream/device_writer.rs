@@ -319,7 +319,7 @@ impl AsyncWrite for DeviceWriter {
         ready!(this.poll_buffer(cx))?;
         let Some(filling) = &mut this.filling else { return Poll::Ready(Ok(0)) };
         let count = source.len().min(this.transfer_bytes - filling.len);
-        filling.buffer[filling.len..filling.len + count].copy_from_slice(&source[..count]);
+        filling.buffer.write_at(filling.len, &source[..count]).map_err(Error::from)?;
         filling.len += count;
         this.account(count)?;
         Poll::Ready(Ok(count))

@@ -5,6 +5,8 @@ mod clock;
 pub mod decoder;
 pub mod fault_store;
 mod file_device;
+#[cfg(feature = "shm")]
+pub mod lying_peer;
 mod recording;
 pub mod transport_suite;
 

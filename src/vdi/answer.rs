@@ -88,6 +88,9 @@ enum Cell {
 pub(crate) enum Recipient {
     Future(Waiting),
     Callback(Box<dyn FnOnce(Completion) + Send>),
+    /// The server's process, which was told by a message.
+    #[cfg(feature = "shm")]
+    Remote,
 }
 
 /// The other end of a [`CommandFuture`].
@@ -103,6 +106,8 @@ impl Recipient {
     pub(crate) fn answer(self, completion: Completion) {
         match self {
             Self::Callback(callback) => callback(completion),
+            #[cfg(feature = "shm")]
+            Self::Remote => drop(completion),
             Self::Future(Waiting(cell)) => {
                 let mut guard = cell.lock();
                 if matches!(*guard, Cell::Abandoned) {
@@ -126,6 +131,8 @@ impl fmt::Debug for Recipient {
         f.write_str(match self {
             Self::Future(_) => "Future",
             Self::Callback(_) => "Callback",
+            #[cfg(feature = "shm")]
+            Self::Remote => "Remote",
         })
     }
 }

@@ -5,6 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::config::{MAX_ALIGNMENT, is_alignment};
+#[cfg(feature = "shm")]
+use super::shared_area::{SharedBuffer, Space};
 use super::status::{Error, Status};
 use crate::buffer::{MemoryBudget, Reservation};
 use crate::sync::Mutex;
@@ -16,16 +18,88 @@ use crate::sync::Mutex;
 /// the server never sees it. Dropping a buffer gives its memory back to the set, or frees it if the set was closed.
 ///
 /// Dereferences to the data. Its first content is zero; a buffer that was used before keeps what was in it.
+///
+/// In a set between processes the other process could write to the shared bytes at any moment, so dereferencing works on a
+/// private copy: made at the first look, written back when the buffer is sent or its command completed. [`Buffer::read_at`]
+/// and [`Buffer::write_at`] copy straight from and to the shared bytes, and save that copy.
 pub struct Buffer {
-    block: Block,
-    area: Arc<Area>,
+    pub(super) memory: Memory,
+    pub(super) area: Arc<Area>,
+}
+
+/// Where a buffer's bytes are.
+pub(super) enum Memory {
+    Private(Block),
+    #[cfg(feature = "shm")]
+    Shared(SharedBuffer),
 }
 
 impl Buffer {
+    /// Copies `source` into the data, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if that is beyond the buffer's end; nothing is copied then.
+    pub fn write_at(&mut self, offset: usize, source: &[u8]) -> Result<(), Error> {
+        let len = self.len();
+        let range = range(offset, source.len(), len)?;
+        match &mut self.memory {
+            #[cfg(feature = "shm")]
+            Memory::Shared(shared) if !shared.is_copied() => shared.write_at(offset, source),
+            _ => {
+                self[range].copy_from_slice(source);
+                Ok(())
+            }
+        }
+    }
+
+    /// Fills `target` with the data from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if that is beyond the buffer's end; nothing is copied then.
+    pub fn read_at(&self, offset: usize, target: &mut [u8]) -> Result<(), Error> {
+        let range = range(offset, target.len(), self.len())?;
+        match &self.memory {
+            #[cfg(feature = "shm")]
+            Memory::Shared(shared) if !shared.is_copied() => shared.read_at(offset, target),
+            _ => {
+                target.copy_from_slice(&self[range]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Bytes of data. Never makes a private copy, as looking at the data may.
+    #[expect(clippy::len_without_is_empty, reason = "a buffer has one byte at least")]
+    pub fn len(&self) -> usize {
+        match &self.memory {
+            Memory::Private(block) => block.layout.size,
+            #[cfg(feature = "shm")]
+            Memory::Shared(shared) => shared.layout().size,
+        }
+    }
+
     /// The prefix zone, for the client that holds the command.
     pub(crate) fn prefix_mut(&mut self) -> &mut [u8] {
-        let Block { bytes, data, layout } = &mut self.block;
+        let Block { bytes, data, layout } = self.block_mut();
         &mut bytes[*data - layout.prefix..*data]
+    }
+
+    fn block(&self) -> &Block {
+        match &self.memory {
+            Memory::Private(block) => block,
+            #[cfg(feature = "shm")]
+            Memory::Shared(shared) => shared.copy(&self.area),
+        }
+    }
+
+    fn block_mut(&mut self) -> &mut Block {
+        match &mut self.memory {
+            Memory::Private(block) => block,
+            #[cfg(feature = "shm")]
+            Memory::Shared(shared) => shared.copy_mut(&self.area),
+        }
     }
 }
 
@@ -33,14 +107,14 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let Block { bytes, data, layout } = &self.block;
+        let Block { bytes, data, layout } = self.block();
         &bytes[*data..*data + layout.size]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Block { bytes, data, layout } = &mut self.block;
+        let Block { bytes, data, layout } = self.block_mut();
         &mut bytes[*data..*data + layout.size]
     }
 }
@@ -65,22 +139,39 @@ impl fmt::Debug for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let block = std::mem::take(&mut self.block);
-        self.area.put_back(block);
+        match std::mem::take(&mut self.memory) {
+            Memory::Private(block) => self.area.put_back(block),
+            #[cfg(feature = "shm")]
+            Memory::Shared(shared) => self.area.put_back_shared(shared),
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::Private(Block::default())
+    }
+}
+
+/// The range of a copy, if it lies in a buffer of `size` bytes.
+fn range(offset: usize, len: usize, size: usize) -> Result<std::ops::Range<usize>, Error> {
+    match offset.checked_add(len) {
+        Some(end) if end <= size => Ok(offset..end),
+        _ => Err(Error::new(Status::Invalid, format!("{len} bytes at {offset} of a buffer of {size}"))),
     }
 }
 
 /// Memory of one buffer: slack for alignment, the prefix zone, the data.
 #[derive(Default)]
-struct Block {
-    bytes: Vec<u8>,
+pub(super) struct Block {
+    pub(super) bytes: Vec<u8>,
     /// Where the data starts in `bytes`.
-    data: usize,
-    layout: Layout,
+    pub(super) data: usize,
+    pub(super) layout: Layout,
 }
 
 impl Block {
-    fn allocate(layout: Layout) -> Self {
+    pub(super) fn allocate(layout: Layout) -> Self {
         // The allocator aligns as it likes, so one more alignment is asked for and the start is chosen inside.
         let bytes = vec![0; layout.stride() + layout.alignment];
         let first = bytes.as_ptr().addr() + layout.prefix;
@@ -91,15 +182,15 @@ impl Block {
 
 /// What one buffer needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Layout {
-    prefix: usize,
-    alignment: usize,
-    size: usize,
+pub(super) struct Layout {
+    pub(super) prefix: usize,
+    pub(super) alignment: usize,
+    pub(super) size: usize,
 }
 
 impl Layout {
     /// Bytes of the area that one buffer takes.
-    fn stride(&self) -> usize {
+    pub(super) fn stride(&self) -> usize {
         self.prefix.next_multiple_of(self.alignment) + self.size.next_multiple_of(self.alignment)
     }
 }
@@ -107,26 +198,29 @@ impl Layout {
 /// The area of one set. A leaf lock: nothing else is locked while it is held.
 pub(crate) struct Area {
     budget: Option<MemoryBudget>,
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
-struct Inner {
-    prefix: usize,
-    alignment: usize,
+pub(super) struct Inner {
+    pub(super) prefix: usize,
+    pub(super) alignment: usize,
     /// Declared before the configuration ended; nothing is reserved for it yet.
     wanted: u64,
     /// Bytes that buffers may take together.
-    capacity: u64,
+    pub(super) capacity: u64,
     /// Bytes that buffers have taken.
-    taken: u64,
+    pub(super) taken: u64,
     /// Bytes that are allocated, in buffers or in `free`; at most `capacity`.
     allocated: u64,
     /// Memory that came back, kept for the next buffer of the same layout.
-    free: Vec<Block>,
+    pub(super) free: Vec<Block>,
     reservations: Vec<Reservation>,
     is_ended: bool,
-    is_detached: bool,
+    pub(super) is_detached: bool,
+    /// The shared memory of a set between processes.
+    #[cfg(feature = "shm")]
+    pub(super) space: Option<Space>,
 }
 
 impl Area {
@@ -164,8 +258,12 @@ impl Area {
     /// How many buffers like this can be allocated now.
     pub(crate) fn available(&self, size: usize, alignment: usize) -> Result<usize, Error> {
         let inner = self.inner.lock();
-        let stride = inner.layout(size, alignment)?.stride() as u64;
-        Ok(usize::try_from((inner.capacity - inner.taken) / stride).unwrap_or(usize::MAX))
+        let layout = inner.layout(size, alignment)?;
+        #[cfg(feature = "shm")]
+        if let Some(space) = &inner.space {
+            return Ok(space.available(layout));
+        }
+        Ok(usize::try_from((inner.capacity - inner.taken) / layout.stride() as u64).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn allocate(self: &Arc<Self>, size: usize, alignment: usize) -> Result<Buffer, Error> {
@@ -178,11 +276,24 @@ impl Area {
                 format!("{stride} bytes are needed, {} of {} are left", inner.capacity - inner.taken, inner.capacity),
             ));
         }
-        inner.taken += stride;
-        if let Some(index) = inner.free.iter().rposition(|block| block.layout == layout) {
-            let block = inner.free.swap_remove(index);
+        #[cfg(feature = "shm")]
+        if let Some(space) = &mut inner.space {
+            let shared = space.allocate(layout)?;
+            inner.taken += stride;
             drop(inner);
-            return Ok(Buffer { block, area: Arc::clone(self) });
+            return Ok(Buffer { memory: Memory::Shared(shared), area: Arc::clone(self) });
+        }
+        inner.taken += stride;
+        drop(inner);
+        Ok(Buffer { memory: Memory::Private(self.block(layout)), area: Arc::clone(self) })
+    }
+
+    /// Private memory for a buffer that has its place in the area; recycled if there is some.
+    pub(super) fn block(&self, layout: Layout) -> Block {
+        let stride = layout.stride() as u64;
+        let mut inner = self.inner.lock();
+        if let Some(index) = inner.free.iter().rposition(|block| block.layout == layout) {
+            return inner.free.swap_remove(index);
         }
         let mut evicted = Vec::new();
         while inner.allocated + stride > inner.capacity {
@@ -194,7 +305,7 @@ impl Area {
         inner.count_allocated(stride);
         drop(inner);
         drop(evicted);
-        Ok(Buffer { block: Block::allocate(layout), area: Arc::clone(self) })
+        Block::allocate(layout)
     }
 
     /// True if `buffer` came from this area.
@@ -218,6 +329,8 @@ impl Area {
         let free = std::mem::take(&mut inner.free);
         let reservations = std::mem::take(&mut inner.reservations);
         (inner.capacity, inner.taken, inner.wanted) = (0, 0, 0);
+        #[cfg(feature = "shm")]
+        let _space = inner.space.take();
         drop(inner);
         drop((free, reservations));
     }
@@ -230,7 +343,8 @@ impl Area {
         }
     }
 
-    fn reserve(&self, inner: &mut Inner, bytes: u64) -> Result<(), Error> {
+    /// Makes the area larger.
+    pub(super) fn reserve(&self, inner: &mut Inner, bytes: u64) -> Result<(), Error> {
         let sum = inner.capacity.saturating_add(bytes);
         if sum > MAX_AREA {
             return Err(Error::new(
@@ -238,10 +352,21 @@ impl Area {
                 format!("a buffer area of {sum} bytes exceeds the limit of {MAX_AREA}"),
             ));
         }
+        #[cfg(feature = "shm")]
+        let in_use = if inner.space.is_some() { bytes.saturating_mul(2) } else { bytes };
+        #[cfg(not(feature = "shm"))]
+        let in_use = bytes;
         if let Some(budget) = &self.budget {
             let reservation =
-                budget.reserve(bytes).map_err(|error| Error::from(Status::Memory).because(Some(error)))?;
+                budget.reserve(in_use).map_err(|error| Error::from(Status::Memory).because(Some(error)))?;
             inner.reservations.push(reservation);
+        }
+        #[cfg(feature = "shm")]
+        if let Some(space) = &mut inner.space
+            && let Err(error) = space.grow(bytes)
+        {
+            inner.reservations.pop();
+            return Err(error);
         }
         inner.capacity = sum;
         Ok(())

@@ -74,6 +74,9 @@ pub(crate) struct DeviceState {
     client: ClientEnd,
     health: Health,
     aborted: bool,
+    /// How often the device has failed.
+    #[cfg(feature = "shm")]
+    epoch: u32,
     queue: VecDeque<(CommandId, CommandCode)>,
     delivered: Vec<Delivered>,
 }
@@ -89,6 +92,8 @@ impl DeviceState {
             client: ClientEnd::Unopened,
             health: Health::Good,
             aborted: false,
+            #[cfg(feature = "shm")]
+            epoch: 0,
             queue: VecDeque::new(),
             delivered: Vec::new(),
         }
@@ -203,6 +208,10 @@ impl DeviceState {
             pending.before_failure = true;
         }
         self.health = Health::Failed { outstanding: self.delivered.len() };
+        #[cfg(feature = "shm")]
+        {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
         Ok(Dropped(self.queue.drain(..).map(|(id, _)| id).collect()))
     }
 
@@ -241,6 +250,65 @@ impl DeviceState {
         }
         // What is queued in a failed device is ClearError, and it is withheld.
         !matches!(self.health, Health::Failed { outstanding: 1.. })
+    }
+}
+
+/// The same device in two processes: the events of either side reach the other one later, in order.
+///
+/// What the server sends and what the client takes and completes can cross without harm, because the one adds at the end of the
+/// queue and the other removes at its front. Only a failure empties the queue, so each command carries the number of failures
+/// that its sender knew of: one that crossed a failure is dropped by both sides.
+#[cfg(feature = "shm")]
+impl DeviceState {
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The commands that wait to be taken, in order.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = CommandId> {
+        self.queue.iter().map(|(id, _)| *id)
+    }
+
+    /// A command came from the server's process, which accepted it when `epoch` failures were known there. False if it
+    /// crossed a failure.
+    ///
+    /// The client may hold more than the server knows of, so only the sum of what waits and what is held is bounded here.
+    pub(crate) fn check_arrived(&self, code: CommandCode, epoch: u32) -> Result<bool, Status> {
+        if self.server != ServerEnd::Open {
+            return Err(Status::Protocol);
+        }
+        if epoch < self.epoch {
+            return Ok(false);
+        }
+        if epoch > self.epoch || (self.health != Health::Good && code != CommandCode::ClearError) {
+            return Err(Status::IoError);
+        }
+        if self.queue.len() >= self.depth || self.queue.len() + self.delivered.len() >= self.depth + MAX_DELIVERED {
+            return Err(Status::QueueFull);
+        }
+        Ok(true)
+    }
+
+    /// A command that `check_arrived` let in.
+    pub(crate) fn on_arrived(&mut self, id: CommandId, code: CommandCode) {
+        self.queue.push_back((id, code));
+    }
+
+    /// True if the client's process may take this command now.
+    pub(crate) fn is_next(&self, id: CommandId) -> bool {
+        self.client == ClientEnd::Open
+            && self.is_deliverable()
+            && self.queue.front().is_some_and(|(first, _)| *first == id)
+    }
+
+    /// True if the client's process may tell its client that the device is closed.
+    pub(crate) fn is_close_due(&self) -> bool {
+        self.client == ClientEnd::Open && self.queue.is_empty() && self.is_closed_by_server()
+    }
+
+    /// True if the client holds this command.
+    pub(crate) fn is_delivered(&self, id: CommandId) -> bool {
+        self.delivered.iter().any(|delivered| delivered.id == id)
     }
 }
 

@@ -166,6 +166,8 @@ mod core;
 mod device_state;
 mod features;
 pub mod server;
+#[cfg(feature = "shm")]
+mod shared_area;
 mod state;
 mod status;
 #[cfg(test)]
@@ -179,3 +181,5 @@ pub use device_state::DevicePhase;
 pub use features::Features;
 pub use status::{Error, Status};
 pub use transport::{LocalHub, Transport};
+#[cfg(feature = "shm")]
+pub use transport::{ShmHub, ShmOptions};

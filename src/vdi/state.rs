@@ -155,6 +155,14 @@ impl SetState {
         self.server = ServerState::Connected;
     }
 
+    /// The process that was about to open the set went away before it had: another may.
+    #[cfg(feature = "shm")]
+    pub(crate) fn on_unopened(&mut self) {
+        if self.server == ServerState::Connected {
+            self.server = ServerState::DoesNotExist;
+        }
+    }
+
     pub(crate) fn on_configuration_begun(&mut self) {
         self.server = ServerState::Configurable;
     }

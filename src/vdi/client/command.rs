@@ -71,6 +71,42 @@ impl Command {
         self.buffer.as_deref_mut().and_then(|data| data.get_mut(..self.size)).unwrap_or_default()
     }
 
+    /// Fills `target` with the data from `offset` on. In a set between processes this saves the copy that [`Command::data`]
+    /// makes.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if that is beyond the command's size; nothing is copied then.
+    pub fn read_at(&self, offset: usize, target: &mut [u8]) -> Result<(), Error> {
+        self.check_range(offset, target.len())?;
+        match &self.buffer {
+            Some(buffer) => buffer.read_at(offset, target),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts `source` into the space to fill, from `offset` on. In a set between processes this saves the copy that
+    /// [`Command::data_mut`] makes.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if that is beyond the command's size; nothing is copied then.
+    pub fn write_at(&mut self, offset: usize, source: &[u8]) -> Result<(), Error> {
+        self.check_range(offset, source.len())?;
+        match &mut self.buffer {
+            Some(buffer) => buffer.write_at(offset, source),
+            None => Ok(()),
+        }
+    }
+
+    fn check_range(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let size = if self.buffer.is_some() { self.size } else { 0 };
+        match offset.checked_add(len) {
+            Some(end) if end <= size => Ok(()),
+            _ => Err(Error::new(Status::Invalid, format!("{len} bytes at {offset} of a command of {size}"))),
+        }
+    }
+
     /// The client's private bytes right before the data; the server never sees them. Empty without a prefix zone.
     pub fn prefix_mut(&mut self) -> &mut [u8] {
         self.buffer.as_mut().map(Buffer::prefix_mut).unwrap_or_default()
@@ -127,8 +163,7 @@ impl Command {
     fn answer(&mut self, completion: Completion, reason: Option<crate::Error>) -> Result<(), Error> {
         self.is_answered = true;
         if let Some((handle, slot)) = self.lent.take() {
-            self.core.forget_handle(handle);
-            self.buffer = slot.end();
+            self.buffer = self.core.end_lending(handle, &slot);
         }
         self.core.complete(self.device, self.id, self.buffer.take(), completion, reason)
     }

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::super::area::Buffer;
+#[cfg(feature = "shm")]
+use super::super::core::Core;
+#[cfg(feature = "shm")]
+use crate::shm::Control;
 use crate::sync::Mutex;
 
 /// Names a buffer within its set, for a secondary client to map.
@@ -51,7 +55,7 @@ impl Slot {
     pub(crate) fn map(self: &Arc<Self>) -> Option<MappedBuffer> {
         let mut place = self.0.lock();
         match std::mem::replace(&mut *place, Place::Mapped) {
-            Place::Here(buffer) => Some(MappedBuffer { buffer: Some(buffer), slot: Arc::clone(self) }),
+            Place::Here(buffer) => Some(MappedBuffer { buffer: Some(buffer), owner: Owner::Slot(Arc::clone(self)) }),
             other => {
                 *place = other;
                 None
@@ -63,6 +67,20 @@ impl Slot {
     pub(crate) fn end(&self) -> Option<Buffer> {
         match std::mem::replace(&mut *self.0.lock(), Place::Gone) {
             Place::Here(buffer) => Some(buffer),
+            Place::Mapped | Place::Gone => None,
+        }
+    }
+
+    /// Lets the other processes see the buffer as it is here. Its place, if it is in shared memory.
+    #[cfg(feature = "shm")]
+    pub(crate) fn publish(&self) -> Option<crate::shm::wire::Place> {
+        match &mut *self.0.lock() {
+            Place::Here(buffer) => {
+                let len = buffer.len();
+                buffer.publish(len);
+                buffer.returned(len);
+                buffer.place()
+            }
             Place::Mapped | Place::Gone => None,
         }
     }
@@ -82,10 +100,26 @@ impl Slot {
 /// A buffer mapped through its handle. Dropping it unmaps; dereferences to the data.
 pub struct MappedBuffer {
     buffer: Option<Buffer>,
-    slot: Arc<Slot>,
+    owner: Owner,
+}
+
+/// Who gets a mapped buffer back.
+enum Owner {
+    Slot(Arc<Slot>),
+    #[cfg(feature = "shm")]
+    Shared {
+        core: Arc<Core>,
+        control: Arc<Control>,
+        handle: BufferHandle,
+    },
 }
 
 impl MappedBuffer {
+    #[cfg(feature = "shm")]
+    pub(crate) fn shared(buffer: Buffer, core: &Arc<Core>, control: Arc<Control>, handle: BufferHandle) -> Self {
+        Self { buffer: Some(buffer), owner: Owner::Shared { core: Arc::clone(core), control, handle } }
+    }
+
     /// The client's private bytes right before the data.
     pub fn prefix_mut(&mut self) -> &mut [u8] {
         self.buffer.as_mut().map(Buffer::prefix_mut).unwrap_or_default()
@@ -108,8 +142,11 @@ impl DerefMut for MappedBuffer {
 
 impl Drop for MappedBuffer {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.slot.unmap(buffer);
+        let Some(buffer) = self.buffer.take() else { return };
+        match &self.owner {
+            Owner::Slot(slot) => slot.unmap(buffer),
+            #[cfg(feature = "shm")]
+            Owner::Shared { core, control, handle } => core.unmap_shared(control, *handle, buffer),
         }
     }
 }

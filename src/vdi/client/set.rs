@@ -54,7 +54,7 @@ impl DeviceSet {
     /// `Protocol` if this one is not closed; the rest as [`DeviceSet::create`].
     pub fn create_again(&self, name: &str, config: Config) -> Result<Self, Error> {
         self.core().admit_create()?;
-        self.core().hub().create(name, config)
+        self.core().home().create(name, config)
     }
 
     /// Joins a set that another client has created and configured, as a secondary client.
@@ -180,9 +180,15 @@ impl DeviceSet {
     ///
     /// # Cancel safety
     ///
-    /// Never waits: once polled, it is done.
+    /// Once polled, the end is closed. What is left of the wait is for tasks of a hub between processes, which say goodbye to
+    /// the other processes and end by themselves.
     pub async fn close(self) -> Result<(), Error> {
-        self.core().client_close(self.member())
+        let core = self.core();
+        #[cfg(feature = "shm")]
+        core.catch_up();
+        let verdict = core.client_close(self.member());
+        core.home().settled().await;
+        verdict
     }
 
     /// Waits until the client's end is closed.

@@ -13,6 +13,7 @@ use super::super::state::{ClientCall, ClientState};
 use super::super::status::{Error, Status};
 use super::super::waiters::{Place, Wakes, register_one};
 use super::inner::{Core, Inner, Member};
+use super::links::Answer;
 
 /// A command on its way to the client.
 pub(crate) struct Taken {
@@ -52,6 +53,14 @@ impl Core {
         if inner.set.client() == ClientState::DoesNotExist {
             return Err(Error::from(Status::Protocol));
         }
+        #[cfg(feature = "shm")]
+        if let Some(control) = &inner.links.control {
+            let number = slot.publish().and_then(|place| control.lend(place));
+            let number = number.ok_or_else(|| Error::new(Status::Memory, "too many buffers are lent"))?;
+            let handle = BufferHandle::from_number(number);
+            inner.handles.insert(handle, Arc::clone(slot));
+            return Ok(handle);
+        }
         let mut handle = BufferHandle::next();
         while inner.handles.contains_key(&handle) {
             handle = BufferHandle::next();
@@ -60,15 +69,23 @@ impl Core {
         Ok(handle)
     }
 
-    pub(crate) fn forget_handle(&self, handle: BufferHandle) {
+    /// The command that lent a buffer ends. The buffer comes with it, unless somebody has it mapped.
+    #[cfg(not(feature = "shm"))]
+    pub(crate) fn end_lending(&self, handle: BufferHandle, slot: &Slot) -> Option<Buffer> {
         let _slot = self.lock().handles.remove(&handle);
+        slot.end()
     }
 
-    pub(crate) fn map_buffer(&self, member: Member, handle: BufferHandle) -> Result<MappedBuffer, Error> {
+    pub(crate) fn map_buffer(self: &Arc<Self>, member: Member, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         let slot = {
             let inner = self.lock();
             if inner.set.client() == ClientState::DoesNotExist || !inner.is_member(member) {
                 return Err(Error::from(Status::Protocol));
+            }
+            #[cfg(feature = "shm")]
+            if let Some(control) = inner.links.control.clone() {
+                drop(inner);
+                return self.map_shared(control, handle);
             }
             inner.handles.get(&handle).cloned()
         };
@@ -91,13 +108,20 @@ impl Core {
         waker: &Waker,
     ) -> Poll<Result<Configuration, Error>> {
         let _replaced;
+        let mut wakes = Wakes::default();
         let mut inner = self.lock();
         if let Err(error) = inner.admit_client(member, ClientCall::Configuration) {
             return Poll::Ready(Err(error));
         }
         if inner.set.is_configured() {
+            if inner.set.client() == ClientState::Configurable {
+                inner.links.fetched(&mut wakes);
+            }
             inner.set.on_configuration_fetched();
-            return Poll::Ready(Ok(inner.configuration.clone()));
+            let configuration = inner.configuration.clone();
+            drop(inner);
+            wakes.wake();
+            return Poll::Ready(Ok(configuration));
         }
         _replaced = inner.configured.register(place, waker);
         Poll::Pending
@@ -109,6 +133,7 @@ impl Core {
 
     /// Opens the device of that name, or with `None` the next one that is not open.
     pub(crate) fn client_open_device(&self, member: Member, name: Option<&str>) -> Result<usize, Error> {
+        let mut wakes = Wakes::default();
         let mut inner = self.lock();
         inner.admit_client(member, ClientCall::OpenDevice)?;
         let named = match name {
@@ -120,16 +145,23 @@ impl Core {
                 })?)
             }
         };
-        let Some(unopened) = inner.devices.iter().position(|device| !device.state.is_opened_by_client()) else {
-            return Err(Error::new(Status::Open, "every device of the set is open already"));
+        let is_unopened = |index: &usize| !inner.devices[*index].state.is_opened_by_client();
+        let mut unopened = (0..inner.devices.len()).filter(is_unopened).peekable();
+        let all_open = || Error::new(Status::Open, "every device of the set is open already");
+        let index = match named {
+            Some(_) if unopened.peek().is_none() => return Err(all_open()),
+            Some(index) if !is_unopened(&index) || !inner.links.claim(index) => {
+                return Err(Error::new(Status::Protocol, "the device is open already"));
+            }
+            Some(index) => index,
+            None => unopened.find(|index| inner.links.claim(*index)).ok_or_else(all_open)?,
         };
-        let index = named.unwrap_or(unopened);
-        if inner.devices[index].state.is_opened_by_client() {
-            return Err(Error::new(Status::Protocol, "the device is open already"));
-        }
         inner.devices[index].state.on_client_opened();
         inner.devices[index].opened_by = Some(member);
         inner.set.on_client_device_opened();
+        inner.links.client_opened(index, &mut wakes);
+        drop(inner);
+        wakes.wake();
         Ok(index)
     }
 
@@ -149,6 +181,9 @@ impl Core {
             }
             Ok(Take::Closed) => {
                 inner.note_finished();
+                inner.links.saw_close(index, &mut wakes);
+                drop(inner);
+                wakes.wake();
                 Poll::Ready(Err(Error::from(Status::Close)))
             }
             Ok(Take::Command(id)) => {
@@ -164,6 +199,7 @@ impl Core {
                     position: entry.position,
                     buffer: entry.buffer.take(),
                 };
+                inner.links.taken(index, id);
                 drop(inner);
                 wakes.wake();
                 Poll::Ready(Ok(taken))
@@ -180,6 +216,13 @@ impl Core {
         completion: client::Completion,
         reason: Option<crate::Error>,
     ) -> Result<(), Error> {
+        #[cfg(feature = "shm")]
+        let mut buffer = buffer;
+        #[cfg(feature = "shm")]
+        if let Some(buffer) = &mut buffer {
+            // What the server reads of it; it wrote the rest itself.
+            buffer.publish(completion.bytes_transferred);
+        }
         let now = self.now();
         let mut wakes = Wakes::default();
         let mut inner = self.lock();
@@ -214,8 +257,17 @@ impl Core {
             device.room.wake_into(&mut wakes);
         }
         inner.last_progress = now;
+        let told = reason.clone();
+        let answer = Answer {
+            code,
+            completion: client::Completion { bytes_transferred, ..completion },
+            has_buffer: buffer.is_some(),
+            reason: told.as_ref(),
+        };
+        // With a server in another process the buffers are given back here, so before it learns that they are its own again.
         inner.record(entry, Completion { code, bytes_transferred, position: completion.position, buffer, reason });
         inner.record_dropped(index, dropped, CompletionCode::IoDevice);
+        inner.links.completed(index, id, answer, &mut wakes);
         inner.note_finished();
         inner.wake_agent(&mut wakes);
         drop(inner);
@@ -239,6 +291,7 @@ impl Core {
             inner.abort(reason, &mut wakes);
         } else if inner.devices[index].state.on_take() == Ok(Take::Closed) {
             // The server had closed it; nobody is left to be told.
+            inner.links.saw_close(index, &mut wakes);
             inner.note_finished();
         }
         drop(inner);
@@ -260,7 +313,7 @@ impl Inner {
     }
 
     /// The client's end of the set is through once every device is.
-    fn note_finished(&mut self) {
+    pub(super) fn note_finished(&mut self) {
         if self.devices.iter().all(|device| device.state.is_finished_at_client()) {
             self.set.on_all_close_seen();
         }

@@ -84,6 +84,7 @@ impl Core {
             }
         }
         inner.set.on_server_closed();
+        inner.links.server_left(&mut wakes);
         for device in &mut inner.devices {
             device.state.on_server_gone();
             wakes.push_from(&mut device.client);
@@ -100,7 +101,7 @@ impl Core {
             inner.answering.push(current_thread().id());
         }
         drop(inner);
-        self.hub.release(self);
+        self.home.release(self);
         self.area.detach();
         wakes.wake();
         if agent_ends {
@@ -167,9 +168,12 @@ impl Core {
             }
         }
         inner.client_closed.wake_into(&mut wakes);
+        inner.links.client_left(member, &mut wakes);
         if let Member::Secondary(_) = member {
             inner.secondaries.retain(|other| *other != member);
             drop(inner);
+            #[cfg(feature = "shm")]
+            self.detach_client(member);
             wakes.wake();
             return verdict;
         }
@@ -180,7 +184,9 @@ impl Core {
             wakes.push_from(&mut device.client);
         }
         drop(inner);
-        self.hub.release(self);
+        self.home.release(self);
+        #[cfg(feature = "shm")]
+        self.detach_client(member);
         wakes.wake();
         verdict
     }

@@ -14,15 +14,16 @@ use super::super::config::{Config, Configuration};
 use super::super::device_state::{CommandId, DevicePhase, DeviceState, Dropped};
 use super::super::state::{ServerState, SetState};
 use super::super::status::{Error, Status};
-use super::super::transport::LocalHub;
+use super::super::transport::Home;
 use super::super::waiters::{Waiters, Wakes};
+use super::links::Links;
 use crate::clock::Clock;
 use crate::sync::{Mutex, MutexGuard, ThreadId, current_thread};
 
 /// A device set: created by its client, found by its name, alive until its last handle is gone.
 pub(crate) struct Core {
     pub(super) name: String,
-    pub(super) hub: LocalHub,
+    pub(super) home: Box<dyn Home>,
     pub(super) area: Arc<Area>,
     /// The no-progress limit; zero is none. Fixed at creation, so that untimed sets never read the clock.
     pub(super) server_timeout: Duration,
@@ -30,13 +31,18 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn create(hub: &LocalHub, name: &str, config: &Config) -> Self {
+    pub(crate) fn create(home: Box<dyn Home>, name: &str, config: &Config) -> Self {
+        let area = Area::new(home.budget().cloned());
+        Self::with_area(home, name, config, area)
+    }
+
+    pub(super) fn with_area(home: Box<dyn Home>, name: &str, config: &Config, area: Area) -> Self {
         let configuration = Configuration::wished(name, config);
         let devices = (0..config.device_count).map(|_| Device::new()).collect();
         Self {
             name: name.to_owned(),
-            hub: hub.clone(),
-            area: Arc::new(Area::new(hub.budget().cloned())),
+            home,
+            area: Arc::new(area),
             server_timeout: config.server_timeout,
             inner: Mutex::new(Inner {
                 set: SetState::created(),
@@ -52,6 +58,9 @@ impl Core {
                 is_server_done: false,
                 secondaries: Vec::new(),
                 handles: HashMap::new(),
+                links: Links::default(),
+                #[cfg(feature = "shm")]
+                stranded: Vec::new(),
                 configured: Waiters::default(),
                 client_closed: Waiters::default(),
                 server_closed: Waiters::default(),
@@ -64,11 +73,11 @@ impl Core {
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        self.hub.clock()
+        self.home.clock()
     }
 
-    pub(crate) fn hub(&self) -> &LocalHub {
-        &self.hub
+    pub(crate) fn home(&self) -> &dyn Home {
+        self.home.as_ref()
     }
 
     pub(crate) fn device_phase(&self, index: usize) -> DevicePhase {
@@ -123,6 +132,11 @@ pub(super) struct Inner {
     pub(super) secondaries: Vec<Member>,
     /// Buffers of commands that the client holds and has lent.
     pub(super) handles: HashMap<BufferHandle, Arc<Slot>>,
+    /// The other processes that hold a part of the set.
+    pub(super) links: Links,
+    /// Buffers whose command has ended while a client still has them mapped.
+    #[cfg(feature = "shm")]
+    pub(super) stranded: Vec<Buffer>,
     pub(super) configured: Waiters,
     pub(super) client_closed: Waiters,
     pub(super) server_closed: Waiters,
@@ -142,6 +156,9 @@ pub(super) struct Device {
     pub(super) state: DeviceState,
     /// The client that opened it.
     pub(super) opened_by: Option<Member>,
+    /// The number of the last command that was sent to it.
+    #[cfg(feature = "shm")]
+    pub(super) last_id: Option<u64>,
     pub(super) entries: Vec<Entry>,
     /// The client's task that waits for a command; a device has one driver.
     pub(super) client: Option<Waker>,
@@ -151,7 +168,15 @@ pub(super) struct Device {
 
 impl Device {
     fn new() -> Self {
-        Self { state: DeviceState::new(), opened_by: None, entries: Vec::new(), client: None, room: Waiters::default() }
+        Self {
+            state: DeviceState::new(),
+            opened_by: None,
+            #[cfg(feature = "shm")]
+            last_id: None,
+            entries: Vec::new(),
+            client: None,
+            room: Waiters::default(),
+        }
     }
 }
 
@@ -161,9 +186,30 @@ pub(super) struct Entry {
     pub(super) code: CommandCode,
     pub(super) size: usize,
     pub(super) position: u64,
-    /// Here while the command is queued; with the client after that.
+    /// Here while the command is queued; with the client after that. A client in another process has only the place.
     pub(super) buffer: Option<Buffer>,
+    #[cfg(feature = "shm")]
+    pub(super) is_short: bool,
+    /// The command is with a client in another process.
+    #[cfg(feature = "shm")]
+    pub(super) is_out: bool,
     pub(super) recipient: Recipient,
+}
+
+impl Entry {
+    /// After an abort a client in another process may still use the memory, so the server does not get it back.
+    fn forget_what_is_out(&mut self) {
+        #[cfg(feature = "shm")]
+        if self.is_out {
+            self.buffer = None;
+        }
+    }
+
+    /// True if the answer is told to the server's process, which gives it.
+    #[cfg(feature = "shm")]
+    fn is_remote(&self) -> bool {
+        matches!(self.recipient, Recipient::Remote)
+    }
 }
 
 /// An answer on its way.
@@ -197,7 +243,12 @@ impl Inner {
         }
         for device in &mut self.devices {
             device.state.on_aborted();
-            for entry in device.entries.drain(..) {
+            for mut entry in device.entries.drain(..) {
+                entry.forget_what_is_out();
+                #[cfg(feature = "shm")]
+                if entry.is_remote() {
+                    continue;
+                }
                 self.answers.push_back(Ready {
                     recipient: entry.recipient,
                     completion: Completion {
@@ -212,6 +263,7 @@ impl Inner {
             device.room.wake_into(wakes);
         }
         self.pending = 0;
+        self.links.aborted(&reason, wakes);
         self.reason = Some(reason);
         self.configured.wake_into(wakes);
         self.wake_agent(wakes);
@@ -221,6 +273,10 @@ impl Inner {
     /// Ends a command of a device.
     pub(super) fn record(&mut self, entry: Entry, completion: Completion) {
         self.pending -= 1;
+        #[cfg(feature = "shm")]
+        if entry.is_remote() {
+            return;
+        }
         self.answers.push_back(Ready { recipient: entry.recipient, completion });
     }
 

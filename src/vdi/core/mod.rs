@@ -7,9 +7,18 @@ mod agent;
 mod client;
 mod ending;
 mod inner;
+#[cfg(not(feature = "shm"))]
+#[path = "alone.rs"]
+mod links;
+#[cfg(feature = "shm")]
+mod links;
+#[cfg(feature = "shm")]
+mod remote;
 mod server;
 
 pub(crate) use agent::Step;
 pub(crate) use client::Taken;
 pub(crate) use inner::{Core, Member, Ready};
+#[cfg(feature = "shm")]
+pub(crate) use remote::{Link, Part, Peer, Pumped, config_of, error_of, reason, wishes};
 pub(crate) use server::Refused;

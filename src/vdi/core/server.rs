@@ -43,22 +43,31 @@ impl Core {
     }
 
     pub(crate) fn begin_configuration(&self, config: ServerConfig) -> Result<(), Error> {
+        let mut wakes = Wakes::default();
         let mut inner = self.lock();
         inner.admit(ServerCall::BeginConfiguration)?;
-        let agreed = inner.configuration.agreed(config)?;
+        let agreed = inner.configuration.agreed(config.clone())?;
         self.area.begin(agreed.prefix_zone_size, agreed.alignment);
         for device in &mut inner.devices {
             device.state.set_depth(agreed.max_io_depth as usize);
         }
         inner.configuration = agreed;
         inner.set.on_configuration_begun();
+        inner.links.begun(&config, &mut wakes);
+        drop(inner);
+        wakes.wake();
         Ok(())
     }
 
     pub(crate) fn request_buffers(&self, size: usize, alignment: usize, count: usize) -> Result<(), Error> {
-        let inner = self.lock();
+        let mut wakes = Wakes::default();
+        let mut inner = self.lock();
         inner.admit(ServerCall::RequestBuffers)?;
-        self.area.request(size, alignment, count)
+        self.area.request(size, alignment, count)?;
+        inner.links.grown(&self.area, &mut wakes);
+        drop(inner);
+        wakes.wake();
+        Ok(())
     }
 
     pub(crate) fn query_available_buffers(&self, size: usize, alignment: usize) -> Result<usize, Error> {
@@ -70,9 +79,12 @@ impl Core {
         let mut wakes = Wakes::default();
         let mut inner = self.lock();
         inner.admit(ServerCall::EndConfiguration)?;
-        inner.configuration.buffer_area_size = self.area.end()?;
+        let size = self.area.end()?;
+        inner.configuration.buffer_area_size = size;
         inner.set.on_configuration_ended();
         inner.configured.wake_into(&mut wakes);
+        inner.links.grown(&self.area, &mut wakes);
+        inner.links.ended(size, &mut wakes);
         let configuration = inner.configuration.clone();
         drop(inner);
         wakes.wake();
@@ -80,6 +92,7 @@ impl Core {
     }
 
     pub(crate) fn server_open_device(&self) -> Result<usize, Error> {
+        let mut wakes = Wakes::default();
         let mut inner = self.lock();
         inner.admit(ServerCall::OpenDevice)?;
         let Some(index) = inner.devices.iter().position(|device| !device.state.is_opened_by_server()) else {
@@ -87,6 +100,9 @@ impl Core {
         };
         inner.devices[index].state.on_server_opened();
         inner.set.on_server_activity();
+        inner.links.server_opened(index, &mut wakes);
+        drop(inner);
+        wakes.wake();
         Ok(index)
     }
 
@@ -113,6 +129,8 @@ impl Core {
     pub(crate) fn send(&self, index: usize, mut command: Command, recipient: Recipient) -> Result<(), Box<Refused>> {
         let now = self.now();
         let mut wakes = Wakes::default();
+        #[cfg(feature = "shm")]
+        command.publish();
         let mut inner = self.lock();
         if let Err(error) = inner.check_send(index, &command, self) {
             drop(inner);
@@ -125,18 +143,27 @@ impl Core {
         }
         inner.pending += 1;
         let device = &mut inner.devices[index];
+        #[cfg(feature = "shm")]
+        {
+            device.last_id = Some(id.0);
+        }
         device.state.on_sent(id, command.code());
         device.entries.push(Entry {
             id,
             code: command.code(),
             size: command.size(),
             position: command.position(),
+            #[cfg(feature = "shm")]
+            is_short: command.is_short(),
+            #[cfg(feature = "shm")]
+            is_out: false,
             buffer: command.take_buffer(),
             recipient,
         });
         if device.state.is_deliverable() {
             wakes.push_from(&mut device.client);
         }
+        inner.links.sent(index, &inner.devices[index], &mut wakes);
         drop(inner);
         wakes.wake();
         Ok(())
@@ -182,6 +209,7 @@ impl Core {
         if inner.devices.iter().all(|device| device.state.is_closed_by_server()) {
             inner.set.on_all_closed();
         }
+        inner.links.server_closed(index, &mut wakes);
         inner.wake_agent(&mut wakes);
         drop(inner);
         wakes.wake();
@@ -200,7 +228,7 @@ impl Inner {
         self.check_command(command, core)
     }
 
-    fn check_command(&self, command: &Command, core: &Core) -> Result<(), Error> {
+    pub(super) fn check_command(&self, command: &Command, core: &Core) -> Result<(), Error> {
         let refuse = |status, message: String| Err(Error::new(status, message));
         let configuration = &self.configuration;
         match command.code() {

@@ -149,6 +149,20 @@ impl Command {
         self.buffer.take()
     }
 
+    /// A command of a server in another process.
+    #[cfg(feature = "shm")]
+    pub(crate) fn told(code: CommandCode, size: usize, position: u64, buffer: Option<Buffer>, is_short: bool) -> Self {
+        Self { code, size, position, buffer, is_short }
+    }
+
+    /// Lets the client's process see the data to be written.
+    #[cfg(feature = "shm")]
+    pub(crate) fn publish(&mut self) {
+        if let (CommandCode::Write, Some(buffer)) = (self.code, &mut self.buffer) {
+            buffer.publish(self.size);
+        }
+    }
+
     pub(crate) fn is_short(&self) -> bool {
         self.is_short
     }

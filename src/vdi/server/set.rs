@@ -192,17 +192,23 @@ impl DeviceSet {
     ///
     /// The closing goes on if this is dropped; [`DeviceSet::wait_closed`] sees its end.
     pub async fn close(self) -> Result<(), Error> {
-        let verdict = self.core().server_close()?;
         let core = self.core();
+        #[cfg(feature = "shm")]
+        core.catch_up();
+        let verdict = core.server_close()?;
         let mut waiter = CloseWaiter { core, place: Place::default() };
-        poll_fn(|cx| {
+        let verdict = poll_fn(|cx| {
             // Also when a close that was begun elsewhere is polled in a callback.
             if core.is_in_callback() {
                 return std::task::Poll::Ready(Err(Error::from(Status::Busy)));
             }
             core.poll_server_closed(&mut waiter.place, cx.waker()).map(|()| verdict.clone())
         })
-        .await
+        .await;
+        if !core.is_in_callback() {
+            core.home().settled().await;
+        }
+        verdict
     }
 
     /// Waits until the server's end is closed and its agent has returned.

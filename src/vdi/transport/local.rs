@@ -10,7 +10,7 @@ use super::super::config::{Config, is_name};
 use super::super::core::{Core, Member};
 use super::super::status::{Error, Status};
 use super::super::{client, server};
-use super::Transport;
+use super::{Home, Transport};
 use crate::buffer::MemoryBudget;
 use crate::clock::{Clock, SystemClock};
 use crate::sync::Mutex;
@@ -44,17 +44,22 @@ impl LocalHub {
         self.budget = Some(budget.clone());
         self
     }
+}
 
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+impl Home for LocalHub {
+    fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    pub(crate) fn budget(&self) -> Option<&MemoryBudget> {
+    fn budget(&self) -> Option<&MemoryBudget> {
         self.budget.as_ref()
     }
 
-    /// Frees the name of a set that one side has closed.
-    pub(crate) fn release(&self, core: &Core) {
+    fn create(&self, name: &str, config: Config) -> Result<client::DeviceSet, Error> {
+        Transport::create(self, name, config)
+    }
+
+    fn release(&self, core: &Core) {
         self.names.remove(core.name(), core);
     }
 }
@@ -72,7 +77,7 @@ impl Transport for LocalHub {
         if !is_name(name) {
             return Err(Error::new(Status::Invalid, format!("{name:?} cannot name a device set")));
         }
-        let core = Arc::new(Core::create(self, name, &config));
+        let core = Arc::new(Core::create(Box::new(self.clone()), name, &config));
         self.names.insert(name, &core)?;
         Ok(client::DeviceSet::new(core, Member::Primary))
     }

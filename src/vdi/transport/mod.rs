@@ -1,14 +1,24 @@
 //! Where the two sides of a device set find each other.
 
 mod local;
+#[cfg(feature = "shm")]
+mod shm;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use super::config::Config;
+use super::core::Core;
 use super::status::Error;
 use super::{client, server};
+use crate::buffer::MemoryBudget;
+use crate::clock::Clock;
 
 pub use local::LocalHub;
+#[cfg(feature = "shm")]
+pub use shm::{ShmHub, ShmOptions};
 
 /// A place where device sets have names: in this process, or across processes.
 #[async_trait]
@@ -44,4 +54,23 @@ pub trait Transport: std::fmt::Debug + Send + Sync + 'static {
 
     /// The names that are in use now, sorted.
     fn names(&self) -> Vec<String>;
+}
+
+/// What a set needs of its hub while it lives.
+pub(crate) trait Home: std::fmt::Debug + Send + Sync {
+    fn clock(&self) -> &Arc<dyn Clock>;
+
+    /// What the buffer area is reserved from.
+    fn budget(&self) -> Option<&MemoryBudget>;
+
+    /// Creates another set on the same hub.
+    fn create(&self, name: &str, config: Config) -> Result<client::DeviceSet, Error>;
+
+    /// Frees the name of a set that one side has closed.
+    fn release(&self, core: &Core);
+
+    /// Waits for the tasks that the set has started.
+    fn settled(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
