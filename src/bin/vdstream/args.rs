@@ -84,6 +84,9 @@ pub(crate) enum Command {
     Completions(Completions),
     /// Write the manual pages
     Man(Man),
+    /// A small database engine whose stripes are files: the other side of --device-set
+    #[cfg(feature = "shm")]
+    Engine(Engine),
 }
 
 const BACKUP_EXAMPLES: &str = "\
@@ -101,6 +104,9 @@ pub(crate) struct Backup {
     /// `-` reads one stripe from stdin
     #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["input", "producer"])]
     pub(crate) stdin: Option<String>,
+    #[cfg(feature = "shm")]
+    #[command(flatten)]
+    pub(crate) devices: Devices,
     /// A file or FIFO to read; each is one stripe
     #[arg(long, value_name = "PATH", conflicts_with = "producer")]
     pub(crate) input: Vec<PathBuf>,
@@ -164,6 +170,73 @@ pub(crate) struct Limits {
     pub(crate) concurrency: Option<u16>,
 }
 
+/// The device set that this process shares with another one.
+#[cfg(feature = "shm")]
+#[derive(Debug, Args)]
+pub(crate) struct Devices {
+    /// The other side is a process that comes to this device set, through shared memory
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device_set: Option<String>,
+    /// Devices of the set that a backup creates: each is one stripe
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) devices: u32,
+    /// The directory in which the device sets are [default: vdstream in XDG_RUNTIME_DIR]
+    #[arg(long, value_name = "DIR", env = "VDSTREAM_HUB")]
+    pub(crate) hub: Option<PathBuf>,
+    /// A user, by number, who may be the other side, besides this one; repeat for more
+    #[arg(long, value_name = "UID")]
+    pub(crate) allow_user: Vec<u32>,
+    /// A group, by number, that the other side may run as; repeat for more
+    #[arg(long, value_name = "GID")]
+    pub(crate) allow_group: Vec<u32>,
+}
+
+#[cfg(feature = "shm")]
+const ENGINE_EXAMPLES: &str = "\
+Examples, each in a terminal beside `vdstream backup URL --device-set nightly --devices 2`
+or `vdstream restore URL latest --device-set nightly`:
+  vdstream engine backup --device-set nightly --input part1.img --input part2.img
+  vdstream engine restore --device-set nightly --output part1.img --output part2.img";
+
+#[cfg(feature = "shm")]
+#[derive(Debug, Args)]
+#[command(after_help = ENGINE_EXAMPLES)]
+pub(crate) struct Engine {
+    #[command(subcommand)]
+    pub(crate) what: EngineWork,
+}
+
+#[cfg(feature = "shm")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum EngineWork {
+    /// Send files to the agent
+    Backup {
+        /// A file or FIFO to send; one per device
+        #[arg(long, value_name = "PATH", required = true)]
+        input: Vec<PathBuf>,
+        #[command(flatten)]
+        options: EngineOptions,
+    },
+    /// Take what the agent restores
+    Restore {
+        /// A file, FIFO or device to write, one per device
+        #[arg(long, short, value_name = "PATH", required = true)]
+        output: Vec<PathBuf>,
+        #[command(flatten)]
+        options: EngineOptions,
+    },
+}
+
+#[cfg(feature = "shm")]
+#[derive(Debug, Args)]
+pub(crate) struct EngineOptions {
+    #[command(flatten)]
+    pub(crate) devices: Devices,
+    /// How long to wait for the agent to create the set
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = age)]
+    pub(crate) wait: Duration,
+}
+
 const RESTORE_EXAMPLES: &str = "\
 Examples:
   vdstream restore s3://bucket/prod latest --series orders --output base.tar
@@ -190,6 +263,9 @@ pub(crate) struct Restore {
     #[cfg(feature = "encryption")]
     #[command(flatten)]
     pub(crate) keys: keys::Keys,
+    #[cfg(feature = "shm")]
+    #[command(flatten)]
+    pub(crate) devices: Devices,
     #[command(flatten)]
     pub(crate) limits: Limits,
     /// A program that reads the backup's one stripe from stdin; its exit status decides

@@ -16,6 +16,17 @@ use crate::signal::Signals;
 use crate::store;
 
 pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(), Failure> {
+    #[cfg(feature = "shm")]
+    if let Some(name) = &args.devices.device_set {
+        if args.stdin.is_some() || !args.input.is_empty() || !args.producer.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other inputs").into());
+        }
+        let store = store::open(&args.url)?;
+        let begin = async |store: &Store, stripes| begin(&args, store, stripes).await;
+        let report = crate::devices::backup(&args, common, name, begin, &store).await?;
+        return print(&args, common, &report)
+            .map_err(|failure| failure.after(format!("backup {} is committed", report.manifest.id)));
+    }
     let mut signals = Signals::install()?;
     let store = store::open(&args.url)?;
     let prepared = tokio::select! {
@@ -101,6 +112,18 @@ async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
     let mut feed = Feed::open(args).await?;
     let stripes = u16::try_from(feed.stripes())
         .map_err(|_| Error::new(ErrorKind::Invalid, "more inputs than a backup has stripes"))?;
+    let backup = begin(args, store, stripes).await?;
+    if !args.producer.is_empty()
+        && let Err(error) = feed.start(args)
+    {
+        // What cannot be removed is logged; the first error is the answer.
+        let _leftovers = backup.abort(error.clone()).await;
+        return Err(error);
+    }
+    Ok((backup, feed))
+}
+
+async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backup> {
     let mut options =
         BackupOptions::default().stripes(stripes).pipeline(pipeline(args)).clean_up_timeout(args.clean_up_timeout);
     for (key, value) in &args.label {
@@ -120,15 +143,7 @@ async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
     {
         options = args.readers.add_to(options).await?;
     }
-    let backup = Backup::begin(store, &args.series, options).await?;
-    if !args.producer.is_empty()
-        && let Err(error) = feed.start(args)
-    {
-        // What cannot be removed is logged; the first error is the answer.
-        let _leftovers = backup.abort(error.clone()).await;
-        return Err(error);
-    }
-    Ok((backup, feed))
+    Backup::begin(store, &args.series, options).await
 }
 
 fn pipeline(args: &args::Backup) -> PipelineConfig {

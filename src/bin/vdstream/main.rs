@@ -4,7 +4,11 @@ mod args;
 mod backup;
 mod catalog;
 mod completions;
+#[cfg(feature = "shm")]
+mod devices;
 mod doctor;
+#[cfg(feature = "shm")]
+mod engine;
 mod event;
 mod exit;
 mod feed;
@@ -70,6 +74,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Man(args) => completions::man(&args),
         Command::Delete(args) => prune::delete(args, &common).await,
         Command::Prune(args) => prune::prune(args, &common).await,
+        #[cfg(feature = "shm")]
+        Command::Engine(args) => Box::pin(engine::run(args, &common)).await,
     }
 }
 

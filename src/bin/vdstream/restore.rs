@@ -20,6 +20,17 @@ use crate::store;
 use crate::target::Target;
 
 pub(crate) async fn run(args: args::Restore, common: &args::Common) -> Result<(), Failure> {
+    #[cfg(feature = "shm")]
+    if let Some(name) = &args.devices.device_set {
+        if !args.output.is_empty() || !args.consumer.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other outputs").into());
+        }
+        let store = store::open(&args.url)?;
+        let manifest = catalog::find(&store, &args.series, &args.id).await?;
+        crate::devices::restore(&args, common, name, &store, &manifest).await?;
+        return print(&args, common, &manifest)
+            .map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)));
+    }
     let mut signals = Signals::install()?;
     let mut program = None;
     let work = work(&args, common, &mut program);
@@ -42,13 +53,7 @@ async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<
     let store: Store = store::open(&args.url)?;
     let manifest = catalog::find(&store, &args.series, &args.id).await?;
     check_outputs(args, manifest.stripes.len()).await?;
-    #[cfg_attr(not(feature = "encryption"), expect(unused_mut, reason = "only encryption adds to it"))]
-    let mut options = RestoreOptions::default().pipeline(args.limits.pipeline());
-    #[cfg(feature = "encryption")]
-    if let Some(identities) = args.keys.open(&store, &manifest).await? {
-        options = options.identities(identities);
-    }
-    let restore = Restore::begin(&store, &manifest, options)?;
+    let restore = begin(args, &store, &manifest).await?;
     let mut targets = if args.consumer.is_empty() {
         try_join_all(args.output.iter().map(|path| Target::open(path))).await?
     } else {
@@ -80,6 +85,16 @@ async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<
     }
     try_join_all(targets.into_iter().map(Target::publish)).await?;
     print(args, common, &manifest).map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)))
+}
+
+pub(crate) async fn begin(args: &args::Restore, store: &Store, manifest: &Manifest) -> Result<Restore> {
+    #[cfg_attr(not(feature = "encryption"), expect(unused_mut, reason = "only encryption adds to it"))]
+    let mut options = RestoreOptions::default().pipeline(args.limits.pipeline());
+    #[cfg(feature = "encryption")]
+    if let Some(identities) = args.keys.open(store, manifest).await? {
+        options = options.identities(identities);
+    }
+    Restore::begin(store, manifest, options)
 }
 
 fn is_stdout(path: &std::path::Path) -> bool {

@@ -1,0 +1,117 @@
+//! `backup --device-set` and `restore --device-set`: the agent of an engine in another process.
+
+use vdstream::backup::{self, Backup, BackupReport, Manifest, Store};
+use vdstream::vdi::{Config, ShmHub, ShmOptions, client};
+use vdstream::{Error, ErrorKind, Result};
+
+use crate::args;
+use crate::exit::Failure;
+use crate::output;
+use crate::restore;
+use crate::signal::Signals;
+
+impl args::Devices {
+    pub(crate) fn hub(&self) -> Result<ShmHub> {
+        ShmHub::open(ShmOptions {
+            directory: self.hub.clone(),
+            users: self.allow_user.clone(),
+            groups: self.allow_group.clone(),
+        })
+    }
+}
+
+/// Creates the set and waits until an engine has configured it.
+async fn wait_for_engine(
+    devices: &args::Devices,
+    name: &str,
+    count: u32,
+    common: &args::Common,
+    signals: &mut Signals,
+) -> Result<client::DeviceSet, Failure> {
+    let hub = devices.hub()?;
+    let set = client::DeviceSet::create(&hub, name, Config::pipe(count)).map_err(Error::from)?;
+    if !common.quiet {
+        let devices = output::plural(count as usize, "device");
+        output::note(&format!("waiting for an engine at device set {name} ({devices}) in {}", hub.path().display()));
+    }
+    let configured = tokio::select! {
+        configured = set.configuration(None) => configured.map(|_| ()).map_err(|error| Failure::from(Error::from(error))),
+        signal = signals.next() => {
+            // An error means that the set has ended already.
+            let _ended = set.abort(Error::new(ErrorKind::Aborted, format!("the agent was ended by {}", signal.name())));
+            Err(Failure::Signal(signal))
+        }
+    };
+    match configured {
+        Ok(()) => Ok(set),
+        Err(failure) => {
+            // The first failure is the one to tell.
+            let _second = set.close().await;
+            Err(failure)
+        }
+    }
+}
+
+/// Runs `work` on the set. A signal aborts the set, and the work ends by itself, cleaning up.
+async fn until_signal<T>(
+    set: client::DeviceSet,
+    signals: &mut Signals,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T, Failure> {
+    let mut work = std::pin::pin!(work);
+    let signal = tokio::select! {
+        done = &mut work => return Ok(done?),
+        signal = signals.next() => signal,
+    };
+    // An error means that the set has ended already: then the work's own end is what counts.
+    let is_aborted =
+        set.abort(Error::new(ErrorKind::Aborted, format!("the agent was ended by {}", signal.name()))).is_ok();
+    drop(set);
+    let done = tokio::select! {
+        done = work => done,
+        never = signals.put_off("ending in good order first") => match never {},
+    };
+    match done {
+        Err(_told) if is_aborted => Err(Failure::Signal(signal)),
+        done => Ok(done?),
+    }
+}
+
+pub(crate) async fn backup(
+    args: &args::Backup,
+    common: &args::Common,
+    name: &str,
+    begin: impl AsyncFnOnce(&Store, u16) -> Result<Backup>,
+    store: &Store,
+) -> Result<BackupReport, Failure> {
+    let mut signals = Signals::install()?;
+    let count = args.devices.devices;
+    let stripes = u16::try_from(count).map_err(|_| Error::new(ErrorKind::Invalid, "more devices than stripes"))?;
+    let set = wait_for_engine(&args.devices, name, count, common, &mut signals).await?;
+    let mut begun = match begin(store, stripes).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            // An error means that the set has ended already.
+            let _ended = set.abort(error.clone());
+            let _second = set.close().await;
+            return Err(error.into());
+        }
+    };
+    begun.set_producer(backup::Producer::new(format!("device set {name}")));
+    let told = set.clone();
+    until_signal(told, &mut signals, begun.serve(set)).await
+}
+
+pub(crate) async fn restore(
+    args: &args::Restore,
+    common: &args::Common,
+    name: &str,
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
+    let restore = restore::begin(args, store, manifest).await?;
+    let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, &mut signals).await?;
+    let told = set.clone();
+    until_signal(told, &mut signals, restore.serve(set)).await
+}
