@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
+use super::codec::RawFrame;
 use super::cpu::Job;
 use super::index::MAX_SEGMENT_FRAMES;
 use super::input::{Ack, Input};
@@ -91,14 +92,19 @@ impl Assembler<'_> {
                 Some(frame) => frame,
                 None => shared.counters.frame_wait.of(&*shared.clock, shared.frames.acquire()).await,
             };
+            if frame.is_empty() && bytes.len() >= frame_bytes && shared.plan.lends() {
+                // A whole frame in one piece: compressed from where it is.
+                self.count(frame_bytes);
+                let content = bytes.split_to(frame_bytes);
+                self.dispatch(RawFrame::Lent { content, target: frame }).await?;
+                continue;
+            }
             let room = frame_bytes - frame.len();
             let taken = frame.put(&bytes[..bytes.len().min(room)]);
             bytes.advance(taken);
-            if let Some(counters) = shared.counters.stripes.get(usize::from(self.stripe)) {
-                counters.position.fetch_add(taken as u64, Ordering::Relaxed);
-            }
+            self.count(taken);
             if frame.len() == frame_bytes {
-                self.dispatch(frame).await?;
+                self.dispatch(RawFrame::Collected(frame)).await?;
             } else {
                 self.frame = Some(frame);
             }
@@ -106,15 +112,22 @@ impl Assembler<'_> {
         Ok(())
     }
 
+    /// Counts bytes that were taken from the source.
+    fn count(&self, bytes: usize) {
+        if let Some(counters) = self.shared.counters.stripes.get(usize::from(self.stripe)) {
+            counters.position.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
     /// Ends the frame and the segment, so that all of it can become durable.
     async fn end(&mut self) -> Result<()> {
         if let Some(frame) = self.frame.take() {
-            self.dispatch(frame).await?;
+            self.dispatch(RawFrame::Collected(frame)).await?;
         }
         self.end_segment().await
     }
 
-    async fn dispatch(&mut self, raw: SlotMut) -> Result<()> {
+    async fn dispatch(&mut self, raw: RawFrame) -> Result<()> {
         // Waiting for the oldest frame of the window keeps the number in flight bounded.
         if self.roll.is_window_full() {
             let stored = self.sizes.recv().await.ok_or_else(packer_gone)?;
@@ -141,9 +154,10 @@ impl Assembler<'_> {
 }
 
 /// The CPU work on a frame: hash it while it is warm, then compress it.
-fn compress(shared: &Shared, raw: SlotMut, offset: u64) -> Result<Frame> {
-    let raw_bytes = u32::try_from(raw.len()).map_err(|_| Error::new(ErrorKind::Internal, "frame over 4 GiB"))?;
-    let piece = Piece::new(raw.filled(), offset);
+fn compress(shared: &Shared, raw: RawFrame, offset: u64) -> Result<Frame> {
+    let raw_bytes =
+        u32::try_from(raw.content().len()).map_err(|_| Error::new(ErrorKind::Internal, "frame over 4 GiB"))?;
+    let piece = Piece::new(raw.content(), offset);
     let stored = shared.encode(raw)?;
     count(&shared.counters.frames, 1);
     Ok(Frame { stored, raw_bytes, piece })

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::buffer::SlotMut;
@@ -12,10 +13,28 @@ pub(super) fn stored_bound(raw_bytes: usize) -> usize {
     zstd::zstd_safe::compress_bound(raw_bytes)
 }
 
+/// The content of a frame, and the memory for what it is compressed to.
+#[derive(Debug)]
+pub(super) enum RawFrame {
+    /// Collected in a slot, whose memory is the output of a later frame.
+    Collected(SlotMut),
+    /// Still in the memory that the source handed over; `target` is an empty slot.
+    Lent { content: Bytes, target: SlotMut },
+}
+
+impl RawFrame {
+    pub(super) fn content(&self) -> &[u8] {
+        match self {
+            Self::Collected(slot) => slot.filled(),
+            Self::Lent { content, .. } => content,
+        }
+    }
+}
+
 /// A compressor with its output slot.
 ///
-/// The slot is swapped with the input at every frame: the compressed bytes leave in what was the output slot, and the
-/// input slot is the next output. So no frame is copied, and a worker never waits for memory.
+/// The slot is swapped with the input at every collected frame: the compressed bytes leave in what was the output slot,
+/// and the input slot is the next output. So no frame is copied, and a worker never waits for memory.
 pub(super) struct Encoder {
     context: Compressor<'static>,
     spare: SlotMut,
@@ -31,14 +50,18 @@ impl Encoder {
     }
 
     /// Compresses a frame; the answer holds one complete zstd frame with content size and checksum.
-    pub(super) fn encode(&mut self, raw: SlotMut) -> Result<SlotMut> {
-        self.spare.clear();
-        let count = self
-            .context
-            .compress_to_buffer(raw.filled(), self.spare.spare_mut())
-            .map_err(|source| refused("cannot compress a frame", source))?;
-        self.spare.advance(count);
-        Ok(std::mem::replace(&mut self.spare, raw))
+    pub(super) fn encode(&mut self, raw: RawFrame) -> Result<SlotMut> {
+        match raw {
+            RawFrame::Collected(slot) => {
+                self.spare.clear();
+                compress(&mut self.context, slot.filled(), &mut self.spare)?;
+                Ok(std::mem::replace(&mut self.spare, slot))
+            }
+            RawFrame::Lent { content, mut target } => {
+                compress(&mut self.context, &content, &mut target)?;
+                Ok(target)
+            }
+        }
     }
 }
 
@@ -83,6 +106,14 @@ impl fmt::Debug for Decoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Decoder")
     }
+}
+
+fn compress(context: &mut Compressor<'static>, content: &[u8], target: &mut SlotMut) -> Result<()> {
+    let count = context
+        .compress_to_buffer(content, target.spare_mut())
+        .map_err(|source| refused("cannot compress a frame", source))?;
+    target.advance(count);
+    Ok(())
 }
 
 fn refused(message: &'static str, source: std::io::Error) -> Error {

@@ -33,7 +33,10 @@ pub struct PipelineConfig {
     /// The process needs about 20 MiB beside it for code, stacks and the store's client.
     pub memory_limit: u64,
 
-    /// Bytes of one device buffer; 64 KiB to 64 MiB, default 1 MiB. Reserved here, allocated by the devices.
+    /// Bytes of one device buffer; 64 KiB to 64 MiB, default 4 MiB. Reserved here, allocated by the devices.
+    ///
+    /// A multiple of `frame_bytes` saves a copy of all data: whole frames are compressed straight from the device's
+    /// buffers, if there are enough of them that every thread can have a frame while the next one is filled.
     pub transfer_bytes: usize,
 
     /// Device buffers per stripe; 0 to 64, default 4. 0 if the stripes do not come from devices. Costs
@@ -94,7 +97,7 @@ impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
             memory_limit: 256 << 20,
-            transfer_bytes: 1 << 20,
+            transfer_bytes: 4 << 20,
             depth: 4,
             frame_bytes: 4 << 20,
             part_bytes: 8 << 20,

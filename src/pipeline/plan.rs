@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result, size_text};
 /// What a pipeline really uses of each buffer, after its configuration was fitted into the memory limit.
 ///
 /// When the wishes do not fit, they are halved one after the other, each down to a comfortable bound, in this order:
-/// device buffers per stripe (2), parts in flight (4), reorder window or read-ahead, frame size (1 MiB, backup only),
+/// device buffer size (1 MiB), device buffers per stripe (2), parts in flight (4), reorder window or read-ahead, frame size (1 MiB, backup only),
 /// part size (1 MiB, or what the store accepts), parts in flight (2), device buffer size (256 KiB). If that is not
 /// enough, the same again down to the bounds below which nothing works, then the threads. Then the pipeline is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,8 @@ impl MemoryPlan {
             transfer_bytes: usize::MAX,
             ..comfortable
         };
-        for floor in [parallel, comfortable, least] {
+        let copied = Floor { depth: usize::MAX, parts: usize::MAX, transfer_bytes: 1 << 20, ..parallel };
+        for floor in [copied, parallel, comfortable, least] {
             while plan.total_bytes > config.memory_limit {
                 if !plan.shrink(&floor, direction) {
                     break;
@@ -230,6 +231,12 @@ impl MemoryPlan {
     /// The indexes of the segments that the stripes work on, as a list and as the stored tail.
     pub(super) fn index_bytes(&self) -> u64 {
         self.stripes as u64 * 2 * tail_bytes(MAX_SEGMENT_FRAMES)
+    }
+
+    /// Backup: true if frames may stay in device buffers until they are compressed. With fewer buffers than this the source
+    /// would wait for a thread where it could fill a frame.
+    pub(super) fn lends(&self) -> bool {
+        self.depth == 0 || self.depth * self.transfer_bytes >= (self.threads + 1) * self.frame_bytes
     }
 
     pub(super) fn device_plan(&self) -> DevicePlan {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::assemble::{Step, assemble};
-use super::codec::{Encoder, stored_bound};
+use super::codec::{Encoder, RawFrame, stored_bound};
 use super::config::PipelineConfig;
 use super::cpu::{Cpu, Job};
 use super::encrypt::{self, Cipher, Recipients, chunk};
@@ -96,7 +96,7 @@ impl Shared {
     }
 
     /// Compresses a frame with the encoder of whichever thread this is.
-    pub(super) fn encode(&self, raw: SlotMut) -> Result<SlotMut> {
+    pub(super) fn encode(&self, raw: RawFrame) -> Result<SlotMut> {
         let encoder = self.encoders.lock().pop();
         let mut encoder = encoder.ok_or_else(|| Error::new(ErrorKind::Internal, "more jobs than encoders"))?;
         let stored = encoder.encode(raw);

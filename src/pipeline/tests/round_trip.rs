@@ -50,6 +50,53 @@ fn check_stored(store: &MemoryStore, stripe: u16, summary: &StripeSummary, bytes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_does_not_depend_on_whether_frames_were_copied() {
+    let bytes = data(9 * FRAME + 17, 3);
+    // One device buffer is too few to lend them; no devices at all means that the memory is somebody else's.
+    let lent = PipelineConfig { depth: 0, ..small() };
+    let copied = PipelineConfig { depth: 1, transfer_bytes: FRAME, ..small() };
+    for piece in [FRAME - 1, FRAME, FRAME + 1, 2 * FRAME, 9 * FRAME] {
+        let (one, _) = there_and_back(&lent, &bytes, piece).await;
+        let (other, _) = there_and_back(&copied, &bytes, piece).await;
+        assert!(one.objects(0) == other.objects(0), "pieces of {piece}");
+    }
+}
+
+/// Memory of a source that says when it is given back.
+struct Watched(Bytes, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_whole_frame_stays_where_it_is_until_it_is_compressed() {
+    for (depth, is_lent) in [(0, true), (2, false), (3, true)] {
+        let store = MemoryStore::new();
+        let config = PipelineConfig { depth, transfer_bytes: FRAME, threads: 2, ..small() };
+        let pipeline = backup_pipeline(config, 1, &store);
+        let given_back = Arc::new(AtomicUsize::new(0));
+        let frame = Bytes::from_owner(Watched(data(FRAME, 1), Arc::clone(&given_back)));
+        // The second item is asked for once the first was taken; on this one thread no job has run then.
+        let seen = Arc::clone(&given_back);
+        let source = stream::iter([frame]).map(|frame| Ok(Input::Data(frame))).chain(stream::once(async move {
+            assert_eq!(seen.load(Ordering::Relaxed), usize::from(!is_lent), "depth {depth}");
+            Ok(Input::Complete(Ack::new(|_durable| {})))
+        }));
+        pipeline.backup_stripe(0, source).await.unwrap();
+        assert_eq!(given_back.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_boundary_survives() {
     for base in [0, 1, FRAME, 2 * FRAME, 7 * FRAME] {
         for len in [base.saturating_sub(1), base, base + 1] {
