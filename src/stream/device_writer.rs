@@ -29,7 +29,7 @@ use crate::vdi::{Features, Status};
 ///
 /// # Cancel safety
 ///
-/// `write` is cancel-safe: if it is dropped, nothing of that call was written. `flush` and `shutdown` can be dropped and called
+/// `write` and `write_buffer` are cancel-safe: if one is dropped, nothing of that call was written. `flush` and `shutdown` can be dropped and called
 /// again. `write_all` is not: [`DeviceWriter::position`] tells how much of it went in.
 pub struct DeviceWriter {
     set: DeviceSet,
@@ -40,6 +40,8 @@ pub struct DeviceWriter {
     /// Buffers that may exist at once.
     limit: usize,
     existing: usize,
+    /// Buffers that `next_buffer` gave away. One that was dropped is counted until its space is needed.
+    taken: usize,
     free: Vec<Buffer>,
     filling: Option<Filling>,
     in_flight: FuturesUnordered<CommandFuture>,
@@ -82,6 +84,7 @@ impl DeviceWriter {
             has_complete: configuration.features.contains(Features::COMPLETE_ENABLED),
             limit: buffers.clamp(1, depth.max(1)),
             existing: 0,
+            taken: 0,
             free: Vec::new(),
             filling: None,
             in_flight: FuturesUnordered::new(),
@@ -129,6 +132,67 @@ impl DeviceWriter {
         Ok(self.position - start)
     }
 
+    /// Waits for an empty device buffer, for a producer that can fill one in place: hand it in with
+    /// [`DeviceWriter::write_buffer`]. It may travel to another thread and back meanwhile.
+    ///
+    /// Its content is arbitrary. Dropping it gives it back.
+    ///
+    /// # Errors
+    ///
+    /// What the device set failed with; `Closed` after the shutdown; `Exhausted` if so many are taken that none is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: nothing is taken.
+    pub async fn next_buffer(&mut self) -> Result<Buffer> {
+        std::future::poll_fn(|cx| self.poll_next_buffer(cx)).await
+    }
+
+    /// Writes the first `len` bytes of `buffer`, which [`DeviceWriter::next_buffer`] gave, without copying them.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeviceWriter::next_buffer`]; `Invalid` if `len` is more than the buffer has, or the buffer is another set's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe in this respect: if it is dropped, nothing was written and the buffer was given back.
+    pub async fn write_buffer(&mut self, buffer: Buffer, len: usize) -> Result<()> {
+        if len > buffer.len() {
+            let message = format!("{len} bytes of a buffer of {}", buffer.len());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        std::future::poll_fn(|cx| self.poll_open(cx)).await?;
+        if self.filling.as_ref().is_some_and(|filling| filling.len > 0) {
+            self.send_filling()?;
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        let future = self.send(Command::write(buffer, len).short())?;
+        self.existing += 1;
+        self.taken = self.taken.saturating_sub(1);
+        self.in_flight.push(future);
+        self.position += len as u64;
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    /// Ready with a buffer that the writer no longer counts as its own.
+    fn poll_next_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Buffer>> {
+        loop {
+            if self.filling.as_ref().is_some_and(|filling| filling.len > 0) {
+                self.send_filling()?;
+            }
+            ready!(self.poll_buffer(cx))?;
+            if let Some(Filling { buffer, .. }) = self.filling.take_if(|filling| filling.len == 0) {
+                self.existing -= 1;
+                self.taken += 1;
+                return Poll::Ready(Ok(buffer));
+            }
+        }
+    }
+
     fn poll_write_from(
         &mut self,
         cx: &mut Context<'_>,
@@ -156,30 +220,36 @@ impl DeviceWriter {
         if is_full { self.send_filling() } else { Ok(()) }
     }
 
+    /// Ready when bytes may be written: a flush in flight has been answered.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match &self.phase {
+            Phase::Open => Poll::Ready(Ok(())),
+            Phase::Failed(error) => Poll::Ready(Err(error.clone())),
+            Phase::Flushing(_) => self.poll_answer(cx),
+            Phase::Completing(_) | Phase::Closed => Poll::Ready(Err(Error::new(
+                ErrorKind::Closed,
+                format!("device {}: written to after its shutdown", self.device.name()),
+            ))),
+        }
+    }
+
     /// Ready when the filling buffer has room.
     fn poll_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match &self.phase {
-            Phase::Open => {}
-            Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
-            Phase::Flushing(_) => ready!(self.poll_answer(cx))?,
-            Phase::Completing(_) | Phase::Closed => {
-                return Poll::Ready(Err(Error::new(
-                    ErrorKind::Closed,
-                    format!("device {}: written to after its shutdown", self.device.name()),
-                )));
-            }
-        }
+        ready!(self.poll_open(cx))?;
         while self.filling.is_none() {
             if let Some(buffer) = self.free.pop() {
                 self.filling = Some(Filling { buffer, len: 0 });
-            } else if self.existing < self.limit {
+            } else if self.existing + self.taken < self.limit || self.in_flight.is_empty() {
                 match self.set.allocate_buffer(self.transfer_bytes, 0) {
                     Ok(buffer) => {
                         self.existing += 1;
+                        self.taken = self.taken.min(self.limit - self.existing);
                         self.filling = Some(Filling { buffer, len: 0 });
                     }
                     // Less space than asked for: do with what there is.
-                    Err(error) if error.status() == Status::Memory && self.existing > 0 => self.limit = self.existing,
+                    Err(error) if error.status() == Status::Memory && self.existing > 0 => {
+                        self.limit = self.existing + self.taken;
+                    }
                     Err(error) => return Poll::Ready(Err(self.fail(error.into()))),
                 }
             } else {
