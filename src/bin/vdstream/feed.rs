@@ -1,6 +1,9 @@
 //! What feeds a backup: its sources, and the program that they may come from.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 use tokio::io::AsyncWriteExt as _;
@@ -9,7 +12,7 @@ use vdstream::stream::DeviceWriter;
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
-use crate::producer::{self, Source};
+use crate::producer::{self, Bytes, Source};
 use crate::program::Program;
 use crate::same;
 
@@ -44,7 +47,7 @@ impl Feed {
 
     pub(crate) fn start(&mut self, args: &args::Backup) -> Result<()> {
         let (program, stdout) = Program::producer(&args.producer)?;
-        self.sources.push(Source { name: format!("`{}`", self.name), bytes: Box::pin(stdout) });
+        self.sources.push(Source { name: format!("`{}`", self.name), bytes: Bytes::Stream(Box::pin(stdout)) });
         self.program = Some(program);
         Ok(())
     }
@@ -88,12 +91,35 @@ impl Feed {
 }
 
 async fn feed(writer: &mut DeviceWriter, source: &mut Source) -> Result<()> {
-    match writer.write_from(&mut source.bytes).await {
-        Ok(_count) => Ok(()),
+    let fed = match &mut source.bytes {
+        Bytes::Stream(stream) => writer.write_from(stream).await.map(drop),
+        Bytes::File(file) => feed_file(writer, file).await,
+    };
+    match fed {
+        Ok(()) => Ok(()),
         Err(error) => {
             let is_ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());
             let error = Error::from(error);
             Err(if is_ours { error } else { error.context(format!("cannot read {}", source.name)) })
+        }
+    }
+}
+
+/// Reads a file straight into the device's buffers, on a thread that may block.
+async fn feed_file(writer: &mut DeviceWriter, file: &Arc<File>) -> io::Result<()> {
+    loop {
+        let mut buffer = writer.next_buffer().await?;
+        let file = Arc::clone(file);
+        #[expect(clippy::disallowed_methods, reason = "nothing is left behind: the process ends with the command")]
+        let read = tokio::task::spawn_blocking(move || {
+            let count = producer::read_full(&file, &mut buffer)?;
+            Ok::<_, io::Error>((buffer, count))
+        });
+        let (buffer, count) = read.await.map_err(io::Error::other)??;
+        let is_end = count < buffer.len();
+        writer.write_buffer(buffer, count).await?;
+        if is_end {
+            return Ok(());
         }
     }
 }

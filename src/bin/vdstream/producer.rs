@@ -1,10 +1,12 @@
 //! Where a backup's bytes come from: stdin, files and FIFOs, and any other reader.
 
-use std::io::IsTerminal as _;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::io::AsyncRead;
 use vdstream::{Error, ErrorKind, Result};
@@ -13,12 +15,20 @@ use vdstream::{Error, ErrorKind, Result};
 pub(crate) struct Source {
     /// What to call it in messages.
     pub(crate) name: String,
-    pub(crate) bytes: Pin<Box<dyn AsyncRead + Send>>,
+    pub(crate) bytes: Bytes,
+}
+
+/// How it is read.
+pub(crate) enum Bytes {
+    /// When it is ready, without a thread: pipes.
+    Stream(Pin<Box<dyn AsyncRead + Send>>),
+    /// By calls that may block: files, and whatever cannot be waited for.
+    File(Arc<File>),
 }
 
 /// Stdin as a stripe.
 pub(crate) async fn stdin() -> Result<Source> {
-    if std::io::stdin().is_terminal() {
+    if io::stdin().is_terminal() {
         return Err(Error::new(
             ErrorKind::Invalid,
             "stdin is a terminal: pipe the data in, or name a program after `--`",
@@ -31,9 +41,10 @@ pub(crate) async fn stdin() -> Result<Source> {
         ));
     }
     // Opened anew, so that making it non-blocking does not change it for the process that shares it with us.
-    let bytes: Pin<Box<dyn AsyncRead + Send>> = match tokio::fs::File::open("/dev/stdin").await {
+    let bytes = match tokio::fs::File::open("/dev/stdin").await {
         Ok(file) => open_pipe_or_file(file).await?,
-        Err(_not_to_be_opened_again) => Box::pin(tokio::io::stdin()),
+        // A socket. It is read past the standard library's buffer, which nobody else uses.
+        Err(_not_to_be_opened_again) => Bytes::File(Arc::new(File::from(io::stdin().as_fd().try_clone_to_owned()?))),
     };
     Ok(Source { name: "stdin".to_owned(), bytes })
 }
@@ -52,7 +63,7 @@ pub(crate) async fn inputs(paths: &[PathBuf]) -> Result<Vec<Source>> {
 
 async fn input(path: &Path) -> Result<Source> {
     let name = path.display().to_string();
-    let failed = |error: std::io::Error| Error::from(error).context(format!("cannot read {name}"));
+    let failed = |error: io::Error| Error::from(error).context(format!("cannot read {name}"));
     if tokio::fs::metadata(path).await.map_err(failed)?.is_dir() {
         return Err(Error::new(
             ErrorKind::Invalid,
@@ -64,14 +75,29 @@ async fn input(path: &Path) -> Result<Source> {
     Ok(Source { name, bytes })
 }
 
-/// Pipes are read when they are ready, without a thread; files by Tokio's blocking pool.
-async fn open_pipe_or_file(mut file: tokio::fs::File) -> Result<Pin<Box<dyn AsyncRead + Send>>> {
+async fn open_pipe_or_file(file: tokio::fs::File) -> Result<Bytes> {
     if file.metadata().await?.file_type().is_fifo() {
         widen(&file);
-        return Ok(Box::pin(tokio::net::unix::pipe::Receiver::from_file(file.into_std().await)?));
+        let pipe = tokio::net::unix::pipe::Receiver::from_file(file.into_std().await)?;
+        return Ok(Bytes::Stream(Box::pin(pipe)));
     }
-    file.set_max_buf_size(READ_BYTES);
-    Ok(Box::pin(file))
+    // Twice the usual read-ahead. A refusal costs only speed.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+    Ok(Bytes::File(Arc::new(file.into_std().await)))
+}
+
+/// Reads until `buffer` is full or the file at its end; returns how much that was.
+pub(crate) fn read_full(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// Asks for a pipe as large as an ordinary user may have: fewer wake-ups per byte. A refusal costs only speed.
@@ -81,6 +107,3 @@ pub(crate) fn widen(pipe: impl AsFd) {
 
 /// The default of `/proc/sys/fs/pipe-max-size`.
 pub(crate) const PIPE_BYTES: usize = 1 << 20;
-
-/// Bytes per read of a file.
-const READ_BYTES: usize = 1 << 20;

@@ -104,7 +104,7 @@ fn is_stdout(path: &std::path::Path) -> bool {
 async fn fill(restore: &Restore, targets: &mut [Target]) -> Result<()> {
     let stripes = (0..restore.stripes()).zip(targets);
     try_join_all(stripes.map(|(stripe, target)| async move {
-        let written = restore.write_to(stripe, &mut target.bytes).await;
+        let written = target.fill(restore.stripe(stripe)).await;
         written.map_err(|error| error.context(format!("cannot restore to {}", target.name)))?;
         target.finish().await
     }))

@@ -1,9 +1,14 @@
 //! Where a restored stripe goes. A file gets its name only when the whole restore has succeeded.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 
+use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use vdstream::{Error, ErrorKind, Result};
 
@@ -11,8 +16,16 @@ use vdstream::{Error, ErrorKind, Result};
 pub(crate) struct Target {
     /// What to call it in messages.
     pub(crate) name: String,
-    pub(crate) bytes: Pin<Box<dyn AsyncWrite + Send>>,
+    bytes: Bytes,
     file: Option<PartialFile>,
+}
+
+/// How it is written.
+enum Bytes {
+    /// When it is ready.
+    Stream(Pin<Box<dyn AsyncWrite + Send>>),
+    /// By calls that may block.
+    File(Arc<File>),
 }
 
 /// A file that is being written under another name; removed on drop unless it was published.
@@ -22,20 +35,25 @@ struct PartialFile {
     is_published: bool,
 }
 
-/// Bytes per write of a file.
-const WRITE_BYTES: usize = 4 << 20;
+/// Bytes per write of a file: 512 MiB took 0.17 s this way and 0.25 s in writes of 4 MiB, for which the kernel takes its memory
+/// in larger blocks.
+const WRITE_BYTES: usize = 128 << 10;
 
 impl Target {
     /// `-` is stdout. FIFOs and devices are written directly. A regular file is written beside its place.
     pub(crate) async fn open(path: &Path) -> Result<Self> {
         if path.as_os_str() == "-" {
-            return Ok(Self { name: "stdout".to_owned(), bytes: Box::pin(tokio::io::stdout()), file: None });
+            return Ok(Self {
+                name: "stdout".to_owned(),
+                bytes: Bytes::Stream(Box::pin(tokio::io::stdout())),
+                file: None,
+            });
         }
         let name = path.display().to_string();
-        let failed = |error: std::io::Error| Error::from(error).context(format!("cannot write {name}"));
+        let failed = |error: io::Error| Error::from(error).context(format!("cannot write {name}"));
         let existing = match tokio::fs::metadata(path).await {
             Ok(existing) => Some(existing.file_type()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
         match existing {
@@ -44,7 +62,7 @@ impl Target {
             }
             Some(kind) if !kind.is_file() => {
                 let file = tokio::fs::OpenOptions::new().write(true).open(path).await.map_err(failed)?;
-                Ok(Self { name, bytes: Box::pin(file), file: None })
+                Ok(Self { name, bytes: Bytes::Stream(Box::pin(file)), file: None })
             }
             _ => {
                 // A link is followed, so that the file it names is replaced and the link stays.
@@ -53,41 +71,72 @@ impl Target {
                     None => path.to_owned(),
                 };
                 let partial = partial_name(&path)?;
-                let mut file =
+                let file =
                     tokio::fs::OpenOptions::new().write(true).create_new(true).open(&partial).await.map_err(failed)?;
                 let file_at = PartialFile { partial, path, is_published: false };
-                file.set_max_buf_size(WRITE_BYTES);
                 if let Ok(old) = tokio::fs::metadata(&file_at.path).await {
                     // Before the first byte: what was private stays private.
                     file.set_permissions(old.permissions()).await.map_err(failed)?;
                 }
-                Ok(Self { name, bytes: Box::pin(file), file: Some(file_at) })
+                let bytes = Bytes::File(Arc::new(file.into_std().await));
+                Ok(Self { name, bytes, file: Some(file_at) })
             }
         }
     }
 
     /// A program's stdin.
     pub(crate) fn program(name: String, stdin: tokio::process::ChildStdin) -> Self {
-        Self { name, bytes: Box::pin(stdin), file: None }
+        Self { name, bytes: Bytes::Stream(Box::pin(stdin)), file: None }
+    }
+
+    /// Writes all of `pieces`, which end with the first error.
+    pub(crate) async fn fill(&mut self, pieces: impl Stream<Item = Result<bytes::Bytes>>) -> Result<()> {
+        let mut pieces = pin!(pieces);
+        match &mut self.bytes {
+            Bytes::Stream(stream) => {
+                while let Some(piece) = pieces.next().await {
+                    stream.write_all(&piece?).await?;
+                }
+            }
+            Bytes::File(file) => {
+                let mut position = 0;
+                // One piece is written while the next one is waited for; two at once would only wait for the file's lock.
+                let mut writing: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>> = None;
+                while let Some(piece) = pieces.next().await {
+                    if let Some(before) = writing.take() {
+                        before.await?;
+                    }
+                    let (file, piece, start) = (Arc::clone(file), piece?, position);
+                    position += piece.len() as u64;
+                    writing = Some(Box::pin(blocking(move || write_at(&file, &piece, start))));
+                }
+                if let Some(last) = writing {
+                    last.await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Everything was written: hands it on and ends the stream. A file is durable afterwards, still without its name.
     pub(crate) async fn finish(&mut self) -> Result<()> {
-        let failed = |error: std::io::Error| Error::from(error).context(format!("cannot write {}", self.name));
-        self.bytes.shutdown().await.map_err(failed)?;
-        // Closes it: a program that reads the other end sees the end of its input.
-        self.bytes = Box::pin(tokio::io::sink());
-        if let Some(file) = &self.file {
-            let written = tokio::fs::File::open(&file.partial).await.map_err(failed)?;
-            written.sync_all().await.map_err(failed)?;
+        let failed = |error: io::Error| Error::from(error).context(format!("cannot write {}", self.name));
+        match &mut self.bytes {
+            Bytes::Stream(stream) => stream.shutdown().await.map_err(failed)?,
+            Bytes::File(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.sync_all()).await.map_err(failed)?;
+            }
         }
+        // Closes it: a program that reads the other end sees the end of its input.
+        self.bytes = Bytes::Stream(Box::pin(tokio::io::sink()));
         Ok(())
     }
 
     /// Gives a file its name.
     pub(crate) async fn publish(mut self) -> Result<()> {
         let Some(mut file) = self.file.take() else { return Ok(()) };
-        let failed = |error: std::io::Error| Error::from(error).context(format!("cannot write {}", self.name));
+        let failed = |error: io::Error| Error::from(error).context(format!("cannot write {}", self.name));
         tokio::fs::rename(&file.partial, &file.path).await.map_err(failed)?;
         file.is_published = true;
         let directory = match file.path.parent() {
@@ -105,6 +154,28 @@ impl Drop for PartialFile {
             let _ = std::fs::remove_file(&self.partial);
         }
     }
+}
+
+/// Runs a call that may block. It starts now; the answer is for whoever awaits it.
+fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> impl Future<Output = io::Result<T>> + Send {
+    #[expect(clippy::disallowed_methods, reason = "nothing is left behind: the process ends with the command")]
+    let running = tokio::task::spawn_blocking(call);
+    async move { running.await.map_err(io::Error::other)? }
+}
+
+/// Writes `bytes` and asks the kernel to start moving them to the disk now, so that the sync at the end is short.
+fn write_at(file: &File, bytes: &[u8], start: u64) -> io::Result<()> {
+    let mut position = start;
+    for piece in bytes.chunks(WRITE_BYTES) {
+        file.write_all_at(piece, position)?;
+        position += piece.len() as u64;
+    }
+    // What is dirty starts on its way and stays in memory; only what is clean is dropped. A refusal costs only time.
+    let len = std::num::NonZeroU64::new(bytes.len() as u64);
+    let _ = rustix::fs::fadvise(file, start, len, rustix::fs::Advice::DontNeed);
+    Ok(())
 }
 
 fn partial_name(path: &Path) -> Result<PathBuf> {
@@ -139,7 +210,7 @@ mod tests {
             let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
             let mut target = Target::open(&path).await.unwrap();
             assert_eq!(partials(directory.path()).iter().map(|path| mode_of(path)).collect::<Vec<_>>(), [mode]);
-            target.bytes.write_all(b"new").await.unwrap();
+            target.fill(futures::stream::iter([Ok(b"new"[..].into())])).await.unwrap();
             target.finish().await.unwrap();
             target.publish().await.unwrap();
             assert_eq!((mode_of(&path), std::fs::read(&path).unwrap()), (mode, b"new".to_vec()));
@@ -154,7 +225,7 @@ mod tests {
         std::mem::forget(Target::open(&path).await.unwrap());
         let mut target = Target::open(&path).await.unwrap();
         assert_eq!(partials(directory.path()).len(), 2);
-        target.bytes.write_all(b"new").await.unwrap();
+        target.fill(futures::stream::iter([Ok(b"new"[..].into())])).await.unwrap();
         target.finish().await.unwrap();
         target.publish().await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
