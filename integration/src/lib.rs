@@ -7,6 +7,7 @@
 //! | [`server`] | Garage, Azurite and moto on free loopback ports, each gone with the process that started it; PostgreSQL |
 //! | [`place`] | a store for one test: a directory, or a corner of such a server, with checks that nothing was left in it |
 //! | [`proxy`] | a server in the way of another, which holds chosen requests back |
+//! | [`counting`] | a store that counts requests and can be given any number of bytes |
 //! | [`data`] | test data that shows where a misplaced byte came from |
 //! | [`sample`] | small backups: sizes around every boundary, made and read back |
 //! | [`tool`] | the command line tool of this build, and the files of this repository |
@@ -19,6 +20,7 @@
 #![allow(clippy::disallowed_methods, clippy::missing_panics_doc, clippy::panic, clippy::print_stdout)]
 
 pub mod chaos;
+pub mod counting;
 pub mod data;
 mod http;
 pub mod network;

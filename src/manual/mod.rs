@@ -11,6 +11,8 @@ pub mod commit {}
 
 #[doc = include_str!("encryption.md")]
 pub mod encryption {}
+#[doc = include_str!("costs.md")]
+pub mod costs {}
 
 #[doc = include_str!("format.md")]
 pub mod format {}

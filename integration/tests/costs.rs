@@ -1,0 +1,227 @@
+//! What a backup costs in requests, bytes and memory: the numbers of the page `manual/costs.md`, which must not grow.
+
+// Helpers of tests fail as loudly as tests.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use integration::counting::CountingStore;
+use integration::tool;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use vdstream::backup::store::PartLimits;
+use vdstream::backup::{Backup, BackupOptions, BackupReport, Manifest, Restore, RestoreOptions, Select, Store};
+use vdstream::pipeline::{Ack, Input, PipelineConfig};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+type Counts = BTreeMap<&'static str, u64>;
+
+fn store(counting: &CountingStore) -> Store {
+    let (objects, multipart) = (Arc::new(counting.clone()), Arc::new(counting.clone()));
+    Store::with_multipart(objects, multipart, "").part_limits(PartLimits::S3)
+}
+
+/// Bytes that no compressor makes smaller.
+fn noise(len: usize) -> Bytes {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(len);
+    out.into()
+}
+
+/// A backup of `stripes` stripes of `raw_bytes` noise each, the same frame again and again.
+async fn back_up(store: &Store, config: PipelineConfig, stripes: u16, raw_bytes: u64) -> BackupReport {
+    let options = BackupOptions::default().stripes(stripes).pipeline(config.clone());
+    let mut backup = Backup::begin(store, "costs", options).await.unwrap();
+    let piece = noise(config.frame_bytes);
+    for stripe in 0..stripes {
+        let piece = piece.clone();
+        let size = piece.len() as u64;
+        let pieces = (0..raw_bytes.div_ceil(size)).map(move |nth| {
+            let len = usize::try_from((raw_bytes - nth * size).min(size)).unwrap();
+            Ok(Input::Data(piece.slice(..len)))
+        });
+        let end = stream::iter([Ok(Input::Complete(Ack::new(|_durable| {})))]);
+        backup.stripe_input(stripe, stream::iter(pieces).chain(end)).unwrap();
+    }
+    let report = backup.commit().await.unwrap();
+    store.wait_idle().await;
+    report
+}
+
+/// The documented requests of a backup whose segments have these sizes.
+fn documented(segments: &[u64], part_bytes: u64) -> Counts {
+    let mut counts = Counts::from([("put", 2)]);
+    for stored in segments {
+        if *stored <= part_bytes {
+            *counts.entry("put").or_default() += 1;
+            continue;
+        }
+        for (what, count) in [
+            ("put", 1),
+            ("begin upload", 1),
+            ("put part", stored.div_ceil(part_bytes)),
+            ("complete upload", 1),
+            ("delete", 1),
+        ] {
+            *counts.entry(what).or_default() += count;
+        }
+    }
+    counts
+}
+
+fn segments(manifest: &Manifest) -> Vec<u64> {
+    manifest.stripes.iter().flat_map(|stripe| &stripe.segments).map(|segment| segment.stored_bytes).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_backup_costs_three_requests_and_its_restore_three() {
+    let counting = CountingStore::keeping();
+    let store = store(&counting);
+    let report = back_up(&store, PipelineConfig::default(), 1, KIB).await;
+    assert_eq!(counting.take_counts(), Counts::from([("put", 3)]));
+    assert!(counting.stored_bytes() < KIB + 200, "{} bytes for 1 KiB", counting.stored_bytes());
+
+    let found = vdstream::backup::find(&store, &report.manifest.series, Select::Latest).await.unwrap();
+    assert_eq!(counting.take_counts(), Counts::from([("get", 1), ("list", 1)]));
+    let restore = Restore::begin(&store, &found, RestoreOptions::default()).unwrap();
+    let pieces: Vec<Bytes> = restore.stripe(0).try_collect().await.unwrap();
+    assert_eq!(pieces.concat().len() as u64, KIB);
+    assert_eq!(counting.take_counts(), Counts::from([("get", 1)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_by_size_are_what_the_manual_says() {
+    for (size, per_backup) in [(0, 2), (KIB, 3), (7 * MIB, 3), (9 * MIB, 8), (100 * MIB, 19), (GIB, 135)] {
+        let counting = CountingStore::dropping();
+        let report = back_up(&store(&counting).lend_payloads(), PipelineConfig::default(), 1, size).await;
+        let counts = counting.take_counts();
+        assert_eq!(counts, documented(&segments(&report.manifest), 8 * MIB), "{size} bytes");
+        assert_eq!(counts.values().sum::<u64>(), per_backup, "{size} bytes");
+        let row = format!("| {} | {per_backup} |", readable(size));
+        let page = manual();
+        assert!(page.contains(&row), "costs.md has no row that starts with {row}");
+    }
+}
+
+fn readable(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        _ if bytes.is_multiple_of(GIB) => format!("{} GiB", bytes / GIB),
+        _ if bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
+        _ => format!("{} KiB", bytes / KIB),
+    }
+}
+
+fn manual() -> String {
+    std::fs::read_to_string(tool::repository().join("src/manual/costs.md")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_of_a_restore_are_parts_and_one_more_per_segment() {
+    let counting = CountingStore::keeping();
+    let store = store(&counting);
+    let report = back_up(&store, PipelineConfig::default(), 1, 100 * MIB).await;
+    counting.take_counts();
+    let restore = Restore::begin(&store, &report.manifest, RestoreOptions::default()).unwrap();
+    let mut pieces = std::pin::pin!(restore.stripe(0));
+    let mut raw_bytes = 0;
+    while let Some(piece) = pieces.next().await {
+        raw_bytes += piece.unwrap().len() as u64;
+    }
+    assert_eq!(raw_bytes, 100 * MIB);
+    // A range holds whole frames: of 4 MiB of noise, one and not two fit into 8 MiB.
+    assert_eq!(counting.take_counts(), Counts::from([("get", 1 + 25)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_costs_two_requests_per_backup_and_one_per_series() {
+    const BACKUPS: u64 = 10_000;
+    let counting = CountingStore::dropping();
+    let store = store(&counting);
+    let mut manifest = back_up(&store, PipelineConfig::default(), 1, KIB).await.manifest;
+    let first = manifest.id.to_string();
+    for nth in 1..BACKUPS {
+        let id = format!("{}{nth:012x}", &first[..first.len() - 12]);
+        manifest.id = id.parse().unwrap();
+        let path = Path::from(format!("costs/{id}/manifest.json"));
+        counting.put(&path, manifest.encode().unwrap().into()).await.unwrap();
+    }
+    counting.take_counts();
+    let listing = vdstream::backup::list(&store, Some(&manifest.series)).await.unwrap();
+    assert_eq!((listing.backups.len() as u64, listing.damaged.len()), (BACKUPS, 0));
+    assert_eq!(counting.take_counts(), Counts::from([("get", BACKUPS), ("list", 1 + BACKUPS)]));
+    vdstream::backup::find(&store, &manifest.series, Select::Latest).await.unwrap();
+    assert_eq!(counting.take_counts(), Counts::from([("get", 1), ("list", 1)]));
+}
+
+/// 10 TiB that cannot be compressed are 10,240 segments of 1 GiB. Here every segment is as small as it can be, so that a test can
+/// have as many of them; what is counted does not depend on the scale.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_tebibytes_are_more_segments_of_the_same_and_no_more_memory() {
+    let config = PipelineConfig {
+        memory_limit: 64 << 20,
+        depth: 0,
+        frame_bytes: 64 << 10,
+        part_bytes: 128 << 10,
+        segment_bytes: 1,
+        threads: 2,
+        ..PipelineConfig::default()
+    };
+    let mut curve = Vec::new();
+    for segments_wanted in [1024, 10_240] {
+        let counting = CountingStore::dropping();
+        let any_parts = PartLimits { min_part_bytes: 1, max_parts: 10_000 };
+        let store = store(&counting).part_limits(any_parts).lend_payloads();
+        // A segment ends a reorder window of 4 frames after the one that was enough.
+        let report = back_up(&store, config.clone(), 1, segments_wanted * 5 * 64 * KIB).await;
+        let sizes = segments(&report.manifest);
+        assert!(sizes.len() as u64 >= segments_wanted, "{} segments", sizes.len());
+        let (last, full) = sizes.split_last().unwrap();
+        assert!(full.iter().all(|size| *size == full[0]) && *last <= full[0], "segments differ in size");
+        assert_eq!(counting.take_counts(), documented(&sizes, 128 * KIB));
+        // Parts are of one size, but for the last of each segment.
+        let parts = counting.parts();
+        assert_eq!(parts.keys().last(), Some(&(128 << 10)));
+        assert!(parts.len() <= 3, "{parts:?}");
+        assert_eq!(counting.stored_bytes(), report.manifest.stored_bytes());
+        let manifest_bytes = report.manifest.encode().unwrap().len() as u64;
+        assert!(manifest_bytes < 1000 + 400 * sizes.len() as u64, "{manifest_bytes} bytes of manifest");
+        let head = counting.head(&Path::from(format!("costs/{}/manifest.json", report.manifest.id))).await.unwrap();
+        assert_eq!(head.size, manifest_bytes);
+        curve.push((sizes.len() as u64, manifest_bytes, report.progress.memory_peak));
+    }
+    let [(few, small, peak), (many, large, same)] = curve[..] else { unreachable!("two runs") };
+    assert!(same <= 64 << 20 && same <= peak + (peak / 20), "memory grew from {peak} to {same}");
+    // Linear: as many times larger as there are more segments.
+    let (per_few, per_many) = (small as f64 / few as f64, large as f64 / many as f64);
+    assert!((per_few / per_many - 1.0).abs() < 0.05, "{per_few} and {per_many} bytes per segment");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_stripes_share_one_memory_number() {
+    let any_parts = PartLimits { min_part_bytes: 1, max_parts: 10_000 };
+    for (stripes, size) in [(64, 4 * MIB), (64, 16 * MIB), (1, MIB)] {
+        let counting = CountingStore::dropping();
+        let report =
+            back_up(&store(&counting).part_limits(any_parts).lend_payloads(), PipelineConfig::default(), stripes, size)
+                .await;
+        assert_eq!(report.manifest.stripes.len(), usize::from(stripes));
+        assert_eq!(report.manifest.raw_bytes(), u64::from(stripes) * size);
+        assert!(report.progress.memory_peak <= 256 * MIB, "{} bytes", report.progress.memory_peak);
+        let begun_or_put = counting.take_counts();
+        assert!(begun_or_put.values().sum::<u64>() <= 2 + u64::from(stripes) * (4 + size.div_ceil(MIB) + 1));
+    }
+}
