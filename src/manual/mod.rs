@@ -9,10 +9,11 @@ pub mod cancellation {}
 #[doc = include_str!("commit.md")]
 pub mod commit {}
 
-#[doc = include_str!("encryption.md")]
-pub mod encryption {}
 #[doc = include_str!("costs.md")]
 pub mod costs {}
+
+#[doc = include_str!("encryption.md")]
+pub mod encryption {}
 
 #[doc = include_str!("format.md")]
 pub mod format {}

@@ -1,0 +1,207 @@
+"""What is compared: groups of tools that do the same work on the same data."""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+
+from . import data
+
+ZSTD = '"$ZSTD" -q -T0 -3 -c < "$IN"'
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Shell scripts. $IN is the data, $OUT a directory, $NAME a name in the bucket that no other run has."""
+
+    name: str
+    run: str
+    # Before the clock starts; for a restore once, in $OUT and under $NAME that all rounds share.
+    prepare: str = ""
+    # Prints the bytes that are stored.
+    stored: str = ""
+    clean: str = ""
+    # Of a restore: the file that it writes.
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    name: str
+    data: str
+    store: str
+    tools: tuple
+
+    @property
+    def is_restore(self):
+        return self.name.startswith("restore")
+
+
+FILE_STORED = 'find "$OUT" -type f -printf "%s\\n" | awk \'{ s += $1 } END { print s }\''
+S3_STORED = '"$S5CMD" du "s3://vdstream/$NAME*" | awk \'{ print $1 }\''
+S3_CLEAN = '"$S5CMD" rm "s3://vdstream/$NAME*" > /dev/null'
+AZURE_STORED = '"$RCLONE" size --json "AZ:vdstream/$NAME" | python3 -c \'import json, sys; print(json.load(sys.stdin)["bytes"])\''
+AZURE_CLEAN = '"$RCLONE" purge "AZ:vdstream/$NAME"'
+
+
+def to_file(name, run, prepare=""):
+    return Tool(name, run, prepare, FILE_STORED)
+
+
+def to_s3(name, run, prepare=""):
+    return Tool(name, run, prepare, S3_STORED, S3_CLEAN)
+
+
+def to_azure(name, run):
+    return Tool(name, run, "", AZURE_STORED, AZURE_CLEAN)
+
+
+# Every tool syncs what it wrote to a disk: vdstream and restic by themselves, the others by `sync` of the file.
+FILE_BACKUPS = (
+    to_file("vdstream", '"$VDSTREAM" backup --quiet "file://$OUT/store" - < "$IN"'),
+    to_file("zstd -T0 > file", f'{ZSTD} > "$OUT/z"; sync "$OUT/z"'),
+    to_file("zstd -T0 | rclone rcat", f'{ZSTD} | "$RCLONE" rcat "$OUT/z"; sync "$OUT/z"'),
+    to_file("by hand", '"$BY_HAND" backup "file://$OUT/z" < "$IN"; sync "$OUT/z"'),
+    to_file("restic", '"$RESTIC" -q -r "$OUT/r" backup --stdin < "$IN"',
+            '"$RESTIC" -q -r "$OUT/r" init --repository-version 2'),
+)
+CAT = to_file("cat > file", 'cat < "$IN" > "$OUT/c"; sync "$OUT/c"')
+S3_BACKUPS = (
+    to_s3("vdstream", '"$VDSTREAM" backup --quiet "s3://vdstream/$NAME" - < "$IN"'),
+    to_s3("zstd -T0 | s5cmd pipe", f'{ZSTD} | "$S5CMD" pipe "s3://vdstream/$NAME"'),
+    to_s3("zstd -T0 | aws s3 cp -", f'{ZSTD} | "$AWS" s3 cp --quiet - "s3://vdstream/$NAME"'),
+    to_s3("by hand", '"$BY_HAND" backup "s3://vdstream/$NAME" < "$IN"'),
+    to_s3("restic", '"$RESTIC" -q -r "s3:$S3_ENDPOINT_URL/vdstream/$NAME" backup --stdin < "$IN"',
+          '"$RESTIC" -q -r "s3:$S3_ENDPOINT_URL/vdstream/$NAME" init --repository-version 2'),
+)
+AZURE_BACKUPS = (
+    to_azure("vdstream", '"$VDSTREAM" backup --quiet "az://vdstream/$NAME" - < "$IN"'),
+    to_azure("zstd -T0 | rclone rcat", f'{ZSTD} | "$RCLONE" rcat "AZ:vdstream/$NAME/z"'),
+    to_azure("by hand", '"$BY_HAND" backup "az://vdstream/$NAME/z" < "$IN"'),
+)
+
+# A restore of vdstream ends with a sync of the file, so `zstd -d` runs with one and without.
+WARM = 'find "$OUT" -type f -exec cat {} + > /dev/null'
+FILE_RESTORES = (
+    Tool("vdstream", '"$VDSTREAM" restore --quiet "file://$OUT/store" latest --output "$OUT/out"',
+         f'{FILE_BACKUPS[0].run}; {WARM}', output="out"),
+    Tool("zstd -d", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"', f'{FILE_BACKUPS[1].run}; {WARM}', output="out"),
+    Tool("zstd -d, sync", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"; sync "$OUT/out"',
+         f'{FILE_BACKUPS[1].run}; {WARM}', output="out"),
+    Tool("by hand, sync", '"$BY_HAND" restore "file://$OUT/z" > "$OUT/out"; sync "$OUT/out"',
+         f'{FILE_BACKUPS[3].run}; {WARM}', output="out"),
+    Tool("restic, sync", '"$RESTIC" -q -r "$OUT/r" dump latest stdin > "$OUT/out"; sync "$OUT/out"',
+         f'{FILE_BACKUPS[4].prepare}; {FILE_BACKUPS[4].run}; {WARM}', output="out"),
+)
+S3_RESTORES = (
+    Tool("vdstream", '"$VDSTREAM" restore --quiet "s3://vdstream/$NAME" latest --output "$OUT/out"',
+         S3_BACKUPS[0].run, clean=S3_CLEAN, output="out"),
+    Tool("s5cmd cat | zstd -d", '"$S5CMD" cat "s3://vdstream/$NAME" | "$ZSTD" -q -d -c > "$OUT/out"',
+         S3_BACKUPS[1].run, clean=S3_CLEAN, output="out"),
+    Tool("s5cmd cat | zstd -d, sync",
+         '"$S5CMD" cat "s3://vdstream/$NAME" | "$ZSTD" -q -d -c > "$OUT/out"; sync "$OUT/out"',
+         S3_BACKUPS[1].run, clean=S3_CLEAN, output="out"),
+    Tool("by hand, sync", '"$BY_HAND" restore "s3://vdstream/$NAME" > "$OUT/out"; sync "$OUT/out"',
+         S3_BACKUPS[3].run, clean=S3_CLEAN, output="out"),
+)
+AZURE_RESTORES = (
+    Tool("vdstream", '"$VDSTREAM" restore --quiet "az://vdstream/$NAME" latest --output "$OUT/out"',
+         AZURE_BACKUPS[0].run, clean=AZURE_CLEAN, output="out"),
+    Tool("rclone cat | zstd -d, sync",
+         '"$RCLONE" cat "AZ:vdstream/$NAME/z" | "$ZSTD" -q -d -c > "$OUT/out"; sync "$OUT/out"',
+         AZURE_BACKUPS[1].run, clean=AZURE_CLEAN, output="out"),
+)
+
+GROUPS = [
+    Group("backup-file-postgres", "postgres", "file", FILE_BACKUPS),
+    Group("backup-file-toolchain", "toolchain", "file", FILE_BACKUPS),
+    Group("backup-file-random", "random", "file", (*FILE_BACKUPS, CAT)),
+    Group("backup-s3-postgres", "postgres", "s3", S3_BACKUPS),
+    Group("backup-s3-toolchain", "toolchain", "s3", S3_BACKUPS),
+    Group("backup-azure-postgres", "postgres", "azure", AZURE_BACKUPS),
+    Group("backup-azure-toolchain", "toolchain", "azure", AZURE_BACKUPS),
+    Group("restore-file-postgres", "postgres", "file", FILE_RESTORES),
+    Group("restore-file-toolchain", "toolchain", "file", FILE_RESTORES),
+    Group("restore-s3-postgres", "postgres", "s3", S3_RESTORES),
+    Group("restore-s3-toolchain", "toolchain", "s3", S3_RESTORES),
+    Group("restore-azure-toolchain", "toolchain", "azure", AZURE_RESTORES),
+]
+
+
+def run(group, place, rounds, results, fresh):
+    """Runs every tool of `group` once per round, each round beginning with another one; appends to the results."""
+    results.mkdir(parents=True, exist_ok=True)
+    target = results / f"{group.name}.jsonl"
+    if fresh:
+        target.unlink(missing_ok=True)
+    source = data.path(group.data)
+    # Both kinds of input are in memory from here on: what is compared are tools, not the first read of a disk.
+    place.bash('cat "$IN" > /dev/null', {"IN": str(source)})
+    shared = {}
+    if group.is_restore:
+        for tool in group.tools:
+            shared[tool.name] = variables(place, source)
+            place.bash(tool.prepare, shared[tool.name])
+    for round_ in range(rounds):
+        turn = round_ % len(group.tools)
+        for tool in group.tools[turn:] + group.tools[:turn]:
+            settings = shared.get(tool.name) or variables(place, source)
+            if not group.is_restore:
+                place.bash(tool.prepare or "true", settings)
+            place.settle()
+            numbers = place.measure(tool.run, settings, group.store)
+            if tool.stored:
+                numbers["stored"] = int(place.bash(tool.stored, settings))
+            if tool.output:
+                # Slow beside the runs themselves, so only the first result is compared.
+                if round_ == 0:
+                    place.bash(f'cmp "$OUT/{tool.output}" "$IN"', settings)
+                place.bash(f'rm "$OUT/{tool.output}"', settings)
+            with target.open("a") as lines:
+                print(json.dumps({"tool": tool.name, "round": round_, **numbers}), file=lines)
+            print(f"{group.name:24} {tool.name:26} {numbers['wall']:6.2f} s  {numbers['cpu']:6.2f} CPU s  "
+                  f"{numbers['rss'] >> 20:5} MiB", file=sys.stderr, flush=True)
+            if not group.is_restore:
+                remove(place, tool, settings)
+    for tool in group.tools:
+        if tool.name in shared:
+            remove(place, tool, shared[tool.name])
+
+
+def variables(place, source):
+    name = place.fresh()
+    out = place.directory / name
+    out.mkdir()
+    return {"IN": str(source), "OUT": str(out), "NAME": name}
+
+
+def remove(place, tool, settings):
+    if tool.clean:
+        place.bash(tool.clean, settings, check=False)
+    shutil.rmtree(settings["OUT"])
+
+
+def memory(place, gibibytes, results):
+    """Peak memory of vdstream alone: backup and restore, disk and S3, at two limits, by the length of the stream."""
+    results.mkdir(parents=True, exist_ok=True)
+    # The base backup again and again; the shell's own memory is far below ours, so the tree's largest process is ours.
+    endless = 'while cat "$IN"; do :; done 2>/dev/null | head -c "$BYTES"'
+    for store in ["file", "s3"]:
+        for limit in [64, 256]:
+            for size in gibibytes:
+                settings = {**variables(place, data.path("postgres")), "BYTES": str(size << 30)}
+                url = {"file": f"file://{settings['OUT']}/store", "s3": f"s3://vdstream/{settings['NAME']}"}[store]
+                tail = f'--quiet --memory {limit}MiB "{url}"'
+                works = {
+                    "backup": f'set +o pipefail; {endless} | "$VDSTREAM" backup {tail} -',
+                    "restore": f'"$VDSTREAM" restore {tail} latest --output /dev/null',
+                }
+                for work, script in works.items():
+                    peak = place.measure(script, settings, store)["rss_one"]
+                    line = {"work": work, "store": store, "limit_mib": limit, "gib": size, "rss": peak}
+                    with (results / "memory.jsonl").open("a") as lines:
+                        print(json.dumps(line), file=lines)
+                    print(line, file=sys.stderr, flush=True)
+                if store == "s3":
+                    place.bash(S3_CLEAN, settings, check=False)
+                shutil.rmtree(settings["OUT"])
