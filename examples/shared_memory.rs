@@ -3,6 +3,8 @@
 //! The example starts itself a second time as the engine. The agent creates the device set and backs up what comes; the engine
 //! writes two streams. Neither sees the other's memory, but for the buffers that they share.
 
+#![allow(clippy::print_stdout, reason = "examples print what they do")]
+
 use std::process::Command;
 
 use tokio::io::AsyncWriteExt as _;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use tokio::io::AsyncWriteExt as _;
+use futures::stream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vdstream::clock::{Clock as _, SystemClock};
 use vdstream::stream::{DeviceReader, DeviceWriter};
 use vdstream::vdi::{Features, ServerConfig, ShmHub, Status, server};
@@ -12,6 +13,7 @@ use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
 use crate::exit::Failure;
+use crate::feed;
 use crate::output;
 use crate::producer;
 use crate::same;
@@ -114,9 +116,8 @@ async fn send(set: &server::DeviceSet, inputs: &[PathBuf]) -> Result<u64> {
     let sources = producer::inputs(inputs).await?;
     let sent = sources.into_iter().map(|mut source| async move {
         let mut writer = DeviceWriter::new(set, set.open_device()?, DEPTH)?;
-        let mut bytes = tokio::io::BufReader::with_capacity(TRANSFER as usize, &mut source.bytes);
-        let copied = tokio::io::copy_buf(&mut bytes, &mut writer).await;
-        let bytes = copied.map_err(|error| Error::from(error).context(format!("cannot send {}", source.name)))?;
+        feed::feed(&mut writer, &mut source).await?;
+        let bytes = writer.position();
         writer.shutdown().await?;
         Ok::<_, Error>(bytes)
     });
@@ -128,12 +129,27 @@ async fn receive(set: &server::DeviceSet, outputs: &[PathBuf]) -> Result<u64> {
     let mut targets = try_join_all(outputs.iter().map(|path| Target::open(path))).await?;
     let filled = targets.iter_mut().map(|target| async move {
         let mut reader = DeviceReader::new(set, set.open_device()?, DEPTH)?;
-        let copied = tokio::io::copy(&mut reader, &mut target.bytes).await;
-        let bytes = copied.map_err(|error| Error::from(error).context(format!("cannot write {}", target.name)))?;
+        let mut bytes = 0;
+        target.fill(pieces(&mut reader, &mut bytes)).await?;
         target.finish().await?;
         Ok::<_, Error>(bytes)
     });
     let bytes = try_join_all(filled).await?.into_iter().sum();
     try_join_all(targets.into_iter().map(Target::publish)).await?;
     Ok(bytes)
+}
+
+/// What `reader` gives, in pieces of one transfer; `total` counts the bytes.
+fn pieces<'a>(
+    reader: &'a mut DeviceReader,
+    total: &'a mut u64,
+) -> impl futures::Stream<Item = Result<bytes::Bytes>> + 'a {
+    stream::try_unfold((reader, total), |(reader, total)| async move {
+        let mut piece = bytes::BytesMut::with_capacity(TRANSFER as usize);
+        if reader.read_buf(&mut piece).await? == 0 {
+            return Ok(None);
+        }
+        *total += piece.len() as u64;
+        Ok(Some((piece.freeze(), (reader, total))))
+    })
 }

@@ -90,7 +90,8 @@ impl Feed {
     }
 }
 
-async fn feed(writer: &mut DeviceWriter, source: &mut Source) -> Result<()> {
+/// Everything of `source` into `writer`, which is left open.
+pub(crate) async fn feed(writer: &mut DeviceWriter, source: &mut Source) -> Result<()> {
     let fed = match &mut source.bytes {
         Bytes::Stream(stream) => writer.write_from(stream).await.map(drop),
         Bytes::File(file) => feed_file(writer, file).await,
