@@ -572,3 +572,18 @@ async fn trying_a_store() {
     })
     .await;
 }
+
+#[cfg(feature = "encryption")]
+#[tokio::test(start_paused = true)]
+async fn unlocking_a_backup() {
+    use vdstream::pipeline::Passphrase;
+
+    let (gate, store) = Gate::new();
+    let options = BackupOptions::default().pipeline(config()).passphrase(Passphrase::new("open sesame").unwrap());
+    let mut backup = Backup::begin(&store, "orders", options).await.unwrap();
+    backup.stripe_reader(0, std::io::Cursor::new(b"rows".to_vec())).unwrap();
+    let manifest = backup.commit().await.unwrap().manifest;
+    let passphrase = Passphrase::new("open sesame").unwrap();
+    let unlock = async || backup::unlock(&store, &manifest, &passphrase).await;
+    only_reads("unlock", 1, &gate, unlock, |identities| !identities.is_empty()).await;
+}

@@ -118,6 +118,45 @@ fn a_backup_whose_every_call_is_dropped_at_every_wait_comes_through_whole() {
 }
 
 #[test]
+fn buffers_taken_and_given_back_at_every_wait() {
+    let (mut world, output, input) = world();
+    let mut writer = DeviceWriter::new(&world.server, output, BUFFERS).unwrap();
+    let mut stream = DeviceStream::new(&world.client, input);
+    let sent = data(5 * TRANSFER + 17);
+    let mut received = Vec::new();
+    let mut step = || {
+        match stream.next().now_or_never() {
+            Some(Some(Ok(DeviceItem::Data(bytes)))) => received.extend_from_slice(&bytes),
+            Some(Some(Ok(DeviceItem::Flush(ack) | DeviceItem::Complete(ack)))) => ack.answer(Ok(())),
+            Some(Some(Err(error))) => panic!("{error:?}"),
+            Some(None) | None => {}
+        }
+        world.answer();
+    };
+    for piece in sent.chunks(TRANSFER) {
+        // A write that was dropped has given its buffer back, so the next attempt takes another.
+        let written = impatient(
+            || {
+                let mut buffer = writer.next_buffer().now_or_never()?.unwrap();
+                buffer[..piece.len()].copy_from_slice(piece);
+                let before = writer.position();
+                let outcome = writer.write_buffer(buffer, piece.len()).now_or_never();
+                let moved = if outcome.is_some() { piece.len() as u64 } else { 0 };
+                assert_eq!(writer.position(), before + moved);
+                outcome
+            },
+            &mut step,
+        );
+        written.unwrap();
+    }
+    impatient(|| writer.shutdown().now_or_never(), &mut step).unwrap();
+    step();
+    assert!(received == sent, "changed on the way");
+    drop((writer, stream));
+    world.end();
+}
+
+#[test]
 fn a_restore_whose_every_call_is_dropped_at_every_wait_comes_through_whole() {
     let (mut world, output, input) = world();
     let mut reader = DeviceReader::new(&world.server, output, BUFFERS).unwrap();

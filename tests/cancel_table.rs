@@ -20,6 +20,7 @@ const TABLE: &str = "
     backup/devices.rs          serve               tests/cancel_backup.rs          serving_an_engine_that_backs_up      | Backup::serve
     backup/devices.rs          serve               tests/cancel_backup.rs          serving_an_engine_that_restores      | Restore::serve
     backup/doctor/run.rs       examine             tests/cancel_backup.rs          trying_a_store                       | doctor::examine
+    backup/encryption.rs       unlock              tests/cancel_backup.rs          unlocking_a_backup                   | unlock
     backup/reader.rs           stripe              tests/cancel_backup.rs          a_stream_of_a_stripe                 | Restore::stripe
     backup/reader.rs           write_to            tests/cancel_backup.rs          writing_a_stripe_out                 | Restore::write_to
     backup/retention/apply.rs  apply               tests/cancel_backup.rs          deleting_by_a_plan                   | retention::apply
@@ -52,6 +53,8 @@ const TABLE: &str = "
     stream/device_reader.rs    DeviceReader        tests/cancel_stream.rs          a_restore_whose_every_call_is_dropped_at_every_wait_comes_through_whole | DeviceReader::read
     stream/device_stream.rs    DeviceStream        tests/cancel_stream.rs          a_backup_whose_every_call_is_dropped_at_every_wait_comes_through_whole | DeviceStream::next
     stream/device_writer.rs    DeviceWriter        tests/cancel_stream.rs          a_backup_whose_every_call_is_dropped_at_every_wait_comes_through_whole | DeviceWriter::write
+    stream/device_writer.rs    next_buffer         tests/cancel_stream.rs          buffers_taken_and_given_back_at_every_wait | DeviceWriter::next_buffer
+    stream/device_writer.rs    write_buffer        tests/cancel_stream.rs          buffers_taken_and_given_back_at_every_wait | DeviceWriter::write_buffer
     stream/device_writer.rs    write_from          tests/cancel_stream.rs          a_backup_whose_every_call_is_dropped_at_every_wait_comes_through_whole | DeviceWriter::write_from
     vdi/answer.rs              CommandFuture       tests/cancel_vdi.rs             waiting_for_an_answer                | CommandFuture
     vdi/client/device.rs       next_command        tests/cancel_vdi.rs             waiting_for_commands                 | client::Device::next_command

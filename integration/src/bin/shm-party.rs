@@ -116,23 +116,27 @@ async fn session(set: &server::DeviceSet, script: &Script) -> Result<()> {
 /// Sends a command and, if it fails, clears the error.
 async fn run(device: &server::Device, script: &Script, command: Command) -> Result<()> {
     let code = command.code();
-    let mut completion = send(device, script, command).await?;
+    let Some(mut completion) = send(device, script, command).await? else { return Ok(()) };
     if code == CommandCode::GetError || !completion.is_success() {
-        completion = send(device, script, Command::clear_error()).await?;
+        completion = send(device, script, Command::clear_error()).await?.expect("ClearError is always supported");
     }
     assert!(completion.is_success(), "{code} ended with {}", completion.code);
     Ok(())
 }
 
-async fn send(device: &server::Device, script: &Script, command: Command) -> Result<server::Completion> {
+/// `None` if the client did not ask for this command, so that it cannot be sent.
+async fn send(device: &server::Device, script: &Script, command: Command) -> Result<Option<server::Completion>> {
     let code = command.code();
-    let answer = device.send(command)?;
+    let answer = match device.send(command) {
+        Err(refused) if refused.status() == Status::NotSupported => return Ok(None),
+        sent => sent?,
+    };
     script.at(&format!("sent-{code}")).await;
     let completion = answer.await;
     if completion.code == CompletionCode::OperationAborted {
         return Err(completion.reason.expect("an abort has a reason"));
     }
-    Ok(completion)
+    Ok(Some(completion))
 }
 
 /// `SHM_PARTY_TIMEOUT` is the no-progress limit in milliseconds; none without it.

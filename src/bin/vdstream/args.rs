@@ -128,7 +128,7 @@ pub(crate) struct Backup {
     )]
     pub(crate) kind: Option<Kind>,
     /// Protect it from `prune` and `delete` until a time, or for a span such as 90d
-    #[arg(long, value_name = "TIME|SPAN", value_parser = until)]
+    #[arg(hide_short_help = true, long, value_name = "TIME|SPAN", value_parser = until)]
     pub(crate) keep_until: Option<Until>,
     /// The raw size to expect, for the time that is left; nothing else depends on it
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size)]
@@ -160,7 +160,7 @@ pub(crate) struct Backup {
 #[derive(Debug, Args)]
 pub(crate) struct Limits {
     /// The most memory that all buffers may take: 512MiB, 2G (K, M, G, T are binary; KB, MB, GB, TB decimal)
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size, env = "VDSTREAM_MEMORY")]
+    #[arg(hide_short_help = true, long, value_name = "SIZE", default_value = "256MiB", value_parser = size, env = "VDSTREAM_MEMORY")]
     pub(crate) memory: u64,
     /// Compression or decompression jobs at once [default: one per core]
     #[arg(hide_short_help = true, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_THREADS")]
@@ -181,13 +181,13 @@ pub(crate) struct Devices {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) devices: u32,
     /// The directory in which the device sets are [default: vdstream in XDG_RUNTIME_DIR]
-    #[arg(long, value_name = "DIR", env = "VDSTREAM_HUB")]
+    #[arg(hide_short_help = true, long, value_name = "DIR", env = "VDSTREAM_HUB")]
     pub(crate) hub: Option<PathBuf>,
     /// A user, by number, who may be the other side, besides this one; repeat for more
-    #[arg(long, value_name = "UID")]
+    #[arg(hide_short_help = true, long, value_name = "UID")]
     pub(crate) allow_user: Vec<u32>,
     /// A group, by number, that the other side may run as; repeat for more
-    #[arg(long, value_name = "GID")]
+    #[arg(hide_short_help = true, long, value_name = "GID")]
     pub(crate) allow_group: Vec<u32>,
 }
 
@@ -324,14 +324,14 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "N%|COUNT")]
     pub(crate) sample: Option<String>,
     /// Draw the same sample again
-    #[arg(long, value_name = "N", requires = "sample")]
+    #[arg(hide_short_help = true, long, value_name = "N", requires = "sample")]
     pub(crate) seed: Option<u64>,
     /// Do not read again what a recorded verification of this level or a deeper one found good, at most AGE (12h, 30d) ago
     #[arg(long, value_name = "AGE", num_args = 0..=1, require_equals = true, value_parser = age,
           default_missing_value = "any")]
     pub(crate) since_last: Option<Duration>,
     /// Do not record the result beside the backup
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     pub(crate) no_record: bool,
     #[cfg(feature = "encryption")]
     #[command(flatten)]

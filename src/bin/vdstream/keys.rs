@@ -21,10 +21,10 @@ pub(crate) struct Readers {
     #[arg(long, value_name = "FILE", env = "VDSTREAM_RECIPIENTS_FILE", hide_env_values = true)]
     pub(crate) recipients_file: Vec<PathBuf>,
     /// Encrypt with a passphrase too, asked for at the terminal
-    #[arg(long, conflicts_with = "passphrase_file")]
+    #[arg(hide_short_help = true, long, conflicts_with = "passphrase_file")]
     pub(crate) passphrase: bool,
     /// Encrypt with the passphrase in this file too
-    #[arg(long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
+    #[arg(hide_short_help = true, long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Keys {
     #[arg(long, short, value_name = "FILE", env = "VDSTREAM_IDENTITY", hide_env_values = true)]
     pub(crate) identity: Vec<PathBuf>,
     /// The passphrase of the backup or of the identity file [default: ask for it at the terminal]
-    #[arg(long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
+    #[arg(hide_short_help = true, long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 

@@ -122,7 +122,11 @@ impl Target {
     pub(crate) async fn finish(&mut self) -> Result<()> {
         let failed = |error: io::Error| Error::from(error).context(format!("cannot write {}", self.name));
         match &mut self.bytes {
-            Bytes::Stream(stream) => stream.shutdown().await.map_err(failed)?,
+            Bytes::Stream(stream) => {
+                // The shutdown of stdout does not flush it.
+                stream.flush().await.map_err(failed)?;
+                stream.shutdown().await.map_err(failed)?;
+            }
             Bytes::File(file) => {
                 let file = Arc::clone(file);
                 blocking(move || file.sync_all()).await.map_err(failed)?;

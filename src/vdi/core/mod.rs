@@ -15,10 +15,14 @@ mod links;
 #[cfg(feature = "shm")]
 mod remote;
 mod server;
+#[cfg(feature = "shm")]
+mod translate;
 
 pub(crate) use agent::Step;
 pub(crate) use client::Taken;
 pub(crate) use inner::{Core, Member, Ready};
 #[cfg(feature = "shm")]
-pub(crate) use remote::{Link, Part, Peer, Pumped, config_of, error_of, reason, wishes};
+pub(crate) use remote::{Link, Part, Peer, Pumped};
 pub(crate) use server::Refused;
+#[cfg(feature = "shm")]
+pub(crate) use translate::{config_of, error_of, reason, wishes};

@@ -7,15 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use super::super::answer::Recipient;
 use super::super::area::{Area, Buffer};
 use super::super::client::{self, BufferHandle, MappedBuffer, Slot};
 use super::super::code::{CommandCode, CompletionCode};
-use super::super::config::{Config, ServerConfig};
+use super::super::config::Config;
 use super::super::device_state::{CommandId, Take};
-use super::super::features::Features;
 use super::super::server::Command;
 use super::super::state::{ClientCall, ClientState, ServerCall, ServerState};
 use super::super::status::{Error, Status};
@@ -23,8 +21,9 @@ use super::super::transport::Home;
 use super::super::waiters::{Place as WaitPlace, Wakes};
 use super::inner::{Core, Entry, Inner, Member};
 use super::links::{Role, number, sent};
+use super::translate::{choice, error_of, no_memory, server_config};
 use crate::error::ErrorKind;
-use crate::shm::wire::{Choice, Completed, Message, Place, Reason, Sent, Wishes};
+use crate::shm::wire::{Completed, Message, Place, Sent};
 use crate::shm::{Attached, Control, Inbox, Received, Region, Returned, ShmError, Socket};
 use crate::sync::Mutex;
 
@@ -286,7 +285,7 @@ impl Core {
     }
 
     /// The peer's process is gone, unless it had left before.
-    fn peer_gone(&self, link: &Link, error: Option<ShmError>) -> Pumped {
+    pub(crate) fn peer_gone(&self, link: &Link, error: Option<ShmError>) -> Pumped {
         // Who connected and went away before it had joined is as if it had not come.
         let is_welcome_only = link.peer.part != Part::Primary && !link.has_joined();
         if link.has_left.swap(true, Ordering::AcqRel) || is_welcome_only {
@@ -787,94 +786,8 @@ impl super::inner::Device {
     }
 }
 
-/// An error as it crosses to another process.
-pub(crate) fn reason(error: &crate::Error) -> Reason {
-    let mut layers = vec![error.message().to_owned()];
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        layers.push(cause.to_string());
-        next = cause.source();
-    }
-    Reason { kind: error.kind().as_str().to_owned(), layers }
-}
-
-/// An error that came from another process. A kind that is not known here is an abort.
-pub(crate) fn error_of(reason: Reason) -> crate::Error {
-    let kind = KINDS.into_iter().find(|kind| kind.as_str() == reason.kind).unwrap_or(ErrorKind::Aborted);
-    let mut layers = reason.layers.into_iter().rev();
-    let first = crate::Error::new(kind, layers.next().unwrap_or_else(|| "no reason was given".to_owned()));
-    layers.fold(first, crate::Error::context)
-}
-
-pub(super) fn choice(config: &ServerConfig) -> Choice {
-    Choice {
-        features: config.features.bits(),
-        alignment: config.alignment,
-        block_size: config.block_size,
-        max_transfer_size: config.max_transfer_size,
-        max_io_depth: config.max_io_depth,
-        device_names: config.device_names.clone(),
-    }
-}
-
-fn server_config(choice: Choice) -> ServerConfig {
-    ServerConfig {
-        features: Features::from_bits(choice.features),
-        alignment: choice.alignment,
-        block_size: choice.block_size,
-        max_transfer_size: choice.max_transfer_size,
-        max_io_depth: choice.max_io_depth,
-        device_names: choice.device_names,
-    }
-}
-
-/// A client's wishes, as they are told to a process that connects.
-pub(crate) fn wishes(config: &Config) -> Wishes {
-    Wishes {
-        device_count: config.device_count,
-        features: config.features.bits(),
-        prefix_zone_size: config.prefix_zone_size,
-        alignment: config.alignment,
-        soft_file_mark_block_size: config.soft_file_mark_block_size,
-        eom_warning_size: config.eom_warning_size,
-        // `Config::validate` has bounded it.
-        server_timeout_millis: u32::try_from(config.server_timeout.as_millis()).unwrap_or(u32::MAX),
-    }
-}
-
-/// The wishes of another process, checked as if they were this one's.
-pub(crate) fn config_of(wishes: &Wishes) -> Result<Config, Error> {
-    Config {
-        device_count: wishes.device_count,
-        features: Features::from_bits(wishes.features),
-        prefix_zone_size: wishes.prefix_zone_size,
-        alignment: wishes.alignment,
-        soft_file_mark_block_size: wishes.soft_file_mark_block_size,
-        eom_warning_size: wishes.eom_warning_size,
-        server_timeout: Duration::from_millis(wishes.server_timeout_millis.into()),
-    }
-    .validate()
-}
-
-fn no_memory(error: ShmError) -> Error {
-    let error = crate::Error::new(ErrorKind::Exhausted, "shared memory").with_source(error);
-    Error::from(Status::Memory).because(Some(error))
-}
-
-const KINDS: [ErrorKind; 11] = [
-    ErrorKind::Aborted,
-    ErrorKind::Closed,
-    ErrorKind::Conflict,
-    ErrorKind::Corrupt,
-    ErrorKind::Denied,
-    ErrorKind::Exhausted,
-    ErrorKind::Internal,
-    ErrorKind::Invalid,
-    ErrorKind::NotFound,
-    ErrorKind::Throttled,
-    ErrorKind::Unavailable,
-];
 /// One per device would do; a few more may only map buffers.
 const MAX_SECONDARIES: usize = 128;
+
 /// Reads of one connection before other tasks run.
 const MAX_READS: usize = 16;

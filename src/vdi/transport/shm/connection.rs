@@ -25,9 +25,16 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, home: SetHome) {
         }
         socket.flush_ready();
         pumped = core.pump(&link);
-        if socket.is_broken() && matches!(pumped, Pumped::Idle | Pumped::More) {
-            // What broke the writing side is told by the reading side, unless the peer has stopped to read.
-            core.connection_lost(&link, "it takes no more messages");
+        if socket.is_broken() && pumped == Pumped::Idle {
+            // Its end of the connection is closed. What it said before comes first: it may have told why.
+            pumped = core.pump(&link);
+            while pumped == Pumped::More {
+                tokio::task::yield_now().await;
+                pumped = core.pump(&link);
+            }
+            if pumped == Pumped::Idle {
+                pumped = core.peer_gone(&link, None);
+            }
             break;
         }
     }
