@@ -58,7 +58,7 @@ impl Core {
                 is_server_done: false,
                 secondaries: Vec::new(),
                 handles: HashMap::new(),
-                links: Links::default(),
+                links: Default::default(),
                 #[cfg(feature = "shm")]
                 stranded: Vec::new(),
                 configured: Waiters::default(),

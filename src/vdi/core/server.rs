@@ -61,6 +61,7 @@ impl Core {
 
     pub(crate) fn request_buffers(&self, size: usize, alignment: usize, count: usize) -> Result<(), Error> {
         let mut wakes = Wakes::default();
+        #[cfg_attr(not(feature = "shm"), expect(unused_mut, reason = "only other processes are told"))]
         let mut inner = self.lock();
         inner.admit(ServerCall::RequestBuffers)?;
         self.area.request(size, alignment, count)?;
