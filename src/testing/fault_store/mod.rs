@@ -17,7 +17,7 @@
 //! # drop(store);
 //! ```
 //!
-//! Waits go through a [`Clock`](crate::Clock): with Tokio's paused time a test of hours takes no time.
+//! Waits go through a [`Clock`](crate::clock::Clock): with Tokio's paused time a test of hours takes no time.
 
 mod body;
 mod log;
