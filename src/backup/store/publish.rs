@@ -60,8 +60,7 @@ pub(super) fn write_at(file: &File, payload: &[Bytes], mut offset: u64) -> io::R
     Ok(())
 }
 
-/// Bytes of one write call: 512 MiB took 0.17 s this way and 0.25 s in calls of 4 MiB, for which the kernel takes its memory in
-/// larger blocks.
+/// Bytes of one write call. Against calls of 4 MiB one series was faster and another slower, so it is not a tuned number.
 const WRITE_BYTES: usize = 128 << 10;
 
 /// Asks the kernel to start writing this range to the disk now, so that the sync at the end is short.

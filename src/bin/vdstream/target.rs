@@ -35,8 +35,7 @@ struct PartialFile {
     is_published: bool,
 }
 
-/// Bytes per write of a file: 512 MiB took 0.17 s this way and 0.25 s in writes of 4 MiB, for which the kernel takes its memory
-/// in larger blocks.
+/// Bytes per write of a file. Against writes of 4 MiB one series was faster and another slower, so it is not a tuned number.
 const WRITE_BYTES: usize = 128 << 10;
 
 impl Target {
