@@ -140,7 +140,7 @@ pub(crate) struct Backup {
     /// A stripe rolls to its next segment object at this stored size
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
     pub(crate) segment_size: Option<u64>,
-    /// The most time that removing an aborted backup may take; what is left then is for `vdstream gc`
+    /// The most time that removing an aborted backup may take; what is left then is said
     #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "60s", value_parser = age, env = "VDSTREAM_CLEAN_UP_TIMEOUT")]
     pub(crate) clean_up_timeout: Duration,
     /// Size of one part of a multipart upload
@@ -399,7 +399,7 @@ Examples:
   vdstream prune /srv/backups --series orders --keep-within 30d --keep-tag tier=gold --confirm
 
 A backup that any rule wants is kept, so is all that it continues. Only backups that can be restored count.
-The data of deleted backups stays until `vdstream gc`, for restores that are running.";
+The data of deleted backups stays in the store: this version does not remove it.";
 
 #[derive(Debug, Args)]
 #[command(after_help = PRUNE_EXAMPLES)]
