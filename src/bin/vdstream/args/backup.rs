@@ -1,0 +1,95 @@
+//! `backup`, and the limits that it shares with other verbs.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use vdstream::backup::Kind;
+
+#[cfg(feature = "shm")]
+use super::Devices;
+use super::value::{Until, age, label, size, until};
+#[cfg(feature = "encryption")]
+use crate::keys;
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  vdstream backup s3://bucket/prod --series orders -- pg_basebackup -D - -Ft -X fetch
+  vdstream backup file:///srv/backups --input part1.img --input part2.img
+  tar c /etc | vdstream backup /srv/backups -";
+
+#[derive(Debug, Args)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub(crate) struct Backup {
+    /// Where to: file:///path, a plain path, s3://bucket/prefix, az://container/prefix, gs://bucket/prefix
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// `-` reads one stripe from stdin
+    #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["input", "producer"])]
+    pub(crate) stdin: Option<String>,
+    #[cfg(feature = "shm")]
+    #[command(flatten)]
+    pub(crate) devices: Devices,
+    /// A file or FIFO to read; each is one stripe
+    #[arg(long, value_name = "PATH", conflicts_with = "producer")]
+    pub(crate) input: Vec<PathBuf>,
+    /// The series that the backup belongs to
+    #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
+    pub(crate) series: String,
+    /// A label to keep with the backup; repeat for more
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// The committed backup of the same series that this one continues
+    #[arg(long, value_name = "ID|latest", requires = "kind")]
+    pub(crate) parent: Option<String>,
+    /// What it contains: everything, or what changed since its parent
+    #[arg(
+        long,
+        value_name = "full|differential|log",
+        requires_if("differential", "parent"),
+        requires_if("log", "parent")
+    )]
+    pub(crate) kind: Option<Kind>,
+    /// Protect it from `prune` and `delete` until a time, or for a span such as 90d
+    #[arg(hide_short_help = true, long, value_name = "TIME|SPAN", value_parser = until)]
+    pub(crate) keep_until: Option<Until>,
+    /// The raw size to expect, for the time that is left; nothing else depends on it
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size)]
+    pub(crate) expect_size: Option<u64>,
+    /// zstd level
+    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(-7..=22), env = "VDSTREAM_LEVEL")]
+    pub(crate) level: i32,
+    /// A stripe rolls to its next segment object at this stored size
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
+    pub(crate) segment_size: Option<u64>,
+    /// The most time that removing an aborted backup may take; what is left then is said
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "60s", value_parser = age, env = "VDSTREAM_CLEAN_UP_TIMEOUT")]
+    pub(crate) clean_up_timeout: Duration,
+    /// Size of one part of a multipart upload
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
+    pub(crate) part_size: Option<u64>,
+    #[cfg(feature = "encryption")]
+    #[command(flatten)]
+    pub(crate) readers: keys::Readers,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// A program whose stdout is backed up; its exit status decides between commit and abort. It runs in a process group of
+    /// its own, away from the terminal, and must wait for what it starts
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) producer: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// The most memory that all buffers may take: 512MiB, 2G (K, M, G, T are binary; KB, MB, GB, TB decimal)
+    #[arg(hide_short_help = true, long, value_name = "SIZE", default_value = "256MiB", value_parser = size, env = "VDSTREAM_MEMORY")]
+    pub(crate) memory: u64,
+    /// Compression or decompression jobs at once [default: one per core]
+    #[arg(hide_short_help = true, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_THREADS")]
+    pub(crate) threads: Option<u16>,
+    /// Requests to the store at once
+    #[arg(hide_short_help = true, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_CONCURRENCY")]
+    pub(crate) concurrency: Option<u16>,
+}

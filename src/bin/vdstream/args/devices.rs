@@ -1,0 +1,70 @@
+//! Device sets that are shared with another process, and `engine`, the other side.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::value::age;
+
+/// The device set that this process shares with another one.
+#[derive(Debug, Args)]
+pub(crate) struct Devices {
+    /// The other side is a process that comes to this device set, through shared memory
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device_set: Option<String>,
+    /// Devices of the set that a backup creates: each is one stripe
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) devices: u32,
+    /// The directory in which the device sets are [default: vdstream in XDG_RUNTIME_DIR]
+    #[arg(hide_short_help = true, long, value_name = "DIR", env = "VDSTREAM_HUB")]
+    pub(crate) hub: Option<PathBuf>,
+    /// A user, by number, who may be the other side, besides this one; repeat for more
+    #[arg(hide_short_help = true, long, value_name = "UID")]
+    pub(crate) allow_user: Vec<u32>,
+    /// A group, by number, that the other side may run as; repeat for more
+    #[arg(hide_short_help = true, long, value_name = "GID")]
+    pub(crate) allow_group: Vec<u32>,
+}
+
+const ENGINE_EXAMPLES: &str = "\
+Examples, each in a terminal beside `vdstream backup URL --device-set nightly --devices 2`
+or `vdstream restore URL latest --device-set nightly`:
+  vdstream engine backup --device-set nightly --input part1.img --input part2.img
+  vdstream engine restore --device-set nightly --output part1.img --output part2.img";
+
+#[derive(Debug, Args)]
+#[command(after_help = ENGINE_EXAMPLES)]
+pub(crate) struct Engine {
+    #[command(subcommand)]
+    pub(crate) what: EngineWork,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EngineWork {
+    /// Send files to the agent
+    Backup {
+        /// A file or FIFO to send; one per device
+        #[arg(long, value_name = "PATH", required = true)]
+        input: Vec<PathBuf>,
+        #[command(flatten)]
+        options: EngineOptions,
+    },
+    /// Take what the agent restores
+    Restore {
+        /// A file, FIFO or device to write, one per device
+        #[arg(long, short, value_name = "PATH", required = true)]
+        output: Vec<PathBuf>,
+        #[command(flatten)]
+        options: EngineOptions,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EngineOptions {
+    #[command(flatten)]
+    pub(crate) devices: Devices,
+    /// How long to wait for the agent to create the set
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = age)]
+    pub(crate) wait: Duration,
+}

@@ -1,0 +1,24 @@
+//! The command line as types, one file per group of verbs; nothing here does anything.
+
+mod backup;
+mod catalog;
+mod cli;
+#[cfg(feature = "shm")]
+mod devices;
+mod doctor;
+mod restore;
+mod retention;
+mod setup;
+mod value;
+mod verify;
+
+pub(crate) use backup::{Backup, Limits};
+pub(crate) use catalog::{List, Show};
+pub(crate) use cli::{Cli, Command, Common, ProgressStyle};
+#[cfg(feature = "shm")]
+pub(crate) use devices::{Devices, Engine, EngineWork};
+pub(crate) use doctor::Doctor;
+pub(crate) use restore::Restore;
+pub(crate) use retention::{Delete, Prune};
+pub(crate) use setup::{Completions, Man};
+pub(crate) use verify::{Level, Verify};
