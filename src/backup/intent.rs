@@ -45,7 +45,7 @@ pub struct Intent {
     pub keep_until: Option<Timestamp>,
     /// Number of stripes.
     pub stripes: u16,
-    /// Compression level.
+    /// Compression level; the first one, if it is adaptive.
     pub level: i32,
     /// The most raw bytes in one frame.
     pub frame_bytes: u64,

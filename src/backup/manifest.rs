@@ -12,7 +12,7 @@ use super::kind::Kind;
 use super::names::{MAX_STRIPES, Names, Series};
 use super::wire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{self, SegmentId, StripeSummary};
+use crate::pipeline::{self, LevelRange, SegmentId, StripeSummary};
 
 /// The largest manifest that is written or read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
@@ -88,14 +88,23 @@ impl Producer {
 pub struct Codec {
     /// Its name; `zstd` is the only one.
     pub name: String,
-    /// The level it was asked for.
+    /// The level; the highest that was used, of an adaptive one.
     pub level: i32,
+    /// The lowest level that was used, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowest_level: Option<i32>,
 }
 
 impl Codec {
     /// Zstandard at `level`.
     pub fn zstd(level: i32) -> Self {
-        Self { name: "zstd".to_owned(), level }
+        Self { name: "zstd".to_owned(), level, lowest_level: None }
+    }
+
+    /// Zstandard at the levels of `range`.
+    pub fn adaptive(range: LevelRange) -> Self {
+        let lowest_level = (range.lowest != range.highest).then_some(range.lowest);
+        Self { lowest_level, ..Self::zstd(range.highest) }
     }
 }
 

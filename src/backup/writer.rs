@@ -311,7 +311,7 @@ impl Backup {
             parent: self.intent.parent,
             keep_until: self.intent.keep_until,
             producer: self.producer.clone(),
-            codec: Codec::zstd(self.intent.level),
+            codec: session.pipeline.levels().map_or_else(|| Codec::zstd(self.intent.level), Codec::adaptive),
             encryption: self.intent.encryption.clone(),
             frame_bytes: self.intent.frame_bytes,
             stripes,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 use crate::buffer::SlotMut;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +38,7 @@ impl RawFrame {
 /// and the input slot is the next output. So no frame is copied, and a worker never waits for memory.
 pub(super) struct Encoder {
     context: Compressor<'static>,
+    level: i32,
     spare: SlotMut,
 }
 
@@ -46,11 +48,16 @@ impl Encoder {
         let mut context = Compressor::new(level).map_err(|source| refused("cannot set up zstd", source))?;
         context.include_checksum(true).map_err(|source| refused("cannot set up zstd", source))?;
         context.include_contentsize(true).map_err(|source| refused("cannot set up zstd", source))?;
-        Ok(Self { context, spare })
+        Ok(Self { context, level, spare })
     }
 
-    /// Compresses a frame; the answer holds one complete zstd frame with content size and checksum.
-    pub(super) fn encode(&mut self, raw: RawFrame) -> Result<SlotMut> {
+    /// Compresses a frame at `level`; the answer holds one complete zstd frame with content size and checksum.
+    pub(super) fn encode(&mut self, raw: RawFrame, level: i32) -> Result<SlotMut> {
+        if level != self.level {
+            let set = self.context.set_parameter(CParameter::CompressionLevel(level));
+            set.map_err(|source| refused("cannot set up zstd", source))?;
+            self.level = level;
+        }
         match raw {
             RawFrame::Collected(slot) => {
                 self.spare.clear();

@@ -22,6 +22,25 @@ pub const MAX_SEGMENT_BYTES: u64 = 1 << 40;
 /// The longest `outage`: whoever waits longer for a store should be told.
 const MAX_OUTAGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The smallest limit on bytes per second: below it a part of the default size takes hours.
+const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
+
+/// The levels between which an adaptive level moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LevelRange {
+    /// The lowest, at least -7.
+    pub lowest: i32,
+    /// The highest, at most 22.
+    pub highest: i32,
+}
+
+impl Default for LevelRange {
+    /// 1 to 9: above that a thread needs much more memory, and little is gained.
+    fn default() -> Self {
+        Self { lowest: 1, highest: 9 }
+    }
+}
+
 /// How a [`Pipeline`](super::Pipeline) works. Plain data; checked when a pipeline is made.
 ///
 /// Sizes are wishes: when they do not fit into `memory_limit`, the plan shrinks them in the order written at
@@ -64,6 +83,10 @@ pub struct PipelineConfig {
     /// The zstd level; -7 to 22, default 3. Levels above 9 need much more memory per thread, which is counted.
     pub level: i32,
 
+    /// Lets the level follow the slower of producer and upload, beginning with `level`: up while the threads are not what
+    /// is waited for, down as soon as they are. Default `None`: it stays. Costs each thread the state of the highest level.
+    pub adaptive: Option<LevelRange>,
+
     /// Threads that compress, decompress and hash; 0 to 1024, default 0, which means one per core. Each costs a frame
     /// and a compressor's state.
     pub threads: usize,
@@ -91,6 +114,16 @@ pub struct PipelineConfig {
     /// An attempt has one second more for each of these bytes; at least 1, default 128 KiB. A link slower than this
     /// counts as broken: on a slow one, requests that take too long together are sent fewer at a time, down to one.
     pub min_bytes_per_second: u64,
+
+    /// The most bytes per second that a backup sends, over all stripes; at least 1 KiB, default `None`, no limit. Only
+    /// segments count, with what is sent again after a failure; the documents beside them are small.
+    ///
+    /// A request goes at the speed of the link, and waits for its turn before it begins: smaller parts make the stream
+    /// more even. What goes above the limit for a moment is at most one second's worth or one part. It costs no memory.
+    pub upload_bytes_per_second: Option<u64>,
+
+    /// The same for what a restore or a verification asks for; at least 1 KiB, default `None`.
+    pub download_bytes_per_second: Option<u64>,
 }
 
 impl Default for PipelineConfig {
@@ -103,6 +136,7 @@ impl Default for PipelineConfig {
             part_bytes: 8 << 20,
             segment_bytes: 1 << 30,
             level: 3,
+            adaptive: None,
             threads: 0,
             concurrency: 8,
             attempts: 10,
@@ -111,6 +145,8 @@ impl Default for PipelineConfig {
             backoff_cap: Duration::from_secs(15),
             attempt_timeout: Duration::from_secs(30),
             min_bytes_per_second: 128 << 10,
+            upload_bytes_per_second: None,
+            download_bytes_per_second: None,
         }
     }
 }
@@ -129,10 +165,21 @@ impl PipelineConfig {
         if !(-7..=22).contains(&self.level) {
             return Err(invalid(format!("level is {}, it must be from -7 to 22", self.level)));
         }
+        if let Some(LevelRange { lowest, highest }) = self.adaptive
+            && !(-7 <= lowest && lowest <= highest && highest <= 22)
+        {
+            return Err(invalid(format!("adaptive is {lowest} to {highest}, it must be a range within -7 to 22")));
+        }
         within("threads", self.threads as u64, 0, 1024)?;
         within("concurrency", self.concurrency as u64, 1, 256)?;
         within("attempts", u64::from(self.attempts), 1, 100)?;
         within("min_bytes_per_second", self.min_bytes_per_second, 1, u64::MAX)?;
+        for (name, limit) in [
+            ("upload_bytes_per_second", self.upload_bytes_per_second),
+            ("download_bytes_per_second", self.download_bytes_per_second),
+        ] {
+            within(name, limit.unwrap_or(MIN_BYTES_PER_SECOND), MIN_BYTES_PER_SECOND, u64::MAX)?;
+        }
         if self.outage > MAX_OUTAGE {
             return Err(invalid(format!("outage is {:?}, it must be at most {MAX_OUTAGE:?}", self.outage)));
         }
@@ -140,6 +187,11 @@ impl PipelineConfig {
             return Err(invalid("attempt_timeout must be at least 1 ms".to_owned()));
         }
         Ok(())
+    }
+
+    /// The highest level that a frame may get.
+    pub(super) fn highest_level(&self) -> i32 {
+        self.adaptive.map_or(self.level, |range| range.highest)
     }
 
     /// `threads`, with 0 replaced by the number of cores.

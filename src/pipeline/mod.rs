@@ -19,8 +19,10 @@
 //! | `config`, `plan` | what the caller wishes; what fits into the memory limit |
 //! | `assemble` | device data into frames; where segments end |
 //! | `codec`, `tree`, `cpu` | zstd contexts; BLAKE3 from pieces; the bounded threads |
+//! | `level` | which zstd level: fixed, or as high as costs no time |
 //! | `pack`, `index` | frames in order into parts; the tail of a segment |
-//! | `upload`, `request`, `limiter` | one segment into the store; retries, time limits; how many at once |
+//! | `upload`, `request` | one segment into the store; retries, time limits |
+//! | `limiter`, `pace` | how many requests at once; how many bytes per second |
 //! | `encrypt` | segments as age files: keys, and where a byte of the content stands |
 //! | `fetch`, `reader` | ranges ahead; decompress and verify, in order |
 //! | `writer`, `pipeline`, `stop`, `progress` | the run of a stripe; the handle; the first cause; the counters |
@@ -35,7 +37,9 @@ mod encrypt;
 mod fetch;
 mod index;
 mod input;
+mod level;
 mod limiter;
+mod pace;
 mod pack;
 #[expect(clippy::module_inception, reason = "the handle is what the module is named for")]
 mod pipeline;
@@ -51,7 +55,9 @@ mod tree;
 mod upload;
 mod writer;
 
-pub use config::{MAX_FRAME_BYTES, MAX_PART_BYTES, MAX_SEGMENT_BYTES, MIN_FRAME_BYTES, MIN_PART_BYTES, PipelineConfig};
+pub use config::{
+    LevelRange, MAX_FRAME_BYTES, MAX_PART_BYTES, MAX_SEGMENT_BYTES, MIN_FRAME_BYTES, MIN_PART_BYTES, PipelineConfig,
+};
 #[cfg(feature = "encryption")]
 pub use encrypt::{Identities, Passphrase, Recipients};
 #[cfg(not(feature = "encryption"))]
@@ -63,6 +69,7 @@ pub use index::MAX_SEGMENT_FRAMES;
 #[cfg(feature = "testing")]
 pub(crate) use index::{check_tail, forge};
 pub use input::{Ack, Input};
+pub(crate) use pace::Pace;
 pub use pipeline::Pipeline;
 pub use plan::{DevicePlan, MemoryPlan};
 pub use progress::{Progress, StripeProgress};

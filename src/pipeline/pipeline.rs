@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio_util::task::TaskTracker;
 
-use super::config::PipelineConfig;
+use super::config::{LevelRange, PipelineConfig};
 use super::encrypt::{Identities, Recipients};
 use super::fetch::check_summary;
 use super::input::Input;
@@ -312,14 +312,23 @@ impl Pipeline {
         }
     }
 
+    /// The lowest and the highest zstd level that a frame was given so far; `None` for a restore.
+    pub fn levels(&self) -> Option<LevelRange> {
+        match &self.inner.half {
+            Half::Backup(shared) => Some(shared.level.used()),
+            Half::Restore(_) => None,
+        }
+    }
+
     /// What was done so far.
     pub fn progress(&self) -> Progress {
-        let concurrency = match &self.inner.half {
-            Half::Backup(shared) => shared.requests.concurrency(),
-            Half::Restore(shared) => shared.requests.concurrency(),
+        let (concurrency, level) = match &self.inner.half {
+            Half::Backup(shared) => (shared.requests.concurrency(), Some(shared.level.current())),
+            Half::Restore(shared) => (shared.requests.concurrency(), None),
         };
         Progress {
             concurrency: concurrency as u64,
+            level,
             memory_peak: self.inner.budget.peak(),
             ..self.inner.counters.snapshot()
         }

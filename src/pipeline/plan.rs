@@ -167,7 +167,7 @@ impl MemoryPlan {
 
     fn measure(&mut self, config: &PipelineConfig, direction: Direction) {
         self.context_bytes = match direction {
-            Direction::Backup => encoder_bytes(config.level, self.frame_bytes),
+            Direction::Backup => encoder_bytes(config.highest_level(), self.frame_bytes),
             Direction::Restore => DECODER_BYTES,
         };
         let slots = |count: usize, bytes: usize| (count as u64).saturating_mul(bytes as u64);

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 ///
 /// Times are summed over everything that ran at once, so they may pass faster than the clock. Which stage holds the
 /// others up can be read from them: a slow producer shows as `source_wait`, too few cores as `cpu_wait`, a slow store
-/// as `store_wait`, a store that asks for less as `throttled`.
+/// as `store_wait`, a store that asks for less as `throttled`, the caller's own limit as `limited`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Backup: raw bytes taken from the stripes. Restore: raw bytes verified and handed out.
@@ -42,6 +42,10 @@ pub struct Progress {
     pub store_busy: Duration,
     /// Time in which requests paused before another attempt.
     pub throttled: Duration,
+    /// Time in which requests waited because of the limit on bytes per second.
+    pub limited: Duration,
+    /// Backup: the zstd level of the next frame.
+    pub level: Option<i32>,
     /// The most memory that was ever held of the limit, in bytes, device buffers not counted.
     pub memory_peak: u64,
     /// Each stripe's position.
@@ -73,6 +77,7 @@ pub(super) struct Counters {
     pub(super) store_wait: TimeSum,
     pub(super) store_busy: TimeSum,
     pub(super) throttled: TimeSum,
+    pub(super) limited: TimeSum,
     pub(super) stripes: Vec<StripeCounters>,
 }
 
@@ -109,6 +114,8 @@ impl Counters {
             store_wait: self.store_wait.get(),
             store_busy: self.store_busy.get(),
             throttled: self.throttled.get(),
+            limited: self.limited.get(),
+            level: None,
             memory_peak: 0,
             stripes,
         }

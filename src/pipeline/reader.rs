@@ -65,7 +65,13 @@ impl Shared {
         let stripes: Result<Vec<StripePools>> = (0..plan.stripes).map(|_| pools()).collect();
         let decoders: Result<Vec<Decoder>> = (0..plan.threads).map(|_| Decoder::new()).collect();
         Ok(Self {
-            requests: Requests::new(config, config.concurrency, Arc::clone(&clock), Arc::clone(&counters)),
+            requests: Requests::new(
+                config,
+                config.concurrency,
+                config.download_bytes_per_second,
+                Arc::clone(&clock),
+                Arc::clone(&counters),
+            ),
             cpu: Cpu::new(plan.threads, tracker, Arc::clone(&clock), Arc::clone(&counters)),
             store,
             clock,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::config::PipelineConfig;
 use super::limiter::Limiter;
+use super::pace::Pace;
 use super::progress::{Counters, count};
 use super::stop::Stop;
 use crate::clock::{self, Clock};
@@ -18,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 pub(super) struct Requests {
     limiter: Limiter,
+    pace: Pace,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     attempts: u32,
@@ -54,12 +56,14 @@ impl Requests {
     pub(super) fn new(
         config: &PipelineConfig,
         concurrency: usize,
+        bytes_per_second: Option<u64>,
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
     ) -> Self {
         let seed = u64::try_from(clock.wall().as_nanosecond().unsigned_abs() & u128::from(u64::MAX)).unwrap_or(0);
         Self {
             limiter: Limiter::new(concurrency),
+            pace: Pace::new(bytes_per_second, Arc::clone(&clock), Arc::clone(&counters)),
             clock,
             counters,
             attempts: config.attempts,
@@ -90,6 +94,8 @@ impl Requests {
         let mut tried = 0;
         let mut failing_since = None;
         loop {
+            // Before the place: who waits for its turn keeps nobody else from the store.
+            self.pace.wait(request.bytes).await;
             let place = self.limiter.enter().await;
             let begun = self.clock.now();
             let outcome = clock::timeout(&*self.clock, Some(limit), attempt()).await;

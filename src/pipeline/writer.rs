@@ -15,6 +15,7 @@ use super::cpu::{Cpu, Job};
 use super::encrypt::{self, Cipher, Recipients, chunk};
 use super::index::{MAX_SEGMENT_FRAMES, tail_bytes};
 use super::input::Input;
+use super::level::Level;
 use super::pack::Packer;
 use super::plan::MemoryPlan;
 use super::progress::Counters;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) plan: MemoryPlan,
     pub(super) frames: BufferPool,
     pub(super) parts: BufferPool,
+    pub(super) level: Level,
     /// To whom the segments are encrypted, if they are.
     pub(super) recipients: Option<Recipients>,
     /// Known stored bytes at which a segment ends.
@@ -62,15 +64,22 @@ impl Shared {
         let segment_limit = segment_limit(config, &plan, store.max_parts())?;
         let frames = BufferPool::new(budget, plan.frame_slot_bytes(), plan.frame_slots())?;
         let parts = BufferPool::new(budget, plan.part_bytes, plan.part_slots())?;
+        let level = Level::new(config, plan.threads, &*clock);
         let encoders: Result<Vec<Encoder>> = (0..plan.threads)
             .map(|_| {
                 let slot =
                     frames.try_acquire().ok_or_else(|| Error::new(ErrorKind::Internal, "a new pool is empty"))?;
-                Encoder::new(config.level, slot)
+                Encoder::new(level.current(), slot)
             })
             .collect();
         Ok(Self {
-            requests: Requests::new(config, plan.parts, Arc::clone(&clock), Arc::clone(&counters)),
+            requests: Requests::new(
+                config,
+                plan.parts,
+                config.upload_bytes_per_second,
+                Arc::clone(&clock),
+                Arc::clone(&counters),
+            ),
             cpu: Cpu::new(plan.threads, tracker.clone(), Arc::clone(&clock), Arc::clone(&counters)),
             store,
             clock,
@@ -79,6 +88,7 @@ impl Shared {
             plan,
             frames,
             parts,
+            level,
             recipients: None,
             segment_limit,
             piece_bytes: 1 << plan.part_bytes.trailing_zeros(),
@@ -97,9 +107,10 @@ impl Shared {
 
     /// Compresses a frame with the encoder of whichever thread this is.
     pub(super) fn encode(&self, raw: RawFrame) -> Result<SlotMut> {
+        let level = self.level.next(&*self.clock, &self.counters);
         let encoder = self.encoders.lock().pop();
         let mut encoder = encoder.ok_or_else(|| Error::new(ErrorKind::Internal, "more jobs than encoders"))?;
-        let stored = encoder.encode(raw);
+        let stored = encoder.encode(raw, level);
         self.encoders.lock().push(encoder);
         stored
     }

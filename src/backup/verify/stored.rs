@@ -1,5 +1,7 @@
 //! Hashes of the stored objects.
 
+use std::sync::Arc;
+
 use futures::{StreamExt, stream};
 
 use super::choice::Segment;
@@ -9,7 +11,7 @@ use crate::backup::segments::Segments;
 use crate::backup::store::Store;
 use crate::buffer::{BufferPool, MemoryBudget};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{PipelineConfig, SegmentStore as _};
+use crate::pipeline::{Pace, PipelineConfig, SegmentStore as _};
 
 /// Reads and hashes `chosen`; what is damaged goes to the report. All of its memory is free again afterwards.
 pub(super) async fn check(
@@ -27,12 +29,13 @@ pub(super) async fn check(
     let at_once = usize::try_from(at_once).map_err(too_large)?;
     let pool = BufferPool::new(&MemoryBudget::new(config.memory_limit), slot_bytes, at_once)?;
     let segments = &Segments::new(store, manifest.names());
+    let pace = &Pace::alone(config.download_bytes_per_second, Arc::clone(store.time()));
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..chosen.len())
         .map(|number| {
             let segment = &chosen[number];
             let pool = pool.clone();
-            async move { (segment, hash(store, segments, segment, &pool).await) }
+            async move { (segment, hash(store, segments, segment, pace, &pool).await) }
         })
         // Each holds one slot at most, so none waits for another.
         .buffer_unordered(at_once);
@@ -46,7 +49,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-async fn hash(store: &Store, segments: &Segments, segment: &Segment<'_>, pool: &BufferPool) -> Result<()> {
+async fn hash(store: &Store, segments: &Segments, segment: &Segment<'_>, pace: &Pace, pool: &BufferPool) -> Result<()> {
     let summary = segment.summary;
     let mut hasher = blake3::Hasher::new();
     let mut offset = 0;
@@ -54,6 +57,7 @@ async fn hash(store: &Store, segments: &Segments, segment: &Segment<'_>, pool: &
         let end = summary.stored_bytes.min(offset + pool.slot_bytes() as u64);
         // The wait for the slot is part of the attempt: an attempt that was given up may still have the earlier one.
         let attempt = || async { segments.read_into(segment.id, offset..end, pool.acquire().await).await };
+        pace.wait(end - offset).await;
         let slot = store.retry(attempt).await?;
         offset = end;
         // Milliseconds of work for each piece: not on a thread that others wait for.

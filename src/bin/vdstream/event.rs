@@ -48,6 +48,7 @@ struct Compression {
     utilisation: f64,
     busy_seconds: f64,
     wait_seconds: f64,
+    level: Option<i32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,6 +57,7 @@ struct Store {
     busy_seconds: f64,
     wait_seconds: f64,
     throttled_seconds: f64,
+    limited_seconds: f64,
     requests: u64,
     retries: u64,
     throttles: u64,
@@ -112,12 +114,14 @@ impl Event {
                     utilisation: share(new.cpu_busy.saturating_sub(old.cpu_busy), work.threads as u64),
                     busy_seconds: new.cpu_busy.as_secs_f64(),
                     wait_seconds: new.cpu_wait.as_secs_f64(),
+                    level: new.level,
                 },
                 store: Store {
                     utilisation: share(new.store_busy.saturating_sub(old.store_busy), new.concurrency),
                     busy_seconds: new.store_busy.as_secs_f64(),
                     wait_seconds: new.store_wait.as_secs_f64(),
                     throttled_seconds: new.throttled.as_secs_f64(),
+                    limited_seconds: new.limited.as_secs_f64(),
                     requests: new.requests,
                     retries: new.retries,
                     throttles: new.throttles,
@@ -166,8 +170,12 @@ pub(crate) fn bottleneck(direction: Direction, old: &Progress, new: &Progress) -
         (since(|progress| progress.cpu_wait), cpu),
         (since(|progress| progress.store_wait), store),
         (since(|progress| progress.throttled), "throttled"),
+        (since(|progress| progress.limited), "throttled"),
     ];
     let (longest, word) = waits.into_iter().max_by_key(|(wait, _)| *wait)?;
+    // The store is waited for because its requests are: by our own limit, if that holds them longer than the store does.
+    let is_limited = since(|progress| progress.limited) > since(|progress| progress.store_busy);
+    let word = if word == store && is_limited { "throttled" } else { word };
     (longest > Duration::ZERO).then_some(word)
 }
 
@@ -196,6 +204,14 @@ mod tests {
             (with(|new, time| new.cpu_wait += time), "compression", "decompression"),
             (with(|new, time| new.store_wait += time), "upload", "download"),
             (with(|new, time| new.throttled += time), "throttled", "throttled"),
+            (with(|new, time| new.limited += time), "throttled", "throttled"),
+            // 64 stripes wait for parts, and the parts for their turn: it is the limit, and not the store.
+            (with(|new, time| (new.store_wait, new.limited) = (64 * time, time)), "throttled", "throttled"),
+            (
+                with(|new, time| (new.store_wait, new.limited, new.store_busy) = (3 * time, time, 2 * time)),
+                "upload",
+                "download",
+            ),
         ] {
             assert_eq!(words(&new), [Some(backup), Some(restore)]);
         }

@@ -6,6 +6,7 @@
 mod encrypted;
 mod faults;
 mod hostile;
+mod limits;
 mod round_trip;
 mod store;
 

@@ -1,0 +1,213 @@
+//! Bytes per second: requests that move data wait for their turn before they start.
+//!
+//! Time is the currency. A request of `n` bytes costs `n / rate`, and starts when that much time has passed since the one
+//! before it was paid for. So the sum over a long time is exact, whatever the sizes are.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::progress::Counters;
+use crate::clock::Clock;
+
+/// A limit that all stripes of a pipeline share, first come, first served. Without a rate nothing waits.
+///
+/// A request goes at the speed of the link once it has begun, so the wait never counts against the time that an attempt
+/// has. What goes above the limit for a moment is bounded by [`CREDIT`], or by the largest request.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    bytes_per_second: Option<u64>,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+    /// The time up to which everything is spent. Who waits at the head of the line holds it; Tokio's mutex keeps the line.
+    spent: Mutex<Duration>,
+}
+
+impl Pace {
+    pub(super) fn new(bytes_per_second: Option<u64>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+        let spent = Mutex::new(clock.now());
+        Self { bytes_per_second, clock, counters, spent }
+    }
+
+    /// The same outside of a pipeline: nobody counts the waits.
+    pub(crate) fn alone(bytes_per_second: Option<u64>, clock: Arc<dyn Clock>) -> Self {
+        Self::new(bytes_per_second, clock, Arc::default())
+    }
+
+    /// Waits until `bytes` may be sent or asked for. Cancel-safe: a dropped wait has spent nothing.
+    pub(crate) async fn wait(&self, bytes: u64) {
+        let Some(rate) = self.bytes_per_second.filter(|_| bytes > 0) else { return };
+        let mut spent = self.count(self.spent.lock()).await;
+        let cost = cost(bytes, rate);
+        // What was not used is kept for a moment only, or a pause would end in a flood.
+        let paid = (*spent).max(self.clock.now().saturating_sub(cost.max(CREDIT)));
+        let start = paid.saturating_add(cost);
+        let left = start.saturating_sub(self.clock.now());
+        if !left.is_zero() {
+            self.count(self.clock.sleep(left)).await;
+        }
+        *spent = start;
+    }
+
+    /// Counts the time that `wait` takes, piece by piece, so that progress tells of a long one while it goes on.
+    async fn count<F: Future>(&self, wait: F) -> F::Output {
+        let mut wait = pin!(wait);
+        let mut counted = self.clock.now();
+        loop {
+            let output = tokio::select! {
+                biased;
+                output = &mut wait => Some(output),
+                () = self.clock.sleep(PIECE) => None,
+            };
+            let now = self.clock.now();
+            self.counters.limited.add(now.saturating_sub(counted));
+            counted = now;
+            if let Some(output) = output {
+                return output;
+            }
+        }
+    }
+}
+
+/// How long `bytes` take at `rate` bytes per second.
+fn cost(bytes: u64, rate: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// Time that was not used and may be caught up on: enough that a late wake-up or a short gap between two requests costs nothing.
+const CREDIT: Duration = Duration::from_secs(1);
+
+/// A wait is counted at least so often.
+const PIECE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use futures::stream::FuturesUnordered;
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+    use crate::testing::SimClock;
+
+    const RATE: u64 = 1 << 20;
+
+    fn pace(clock: &SimClock) -> Pace {
+        Pace::new(Some(RATE), clock.shared(), Arc::default())
+    }
+
+    /// Moves time to each wake-up until `work` is done; answers how long it took.
+    async fn run<T>(clock: &SimClock, work: impl Future<Output = T>) -> (T, Duration) {
+        let (begun, mut work) = (clock.now(), pin!(work));
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut work => return (output, clock.now() - begun),
+                () = std::future::ready(()) => clock.advance(clock.next_wake().unwrap_or_default()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_time_is_exact_whatever_the_sizes_are() {
+        for sizes in [&[1_u64][..], &[8 << 20], &[1 << 10, 3 << 20, 777, 64 << 10], &[RATE - 1, RATE, RATE + 1]] {
+            let clock = SimClock::new();
+            let pace = pace(&clock);
+            let total = std::cell::Cell::new(0);
+            let work = async {
+                for size in sizes.iter().cycle().take(600) {
+                    pace.wait(*size).await;
+                    total.set(total.get() + size);
+                    // No moment at which more went than the rate allows.
+                    assert!(total.get() as f64 <= clock.now().as_secs_f64() * RATE as f64 + 1.0, "{sizes:?}");
+                }
+            };
+            let ((), took) = run(&clock, work).await;
+            let ideal = total.get() as f64 / RATE as f64;
+            assert!((took.as_secs_f64() - ideal).abs() < ideal * 0.001 + 0.001, "{sizes:?}: {took:?}, not {ideal} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pause_is_caught_up_on_within_a_bound() {
+        let clock = SimClock::new();
+        let pace = pace(&clock);
+        for (size, burst) in [(RATE / 10, RATE), (RATE / 2, RATE), (3 * RATE, 3 * RATE)] {
+            run(&clock, pace.wait(RATE)).await;
+            clock.advance(Duration::from_secs(3600));
+            let at_once = async {
+                let mut sent = 0;
+                let begun = clock.now();
+                loop {
+                    pace.wait(size).await;
+                    if clock.now() > begun {
+                        break sent;
+                    }
+                    sent += size;
+                }
+            };
+            assert_eq!(run(&clock, at_once).await.0, burst, "pieces of {size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_came_first_goes_first_and_each_gets_its_share() {
+        let clock = SimClock::new();
+        let (pace, shares) = (pace(&clock), std::cell::RefCell::new([0_u64; 8]));
+        let stripes: FuturesUnordered<_> = (0..8_usize)
+            .map(|stripe| {
+                let (pace, shares) = (&pace, &shares);
+                async move {
+                    for _ in 0..50 {
+                        pace.wait(RATE).await;
+                        shares.borrow_mut()[stripe] += 1;
+                        let shares = shares.borrow();
+                        let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+                        assert!(most - least <= 1, "{shares:?}");
+                    }
+                }
+            })
+            .collect();
+        let (_, took) = run(&clock, stripes.collect::<Vec<()>>()).await;
+        assert_eq!(took, Duration::from_secs(400));
+    }
+
+    #[test]
+    fn a_dropped_wait_has_spent_nothing() {
+        let clock = SimClock::new();
+        let pace = pace(&clock);
+        let mut first = task::spawn(pace.wait(100 * RATE));
+        let mut second = task::spawn(pace.wait(RATE));
+        assert_pending!(first.poll());
+        assert_pending!(second.poll());
+        clock.advance(Duration::from_secs(50));
+        assert_pending!(first.poll());
+        drop(first);
+        assert!(second.is_woken());
+        assert_ready!(second.poll(), "half a minute was not spent, so its second has passed");
+        assert_eq!(clock.sleepers(), 0);
+    }
+
+    #[test]
+    fn a_long_wait_is_counted_while_it_goes_on() {
+        let clock = SimClock::new();
+        let pace = pace(&clock);
+        let mut wait = task::spawn(pace.wait(100 * RATE));
+        assert_pending!(wait.poll());
+        for _ in 0..10 {
+            clock.advance(PIECE);
+            assert_pending!(wait.poll());
+        }
+        assert_eq!(pace.counters.limited.get(), 10 * PIECE);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_waits() {
+        let clock = SimClock::new();
+        let pace = Pace::alone(None, clock.shared());
+        assert_ready!(task::spawn(pace.wait(u64::MAX)).poll());
+        assert_eq!(cost(u64::MAX, 1), Duration::from_nanos(u64::MAX));
+    }
+}
