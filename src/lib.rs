@@ -67,6 +67,7 @@
 //! | `aws`, `azure`, `gcp` | S3, Azure Blob Storage, Google Cloud Storage; each brings in rustls |
 //! | `encryption` | segments as age files: `age` and its cryptography |
 //! | `cli` | the command line tool |
+//! | `metrics` | numbers through the facade of the crate `metrics`: see [`manual::observing`] |
 //! | `shm` | device sets between processes, through shared memory (Linux) |
 //! | `testing` | test doubles and conformance suites; not semver-stable |
 
@@ -77,6 +78,7 @@ pub mod buffer;
 pub mod clock;
 pub mod error;
 pub mod manual;
+pub(crate) mod meter;
 pub mod pipeline;
 #[cfg(feature = "shm")]
 #[allow(unsafe_code, reason = "the one module that may")]

@@ -14,6 +14,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("error", BASE),
     ("sync", BASE),
     ("clock", BASE),
+    ("meter", BASE),
     ("buffer", BASE),
     ("shm", &["buffer"]),
     ("vdi", &["buffer", "shm"]),
@@ -25,7 +26,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 ];
 
 /// What everyone may name.
-const BASE: &[&str] = &["error", "sync", "clock"];
+const BASE: &[&str] = &["error", "sync", "clock", "meter"];
 
 /// The modules that see stored objects.
 const MAY_SEE_OBJECT_STORE: &[&str] = &["error", "pipeline", "backup", "testing"];

@@ -11,6 +11,7 @@ mod id;
 pub(crate) mod intent;
 mod kind;
 mod manifest;
+mod meter;
 pub(crate) mod names;
 mod options;
 mod reader;

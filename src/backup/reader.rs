@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use tokio::task::JoinHandle;
+use tracing::Span;
 
 use super::encryption;
 use super::manifest::Manifest;
@@ -14,6 +15,7 @@ use super::options::RestoreOptions;
 use super::segments::Segments;
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
+use crate::meter::{self, Counted, Gauge};
 use crate::pipeline::{Identities, Pipeline, Progress};
 
 /// A backup set that is being read back, stripe by stripe or all at once.
@@ -26,6 +28,9 @@ pub struct Restore {
     pub(super) feeds: Vec<JoinHandle<Result<()>>>,
     manifest: Manifest,
     pipeline: Pipeline,
+    /// What everything of the restore is traced in.
+    span: Span,
+    _active: Counted,
 }
 
 impl Restore {
@@ -38,7 +43,16 @@ impl Restore {
     /// first segment is read.
     pub fn begin(store: &Store, manifest: &Manifest, options: RestoreOptions) -> Result<Self> {
         let pipeline = pipeline(store, manifest, options.pipeline, options.identities)?;
-        Ok(Self { store: store.clone(), feeds: Vec::new(), manifest: manifest.clone(), pipeline })
+        let span = tracing::info_span!("restore", series = %manifest.series, id = %manifest.id);
+        let active = Counted::new(&Gauge::new(&meter::ACTIVE_RESTORES, &[]));
+        Ok(Self {
+            store: store.clone(),
+            feeds: Vec::new(),
+            manifest: manifest.clone(),
+            pipeline,
+            span,
+            _active: active,
+        })
     }
 
     /// What is restored.
@@ -66,7 +80,7 @@ impl Restore {
     /// Drop each piece soon: it is memory of the pipeline. Dropping the stream ends the reading.
     pub fn stripe(&self, stripe: u16) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
         match self.manifest.stripes.get(usize::from(stripe)) {
-            Some(summary) => self.pipeline.restore_stripe(stripe, summary).left_stream(),
+            Some(summary) => self.span.in_scope(|| self.pipeline.restore_stripe(stripe, summary)).left_stream(),
             None => {
                 let count = self.manifest.stripes.len();
                 let error = Error::new(ErrorKind::Invalid, format!("there is no stripe {stripe}, only {count} from 0"));

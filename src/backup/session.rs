@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, stream};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
+use super::meter::Meter;
 use super::names::Names;
 use super::segments::Segments;
 use super::store::Store;
@@ -35,6 +37,9 @@ pub(super) struct Session {
     /// The store has answered that the intent is there.
     is_begun: AtomicBool,
     clean_up_timeout: Duration,
+    /// What everything of the backup is traced in.
+    pub(super) span: Span,
+    pub(super) meter: Meter,
     stop: CancellationToken,
     state: Mutex<State>,
 }
@@ -57,7 +62,10 @@ impl Session {
         clean_up_timeout: Duration,
     ) -> Self {
         let (is_begun, stop, state) = Default::default();
-        Self { store, names, segments, pipeline, is_begun, clean_up_timeout, stop, state }
+        let (series, id, stripes) = (names.series(), names.id(), pipeline.plan().stripes);
+        let span = tracing::info_span!("backup", %series, %id, stripes);
+        let meter = Meter::new(Arc::clone(store.time()));
+        Self { store, names, segments, pipeline, is_begun, clean_up_timeout, span, meter, stop, state }
     }
 
     /// The intent is stored: from now on there is something to remove, at a store that answers.

@@ -9,6 +9,7 @@ use futures::Stream;
 use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::commit;
 use super::feed;
@@ -117,7 +118,8 @@ impl Backup {
         // It comes through a channel: the runtime drops the unwanted output of a task only after the task has ended, and then
         // `wait_idle` could return before the clean-up has begun.
         let (taker, begun) = oneshot::channel();
-        store.tasks().spawn(backup.record(taker));
+        let span = backup.session.span.clone();
+        store.tasks().spawn(backup.record(taker).instrument(span));
         begun.await.map_err(|error| Error::new(ErrorKind::Internal, "beginning panicked").with_source(error))?
     }
 
@@ -215,6 +217,7 @@ impl Backup {
         if !matches!(place, Stripe::Waiting) {
             return Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} was started before")));
         }
+        let run = run.instrument(self.session.span.clone());
         *place = Stripe::Running { task: self.session.store.tasks().spawn(run), is_shut_down };
         Ok(())
     }
@@ -317,13 +320,15 @@ impl Backup {
             stripes,
         };
         let started = self.started;
-        let task = session.store.tasks().spawn({
+        let publish = {
             let session = Arc::clone(&session);
             async move {
                 let manifest = commit::publish(&session, manifest).await?;
+                session.meter.on_commit();
                 Ok(BackupReport::new(&session, manifest, started))
             }
-        });
+        };
+        let task = session.store.tasks().spawn(publish.instrument(session.span.clone()));
         self.is_ended = true;
         task.await.map_err(|error| Error::new(ErrorKind::Internal, "the commit panicked").with_source(error))?
     }
@@ -377,13 +382,15 @@ impl Backup {
     fn clean_up(&mut self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let session = Arc::clone(&self.session);
         let stripes = std::mem::take(&mut self.stripes);
-        async move {
+        let span = session.span.clone();
+        let work = async move {
             let running = stripes.into_iter().filter_map(|stripe| match stripe {
                 Stripe::Running { task, .. } => Some(task),
                 _ => None,
             });
             session.clean_up(running.collect()).await
-        }
+        };
+        work.instrument(span)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::meter::{self, Gauge};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A limit in bytes that every buffer of a backup or restore counts against.
@@ -20,6 +21,7 @@ struct Counters {
     reserved: AtomicU64,
     used: AtomicU64,
     peak: AtomicU64,
+    held: Gauge,
 }
 
 impl MemoryBudget {
@@ -31,6 +33,7 @@ impl MemoryBudget {
                 reserved: AtomicU64::new(0),
                 used: AtomicU64::new(0),
                 peak: AtomicU64::new(0),
+                held: Gauge::new(&meter::HELD_BYTES, &[]),
             }),
         }
     }
@@ -110,12 +113,14 @@ impl Reservation {
         let used = counters.used.fetch_add(bytes, Ordering::AcqRel) + bytes;
         debug_assert!(used <= counters.limit, "held memory is within the limit");
         counters.peak.fetch_max(used, Ordering::AcqRel);
+        counters.held.add(bytes);
     }
 
     /// Counts `bytes` as no longer held.
     pub(crate) fn release(&self, bytes: u64) {
         let before = self.budget.inner.used.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(before >= bytes, "released memory was held");
+        self.budget.inner.held.sub(bytes);
     }
 }
 

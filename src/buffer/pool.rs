@@ -8,6 +8,7 @@ use super::budget::{MemoryBudget, Reservation};
 use super::line::Line;
 use super::slot::SlotMut;
 use crate::error::Result;
+use crate::meter::{self, Gauge};
 use crate::sync::Mutex;
 
 /// A pool of `slots` buffers of `slot_bytes` each.
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     slot_bytes: usize,
     slots: usize,
     reservation: Reservation,
+    in_use: Gauge,
     state: Mutex<State>,
 }
 
@@ -62,6 +64,7 @@ impl BufferPool {
                 slot_bytes,
                 slots,
                 reservation: budget.reserve(total)?,
+                in_use: Gauge::new(&meter::SLOTS_IN_USE, &[]),
                 state: Mutex::new(State { line: Line::new(slots), free: Vec::new(), waits: 0 }),
             }),
         })
@@ -115,10 +118,12 @@ impl Shared {
             this.reservation.hold(this.slot_bytes as u64);
             vec![0; this.slot_bytes]
         });
+        this.in_use.add(1);
         SlotMut::new(bytes, Arc::clone(this))
     }
 
     pub(super) fn put_back(&self, bytes: Vec<u8>) {
+        self.in_use.sub(1);
         let next = {
             let mut state = self.state.lock();
             state.free.push(bytes);

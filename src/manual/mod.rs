@@ -30,6 +30,12 @@ pub mod lifecycle {}
 #[doc = include_str!("memory.md")]
 pub mod memory {}
 
+#[doc = include_str!("observing.md")]
+pub mod observing {}
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
+
 #[doc = include_str!("progress.md")]
 pub mod progress {}
 

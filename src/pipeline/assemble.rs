@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
@@ -12,7 +11,6 @@ use super::codec::RawFrame;
 use super::cpu::Job;
 use super::index::MAX_SEGMENT_FRAMES;
 use super::input::{Ack, Input};
-use super::progress::count;
 use super::tree::Piece;
 use super::writer::Shared;
 use crate::buffer::SlotMut;
@@ -114,9 +112,7 @@ impl Assembler<'_> {
 
     /// Counts bytes that were taken from the source.
     fn count(&self, bytes: usize) {
-        if let Some(counters) = self.shared.counters.stripes.get(usize::from(self.stripe)) {
-            counters.position.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
+        self.shared.counters.add_raw(self.stripe, bytes);
     }
 
     /// Ends the frame and the segment, so that all of it can become durable.
@@ -159,7 +155,7 @@ fn compress(shared: &Shared, raw: RawFrame, offset: u64) -> Result<Frame> {
         u32::try_from(raw.content().len()).map_err(|_| Error::new(ErrorKind::Internal, "frame over 4 GiB"))?;
     let piece = Piece::new(raw.content(), offset);
     let stored = shared.encode(raw)?;
-    count(&shared.counters.frames, 1);
+    shared.counters.frames.add(1);
     Ok(Frame { stored, raw_bytes, piece })
 }
 

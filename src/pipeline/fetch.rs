@@ -7,14 +7,14 @@ use std::sync::Arc;
 use blake3::hazmat::ChainingValue;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::Instrument as _;
 
 use super::cpu::Job;
 use super::encrypt::open::View;
 use super::encrypt::{MAX_HEADER_BYTES, chunk};
 use super::index::{MAX_SEGMENT_FRAMES, SegmentIndex, tail_bytes};
-use super::progress::count;
 use super::reader::Shared;
-use super::request::Request;
+use super::request::{Operation, Request};
 use super::segment::{SegmentId, SegmentSummary, StripeSummary};
 use crate::buffer::{BufferPool, SlotMut};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,10 +61,11 @@ impl Fetcher {
         for segment in segments {
             let id = SegmentId { stripe: self.stripe, index: segment.index };
             check_segment(id, &segment)?;
+            let span = tracing::debug_span!("segment", segment = segment.index);
             let goes_on = if segment.stored_bytes <= self.shared.plan.range_bytes() as u64 {
-                self.whole(id, segment).await?
+                self.whole(id, segment).instrument(span).await?
             } else {
-                self.ranges(id, segment).await?
+                self.ranges(id, segment).instrument(span).await?
             };
             if !goes_on {
                 break;
@@ -77,7 +78,7 @@ impl Fetcher {
     async fn whole(&self, id: SegmentId, segment: SegmentSummary) -> Result<bool> {
         let place = self.place().await?;
         let (shared, pool) = (Arc::clone(&self.shared), self.ranges.clone());
-        let job = self.shared.cpu.spawn(async move {
+        let read = async move {
             let slot = shared.read(id, 0..segment.stored_bytes, &pool).await?;
             let header_bytes = header_bytes(&segment);
             let header = Bytes::copy_from_slice(slot.filled().get(..header_bytes).unwrap_or_default());
@@ -87,7 +88,8 @@ impl Fetcher {
             let index = decode(&shared, id, &segment, &view, &bytes.slice(data_bytes..))?;
             let frames = layout(&index, id).into_iter();
             Ok(Batch { frames: frames.map(|slice| slice.cut(&view, &bytes, 0, &place)).collect() })
-        });
+        };
+        let job = self.shared.cpu.spawn(read.in_current_span());
         Ok(self.batches.send(job).await.is_ok())
     }
 
@@ -111,11 +113,12 @@ impl Fetcher {
             }
             let place = self.place().await?;
             let (shared, pool, view) = (Arc::clone(&self.shared), self.ranges.clone(), view.clone());
-            let job = self.shared.cpu.spawn(async move {
+            let read = async move {
                 let bytes = shared.read_content(id, &view, start..end, &pool).await?;
                 let frames = slices.into_iter();
                 Ok(Batch { frames: frames.map(|slice| slice.cut(&view, &bytes, start, &place)).collect() })
-            });
+            };
+            let job = self.shared.cpu.spawn(read.in_current_span());
             if self.batches.send(job).await.is_err() {
                 return Ok(false);
             }
@@ -137,7 +140,7 @@ impl Shared {
         let what = format!("read {id}, bytes {} to {}", range.start, range.end);
         // The wait for the slot is part of the attempt: the store may not yet have let go of an earlier one's.
         let attempt = || async { self.store.read_into(id, range.clone(), pool.acquire().await).await };
-        let filled = self.requests.run(Request::new(&what, size), attempt).await?;
+        let filled = self.requests.run(Request::new(Operation::Read, &what, size), attempt).await?;
         if filled.len() as u64 != size {
             return Err(corrupt(
                 &self.store.describe(id),
@@ -145,7 +148,7 @@ impl Shared {
                 format!("expected {size} bytes, found {}", filled.len()),
             ));
         }
-        count(&self.counters.stored_bytes, size);
+        self.counters.stored_bytes.add(size);
         Ok(filled)
     }
 
@@ -265,7 +268,7 @@ fn decode(shared: &Shared, id: SegmentId, segment: &SegmentSummary, view: &View,
             format!("{id} has frames of {} bytes, this restore was set up for at most {most}", index.frame_bytes),
         ));
     }
-    count(&shared.counters.segments, 1);
+    shared.counters.segments.add(1);
     Ok(index)
 }
 

@@ -186,6 +186,7 @@ const WINDOW_FRAMES: u32 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::plan::Direction;
     use crate::testing::SimClock;
 
     const RANGE: LevelRange = LevelRange { lowest: 1, highest: 9 };
@@ -310,7 +311,7 @@ mod tests {
 
     #[test]
     fn windows_are_cut_by_the_clock_and_by_frames() {
-        let (clock, counters) = (SimClock::new(), Counters::new(1));
+        let (clock, counters) = (SimClock::new(), Counters::new(Direction::Backup, 1));
         let config = PipelineConfig { adaptive: Some(RANGE), level: 5, ..PipelineConfig::default() };
         let level = Level::new(&config, 1, &clock);
         for _ in 0..100 {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::plan::Direction;
 use super::progress::Counters;
 use crate::clock::Clock;
 
@@ -31,9 +32,9 @@ impl Pace {
         Self { bytes_per_second, clock, counters, spent }
     }
 
-    /// The same outside of a pipeline: nobody counts the waits.
+    /// The same for what is read outside of a pipeline.
     pub(crate) fn alone(bytes_per_second: Option<u64>, clock: Arc<dyn Clock>) -> Self {
-        Self::new(bytes_per_second, clock, Arc::default())
+        Self::new(bytes_per_second, clock, Arc::new(Counters::new(Direction::Restore, 0)))
     }
 
     /// Waits until `bytes` may be sent or asked for. Cancel-safe: a dropped wait has spent nothing.
@@ -95,7 +96,7 @@ mod tests {
     const RATE: u64 = 1 << 20;
 
     fn pace(clock: &SimClock) -> Pace {
-        Pace::new(Some(RATE), clock.shared(), Arc::default())
+        Pace::alone(Some(RATE), clock.shared())
     }
 
     /// Moves time to each wake-up until `work` is done; answers how long it took.

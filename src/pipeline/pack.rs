@@ -12,7 +12,6 @@ use super::cpu::joined;
 use super::encrypt::seal::{Lay, Part, Sealer};
 use super::index::{FrameEntry, SegmentIndex, tail_bytes};
 use super::input::Ack;
-use super::progress::count;
 use super::segment::{SegmentId, SegmentSummary, StripeSummary};
 use super::stop::Stop;
 use super::tree::Piece;
@@ -197,7 +196,7 @@ impl Packer {
             done.summary.stored_hash = uploaded.stored_hash;
             self.summary.raw_bytes += done.summary.raw_bytes;
             self.summary.stored_bytes += done.summary.stored_bytes;
-            count(&self.shared.counters.segments, 1);
+            self.shared.counters.segments.add(1);
             if let Some(counters) = self.shared.counters.stripes.get(usize::from(self.stripe)) {
                 counters.durable.store(self.summary.raw_bytes, Ordering::Relaxed);
             }

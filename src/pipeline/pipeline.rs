@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::config::{LevelRange, PipelineConfig};
 use super::encrypt::{Identities, Recipients};
@@ -98,7 +99,7 @@ impl Pipeline {
         }
         let is_encrypted = recipients.is_some();
         let plan = MemoryPlan::new(&config, Direction::Backup, stripes, store.min_part_bytes(), is_encrypted)?;
-        Self::new(plan, config.memory_limit, plan.encryption_bytes, |budget, tracker, counters| {
+        Self::new(Direction::Backup, plan, config.memory_limit, plan.encryption_bytes, |budget, tracker, counters| {
             let shared = writer::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
             Ok(Half::Backup(Arc::new(shared.encrypted_to(recipients))))
         })
@@ -144,13 +145,14 @@ impl Pipeline {
     ) -> Result<Self> {
         // A ranged read has no lower bound at the store.
         let plan = MemoryPlan::new(&config, Direction::Restore, stripes, 1, is_encrypted)?;
-        Self::new(plan, config.memory_limit, plan.header_bytes(), |budget, tracker, counters| {
+        Self::new(Direction::Restore, plan, config.memory_limit, plan.header_bytes(), |budget, tracker, counters| {
             let shared = reader::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
             Ok(Half::Restore(Arc::new(shared.opened_by(identities))))
         })
     }
 
     fn new(
+        direction: Direction,
         plan: MemoryPlan,
         memory_limit: u64,
         encryption_bytes: u64,
@@ -160,7 +162,7 @@ impl Pipeline {
         let tracker = TaskTracker::new();
         // Closed only means that waiting for it ends when no task is left; tasks can still be added.
         tracker.close();
-        let counters = Arc::new(Counters::new(plan.stripes));
+        let counters = Arc::new(Counters::new(direction, plan.stripes));
         let beside = Beside {
             _devices: budget.reserve(plan.device_bytes())?,
             _contexts: Counted::new(&budget, plan.context_bytes * plan.threads as u64)?,
@@ -223,7 +225,8 @@ impl Pipeline {
     {
         let Half::Backup(shared) = &self.inner.half else { return Err(wrong_half()) };
         let _running = Running::enter(&self.inner, stripe)?;
-        writer::run(shared, stripe, source, on_failure).await
+        let span = tracing::debug_span!("stripe", stripe);
+        writer::run(shared, stripe, source, on_failure).instrument(span).await
     }
 
     /// Restores one stripe: a stream of its raw bytes in order, each verified against `summary` before it is handed out.
@@ -266,7 +269,8 @@ impl Pipeline {
         });
         match running {
             Ok((shared, segments, running)) => {
-                let frames = reader::run(shared, stripe, segments);
+                let span = tracing::debug_span!("stripe", stripe);
+                let frames = reader::run(shared, stripe, segments, span);
                 // The guard lives as long as the stream.
                 frames
                     .map(move |item| {

@@ -54,6 +54,15 @@ pub(super) enum Direction {
     Restore,
 }
 
+impl Direction {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Restore => "restore",
+        }
+    }
+}
+
 impl MemoryPlan {
     /// Fits `config` into its memory limit.
     pub(super) fn new(

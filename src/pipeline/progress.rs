@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::plan::Direction;
 use crate::clock::Clock;
+use crate::meter::{self, Counter, Histogram, Metric};
 
 /// A snapshot of a pipeline's counters.
 ///
@@ -62,11 +64,13 @@ pub struct StripeProgress {
 }
 
 /// The counters behind [`Progress`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
-    pub(super) stored_bytes: AtomicU64,
-    pub(super) frames: AtomicU64,
-    pub(super) segments: AtomicU64,
+    /// The positions of all stripes are the sum of it.
+    pub(super) raw_bytes: Counter,
+    pub(super) stored_bytes: Sum,
+    pub(super) frames: Sum,
+    pub(super) segments: Sum,
     pub(super) requests: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) throttles: AtomicU64,
@@ -88,8 +92,39 @@ pub(super) struct StripeCounters {
 }
 
 impl Counters {
-    pub(super) fn new(stripes: usize) -> Self {
-        Self { stripes: (0..stripes).map(|_| StripeCounters::default()).collect(), ..Self::default() }
+    pub(super) fn new(direction: Direction, stripes: usize) -> Self {
+        let direction = ("direction", direction.name());
+        let sum = |metric: &Metric| Sum { value: AtomicU64::new(0), meter: Counter::new(metric, &[direction]) };
+        let time = |metric: &Metric, stage| TimeSum {
+            nanos: AtomicU64::new(0),
+            meter: Histogram::new(metric, &[direction, ("stage", stage)]),
+        };
+        Self {
+            raw_bytes: Counter::new(&meter::RAW_BYTES, &[direction]),
+            stored_bytes: sum(&meter::STORED_BYTES),
+            frames: sum(&meter::FRAMES),
+            segments: sum(&meter::SEGMENTS),
+            requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            throttles: AtomicU64::new(0),
+            source_wait: time(&meter::WAIT_SECONDS, "source"),
+            frame_wait: time(&meter::WAIT_SECONDS, "frame"),
+            cpu_wait: time(&meter::WAIT_SECONDS, "thread"),
+            cpu_busy: time(&meter::BUSY_SECONDS, "thread"),
+            store_wait: time(&meter::WAIT_SECONDS, "store"),
+            store_busy: time(&meter::BUSY_SECONDS, "store"),
+            throttled: time(&meter::WAIT_SECONDS, "pause"),
+            limited: time(&meter::WAIT_SECONDS, "limit"),
+            stripes: (0..stripes).map(|_| StripeCounters::default()).collect(),
+        }
+    }
+
+    /// Counts bytes that came from a stripe's producer, or went to its consumer.
+    pub(super) fn add_raw(&self, stripe: u16, bytes: usize) {
+        if let Some(counters) = self.stripes.get(usize::from(stripe)) {
+            count(&counters.position, bytes as u64);
+        }
+        self.raw_bytes.add(bytes as u64);
     }
 
     pub(super) fn snapshot(&self) -> Progress {
@@ -100,9 +135,9 @@ impl Counters {
             .collect();
         Progress {
             raw_bytes: stripes.iter().map(|stripe| stripe.position).sum(),
-            stored_bytes: get(&self.stored_bytes),
-            frames: get(&self.frames),
-            segments: get(&self.segments),
+            stored_bytes: self.stored_bytes.get(),
+            frames: self.frames.get(),
+            segments: self.segments.get(),
             requests: get(&self.requests),
             retries: get(&self.retries),
             throttles: get(&self.throttles),
@@ -130,14 +165,36 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// Time summed over many threads.
-#[derive(Debug, Default)]
-pub(super) struct TimeSum(AtomicU64);
+/// A number that only grows, for progress and for metrics.
+#[derive(Debug)]
+pub(super) struct Sum {
+    value: AtomicU64,
+    meter: Counter,
+}
+
+impl Sum {
+    pub(super) fn add(&self, by: u64) {
+        count(&self.value, by);
+        self.meter.add(by);
+    }
+
+    fn get(&self) -> u64 {
+        get(&self.value)
+    }
+}
+
+/// Time summed over many threads, for progress and for metrics.
+#[derive(Debug)]
+pub(super) struct TimeSum {
+    nanos: AtomicU64,
+    meter: Histogram,
+}
 
 impl TimeSum {
     pub(super) fn add(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.0.fetch_add(nanos, Ordering::Relaxed);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.meter.record(time);
     }
 
     /// Counts the time that `future` takes.
@@ -149,6 +206,6 @@ impl TimeSum {
     }
 
     pub(super) fn get(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 }

@@ -1,11 +1,11 @@
 //! The restore half of a pipeline: what all stripes share, and the run of one stripe.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
+use tracing::{Instrument as _, Span};
 
 use super::codec::Decoder;
 use super::config::PipelineConfig;
@@ -13,7 +13,7 @@ use super::cpu::{Cpu, Job};
 use super::encrypt::Identities;
 use super::fetch::{Batch, Fetcher, StoredFrame, corrupt};
 use super::plan::MemoryPlan;
-use super::progress::{Counters, count};
+use super::progress::Counters;
 use super::request::Requests;
 use super::segment::{SegmentStore, SegmentSummary};
 use super::tree::Piece;
@@ -107,7 +107,7 @@ impl Shared {
             let (expected, found) = (blake3::Hash::from_bytes(frame.hash), blake3::Hash::from_bytes(found));
             return Err(at(format!("wrong hash of the frame's content: expected {expected}, found {found}")));
         }
-        count(&self.counters.frames, 1);
+        self.counters.frames.add(1);
         Ok(slot.freeze().into_bytes())
     }
 }
@@ -117,9 +117,10 @@ pub(super) fn run(
     shared: Arc<Shared>,
     stripe: u16,
     segments: Vec<SegmentSummary>,
+    span: Span,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     stream::once(async move {
-        match start(&shared, stripe, segments) {
+        match start(&shared, stripe, segments, span) {
             Ok(frames) => deliver(shared, stripe, frames).left_stream(),
             Err(error) => stream::iter([Err(error)]).right_stream(),
         }
@@ -130,7 +131,7 @@ pub(super) fn run(
 type Frames = mpsc::Receiver<Result<Job<Bytes>>>;
 
 /// Starts the two tasks of a stripe: one reads ahead, one hands frames to the threads, in order.
-fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>) -> Result<Frames> {
+fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>, span: Span) -> Result<Frames> {
     if shared.plan.encryption_bytes == 0 && segments.iter().any(|segment| segment.header.is_some()) {
         return Err(Error::new(ErrorKind::Locked, "the stripe is encrypted, and the restore was set up without a key"));
     }
@@ -146,7 +147,7 @@ fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>) -> Re
         batches: batches_in,
     };
     // Dropping the job ends the read-ahead; the task below owns it.
-    let fetch = shared.cpu.spawn(fetcher.run(segments));
+    let fetch = shared.cpu.spawn(fetcher.run(segments).instrument(span));
     shared.cpu.spawn_free(dispatch(Arc::clone(shared), pools.frames, fetch, batches, frames_in));
     Ok(frames)
 }
@@ -195,9 +196,7 @@ fn deliver(shared: Arc<Shared>, stripe: u16, frames: Frames) -> impl Stream<Item
             };
             match outcome {
                 Ok(bytes) => {
-                    if let Some(counters) = shared.counters.stripes.get(usize::from(stripe)) {
-                        counters.position.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                    }
+                    shared.counters.add_raw(stripe, bytes.len());
                     Some((Ok(bytes), Some(frames)))
                 }
                 Err(error) => Some((Err(error), None)),

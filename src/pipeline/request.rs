@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::config::PipelineConfig;
 use super::limiter::Limiter;
 use super::pace::Pace;
@@ -11,6 +13,7 @@ use super::progress::{Counters, count};
 use super::stop::Stop;
 use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::meter::{self, Counted, Counter, Gauge};
 
 /// The way to the store that all stripes of a pipeline share.
 ///
@@ -29,11 +32,39 @@ pub(super) struct Requests {
     attempt_timeout: Duration,
     min_bytes_per_second: u64,
     jitter: Jitter,
+    meters: Meters,
+}
+
+/// What a request asks of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Abort,
+    Begin,
+    Complete,
+    Part,
+    Put,
+    Read,
+}
+
+impl Operation {
+    const ALL: [Self; 6] = [Self::Abort, Self::Begin, Self::Complete, Self::Part, Self::Put, Self::Read];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Abort => "abort",
+            Self::Begin => "begin",
+            Self::Complete => "complete",
+            Self::Part => "part",
+            Self::Put => "put",
+            Self::Read => "read",
+        }
+    }
 }
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
+    pub(super) operation: Operation,
     /// For the error message: "cannot" and this.
     pub(super) what: &'a str,
     /// Bytes that it moves.
@@ -47,8 +78,8 @@ pub(super) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn new(what: &'a str, bytes: u64) -> Self {
-        Self { what, bytes, work: Duration::ZERO, stop: None, attempts: None }
+    pub(super) fn new(operation: Operation, what: &'a str, bytes: u64) -> Self {
+        Self { operation, what, bytes, work: Duration::ZERO, stop: None, attempts: None }
     }
 }
 
@@ -73,6 +104,7 @@ impl Requests {
             attempt_timeout: config.attempt_timeout,
             min_bytes_per_second: config.min_bytes_per_second,
             jitter: Jitter(AtomicU64::new(seed)),
+            meters: Meters::new(),
         }
     }
 
@@ -84,10 +116,20 @@ impl Requests {
     /// Runs `attempt` until it succeeds, fails for good, or has failed too often.
     ///
     /// Dropping the future drops the attempt in flight; its effect is unknown then.
-    pub(super) async fn run<T, F>(&self, request: Request<'_>, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub(super) async fn run<T, F>(&self, request: Request<'_>, attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
+        let (operation, bytes) = (request.operation.name(), request.bytes);
+        let span = tracing::debug_span!("request", operation, bytes, attempts = tracing::field::Empty);
+        self.try_until_done(request, attempt).instrument(span).await
+    }
+
+    async fn try_until_done<T, F>(&self, request: Request<'_>, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let meters = self.meters.of(request.operation);
         let limit = self.attempt_limit(request.bytes).saturating_add(request.work);
         let attempts = request.attempts.map_or(self.attempts, |fewer| fewer.min(self.attempts));
         let outage = if request.attempts.is_some() { Duration::ZERO } else { self.outage };
@@ -98,6 +140,7 @@ impl Requests {
             self.pace.wait(request.bytes).await;
             let place = self.limiter.enter().await;
             let begun = self.clock.now();
+            let flying = Counted::new(&self.meters.in_flight);
             let outcome = clock::timeout(&*self.clock, Some(limit), attempt()).await;
             let now = self.clock.now();
             let outcome = outcome.unwrap_or_else(|_elapsed| {
@@ -106,8 +149,10 @@ impl Requests {
                 Err(Error::new(ErrorKind::Unavailable, format!("no answer within {} s", limit.as_secs_f32())))
             });
             self.counters.store_busy.add(now.saturating_sub(begun));
-            drop(place);
+            drop((flying, place));
             tried += 1;
+            meters.on_outcome(outcome.as_ref().err());
+            tracing::Span::current().record("attempts", tried);
             let error = match outcome {
                 Ok(value) => {
                     self.limiter.on_success();
@@ -126,6 +171,7 @@ impl Requests {
                 return Err(error.context(format!("cannot {} ({after})", request.what)));
             }
             count(&self.counters.retries, 1);
+            meters.retries.add(1);
             let pause = self.jitter.within(self.backoff(tried));
             tracing::debug!(what = request.what, tried, ?pause, error = %error.report(), "trying again");
             let pausing = self.clock.sleep(pause);
@@ -149,6 +195,57 @@ impl Requests {
     /// The longest pause after `tried` failures.
     fn backoff(&self, tried: u32) -> Duration {
         self.backoff_base.saturating_mul(1_u32.checked_shl(tried - 1).unwrap_or(u32::MAX)).min(self.backoff_cap)
+    }
+}
+
+/// What metrics tell of requests.
+#[derive(Debug)]
+struct Meters {
+    in_flight: Gauge,
+    /// By operation, in the order of [`Operation::ALL`].
+    operations: [Meter; Operation::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Meter {
+    retries: Counter,
+    /// Those that succeeded, those that were asked to come later, those without a good answer, and those refused.
+    good: Counter,
+    throttled: Counter,
+    unavailable: Counter,
+    failed: Counter,
+}
+
+impl Meters {
+    fn new() -> Self {
+        let meter = |operation: Operation| {
+            let operation = ("operation", operation.name());
+            let attempts = |outcome| Counter::new(&meter::ATTEMPTS, &[operation, ("outcome", outcome)]);
+            Meter {
+                retries: Counter::new(&meter::RETRIES, &[operation]),
+                good: attempts("good"),
+                throttled: attempts("throttled"),
+                unavailable: attempts("unavailable"),
+                failed: attempts("failed"),
+            }
+        };
+        Self { in_flight: Gauge::new(&meter::REQUESTS_IN_FLIGHT, &[]), operations: Operation::ALL.map(meter) }
+    }
+
+    fn of(&self, operation: Operation) -> &Meter {
+        &self.operations[operation as usize]
+    }
+}
+
+impl Meter {
+    fn on_outcome(&self, error: Option<&Error>) {
+        let counter = match error.map(Error::kind) {
+            None => &self.good,
+            Some(ErrorKind::Throttled) => &self.throttled,
+            Some(ErrorKind::Unavailable) => &self.unavailable,
+            Some(_) => &self.failed,
+        };
+        counter.add(1);
     }
 }
 

@@ -9,11 +9,11 @@ use std::time::Duration;
 use blake3::Hash;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument as _;
 
 use super::cpu::joined;
 use super::encrypt::seal::Part;
-use super::progress::count;
-use super::request::Request;
+use super::request::{Operation, Request};
 use super::segment::{SegmentId, SegmentUpload};
 use super::stop::Stop;
 use super::tree::{self, Piece};
@@ -47,7 +47,8 @@ impl Uploader {
         // The bound of parts in flight is the number of part slots; the channel only hands over.
         let (parts, messages) = mpsc::channel(1);
         let task = Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new() };
-        Self { parts, task: shared.tracker.spawn(task.run(messages)) }
+        let span = tracing::debug_span!("segment", segment = segment.index);
+        Self { parts, task: shared.tracker.spawn(task.run(messages).instrument(span)) }
     }
 
     pub(super) async fn part(&self, part: Part) -> Result<()> {
@@ -153,10 +154,11 @@ impl Task {
         let mut hash = shared.hash_part(0, &bytes);
         let what = format!("put {}", self.segment);
         let size = bytes.len() as u64;
-        let put =
-            shared.requests.run(Request::new(&what, size), || shared.store.put(self.segment, vec![bytes.clone()]));
+        let put = shared
+            .requests
+            .run(Request::new(Operation::Put, &what, size), || shared.store.put(self.segment, vec![bytes.clone()]));
         self.unless_stopped(put).await?;
-        count(&shared.counters.stored_bytes, size);
+        shared.counters.stored_bytes.add(size);
         Ok(merge(&hash.wait().await?))
     }
 
@@ -171,23 +173,27 @@ impl Task {
         };
         let shared = Arc::clone(&self.shared);
         let segment = self.segment;
-        self.parts.spawn(self.shared.tracker.track_future(async move {
+        let upload_part = async move {
             let bytes = part.ready(&shared.cpu).await?;
             // Hashing runs beside the upload, so it costs no time.
             let mut hash = shared.hash_part(index, &bytes);
             let what = format!("put part {index} of {segment}");
             let size = bytes.len() as u64;
-            shared.requests.run(Request::new(&what, size), || upload.put_part(index, vec![bytes.clone()])).await?;
-            count(&shared.counters.stored_bytes, size);
+            shared
+                .requests
+                .run(Request::new(Operation::Part, &what, size), || upload.put_part(index, vec![bytes.clone()]))
+                .await?;
+            shared.counters.stored_bytes.add(size);
             Ok((index, hash.wait().await?))
-        }));
+        };
+        self.parts.spawn(self.shared.tracker.track_future(upload_part.in_current_span()));
         Ok(())
     }
 
     /// Starts the upload. An attempt in flight is never dropped when the stripe stops: its answer is what can be aborted.
     async fn begin(&self) -> Result<Arc<dyn SegmentUpload>> {
         let what = format!("begin {}", self.segment);
-        let request = Request { stop: Some(&self.stop), ..Request::new(&what, 0) };
+        let request = Request { stop: Some(&self.stop), ..Request::new(Operation::Begin, &what, 0) };
         let upload = self.shared.requests.run(request, || self.shared.store.begin(self.segment)).await?;
         Ok(Arc::from(upload))
     }
@@ -195,7 +201,7 @@ impl Task {
     async fn complete(&self, parts: u32, bytes: u64) -> Result<()> {
         let Some(upload) = &self.upload else { return Err(Error::new(ErrorKind::Internal, "no upload to complete")) };
         let what = format!("complete {}", self.segment);
-        let request = Request { work: completion_time(parts, bytes), ..Request::new(&what, 0) };
+        let request = Request { work: completion_time(parts, bytes), ..Request::new(Operation::Complete, &what, 0) };
         let complete = self.shared.requests.run(request, || upload.complete(parts, bytes));
         self.unless_stopped(complete).await
     }
@@ -213,7 +219,7 @@ impl Task {
         self.parts.shutdown().await;
         let Some(upload) = self.upload.take() else { return };
         let what = format!("abort {}", self.segment);
-        let request = Request { attempts: Some(CLEAN_UP_ATTEMPTS), ..Request::new(&what, 0) };
+        let request = Request { attempts: Some(CLEAN_UP_ATTEMPTS), ..Request::new(Operation::Abort, &what, 0) };
         if let Err(error) = self.shared.requests.run(request, || upload.abort()).await {
             // The first error is what the caller must see; a later collection finds the leftovers.
             tracing::warn!(segment = %self.segment, error = %error.report(), "an aborted upload may have left parts behind");

@@ -23,6 +23,7 @@ const CONTENT: &[u8] = b"written by vdstream to try this store; it may be delete
 /// # Cancel safety
 ///
 /// Not cancel-safe in one respect: small objects below `.vdstream/` may stay.
+#[tracing::instrument(name = "doctor", skip_all, fields(store = store.label()))]
 pub async fn examine(store: &Store) -> Diagnosis {
     let mut trial = Trial { store, findings: Vec::new() };
     trial.list().await;

@@ -58,6 +58,7 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
 /// # Cancel safety
 ///
 /// Cancel-safe: it stops between two backups, and can be called again with the same plan.
+#[tracing::instrument(name = "delete", skip_all, fields(series = %plan.series))]
 pub async fn apply(store: &Store, plan: &RetentionPlan) -> Result<DeletionReport> {
     let mut report = DeletionReport::default();
     let going: Vec<&PlannedBackup> = plan.removed().collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::meter::{self, Counter, Histogram};
 
 /// When a failed request is made again.
 #[derive(Debug, Clone)]
@@ -42,11 +43,12 @@ pub(super) struct RetryState {
     /// The store has answered at least once.
     reached: AtomicBool,
     jitter: AtomicU64,
+    meters: Meters,
 }
 
 impl RetryState {
     pub(super) fn new(seed: u64) -> Self {
-        Self { reached: AtomicBool::new(false), jitter: AtomicU64::new(seed) }
+        Self { reached: AtomicBool::new(false), jitter: AtomicU64::new(seed), meters: Meters::new() }
     }
 
     /// Runs `attempt` until it succeeds, fails for good, or the time is up.
@@ -63,9 +65,11 @@ impl RetryState {
         let mut longest = policy.first_wait;
         let mut attempts = 1u32;
         loop {
+            let begun = clock.now();
             let outcome = clock::timeout(clock, Some(policy.attempt), attempt()).await.unwrap_or_else(|_elapsed| {
                 Err(Error::new(ErrorKind::Unavailable, format!("no answer within {:?}", policy.attempt)))
             });
+            self.meters.on_outcome(outcome.as_ref().err(), clock.now().saturating_sub(begun));
             let error = match outcome {
                 Ok(value) => {
                     self.reached.store(true, Ordering::Relaxed);
@@ -106,6 +110,38 @@ impl RetryState {
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
         f64::from(u32::try_from(x >> 32).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+/// What metrics tell of small requests.
+#[derive(Debug)]
+struct Meters {
+    good: Counter,
+    /// Those that are made again.
+    passing: Counter,
+    failed: Counter,
+    time: Histogram,
+}
+
+impl Meters {
+    fn new() -> Self {
+        let attempts = |outcome| Counter::new(&meter::SMALL_ATTEMPTS, &[("outcome", outcome)]);
+        Self {
+            good: attempts("good"),
+            passing: attempts("unavailable"),
+            failed: attempts("failed"),
+            time: Histogram::new(&meter::SMALL_SECONDS, &[]),
+        }
+    }
+
+    fn on_outcome(&self, error: Option<&Error>, took: Duration) {
+        match error {
+            None => &self.good,
+            Some(error) if error.is_retryable() => &self.passing,
+            Some(_) => &self.failed,
+        }
+        .add(1);
+        self.time.record(took);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::backup::names::ObjectName;
 use crate::backup::segments;
 use crate::backup::store::Store;
 use crate::error::{Error, ErrorKind, Result};
+use crate::meter::{self, Counter, Histogram};
 use crate::pipeline::SegmentId;
 
 /// Compares a backup with its manifest and records the result beside it. Damage is in the report; it is not an error, and
@@ -39,6 +40,7 @@ use crate::pipeline::SegmentId;
 /// # Cancel safety
 ///
 /// Cancel-safe: it only reads, until the record is written at the end. Dropped then, the record may be there or not.
+#[tracing::instrument(skip_all, fields(series = %manifest.series, id = %manifest.id, level = %options.level))]
 pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) -> Result<VerifyReport> {
     options.check()?;
     if options.level >= VerifyLevel::Full {
@@ -77,6 +79,10 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
         }
     }
     report.elapsed = store.time().now().saturating_sub(start);
+    let outcome = if report.is_good() { "good" } else { "damaged" };
+    let labels = [("level", report.level.as_str()), ("outcome", outcome)];
+    Counter::new(&meter::ENDED_VERIFICATIONS, &labels).add(1);
+    Histogram::new(&meter::VERIFY_SECONDS, &labels).record(report.elapsed);
     Ok(report)
 }
 

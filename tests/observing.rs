@@ -1,0 +1,310 @@
+//! What the manual's page on observing says about spans and metrics is what a backup, a restore and a verification tell.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use vdstream::backup::doctor;
+use vdstream::backup::retention::{self, Descendants};
+use vdstream::backup::{self, Backup, BackupOptions, Restore, RestoreOptions, Store, VerifyLevel, VerifyOptions};
+use vdstream::pipeline::{Ack, Input, PipelineConfig};
+use vdstream::testing::fault_store::Operation;
+use vdstream::testing::{Fault, FaultStore, Rule};
+use vdstream::{Error, ErrorKind};
+
+const STRIPE_BYTES: usize = 300_000;
+
+fn config() -> PipelineConfig {
+    PipelineConfig {
+        memory_limit: 64 << 20,
+        frame_bytes: 64 << 10,
+        part_bytes: 64 << 10,
+        // The first segment is uploaded in parts, the last one in one put.
+        segment_bytes: 200_000,
+        threads: 1,
+        ..PipelineConfig::default()
+    }
+}
+
+async fn begun(store: &Store) -> Backup {
+    let options = BackupOptions::default().stripes(2).pipeline(config());
+    let mut backup = Backup::begin(store, "orders", options).await.unwrap();
+    for stripe in 0..2_u8 {
+        let mut bytes = vec![0; STRIPE_BYTES];
+        blake3::Hasher::new().update(&[stripe]).finalize_xof().fill(&mut bytes);
+        let end = Input::Complete(Ack::new(|_durable| {}));
+        let source = stream::iter([Input::Data(Bytes::from(bytes)), end].map(Ok));
+        backup.stripe_input(u16::from(stripe), source).unwrap();
+    }
+    backup
+}
+
+/// One of each: a backup whose store is busy at first, one that is given up, a restore, verifications, a deletion, a look at
+/// the store. Answers the stored bytes of the one that was committed.
+async fn work() -> u64 {
+    let faults = FaultStore::memory(1).rule(Rule::new(Fault::SlowDown).on(Operation::Part).times(1));
+    let store = faults.store();
+    let manifest = begun(&store).await.commit().await.unwrap().manifest;
+    begun(&store).await.abort(Error::new(ErrorKind::Aborted, "not wanted")).await.unwrap();
+
+    let restore = Restore::begin(&store, &manifest, RestoreOptions::default().pipeline(config())).unwrap();
+    for stripe in 0..2 {
+        let frames: Vec<_> = restore.stripe(stripe).collect().await;
+        assert_eq!(frames.iter().map(|frame| frame.as_ref().unwrap().len()).sum::<usize>(), STRIPE_BYTES);
+    }
+    drop(restore);
+    for level in [VerifyLevel::Stored, VerifyLevel::Full] {
+        let options = VerifyOptions::new(level).pipeline(config());
+        assert!(backup::verify(&store, &manifest, options).await.unwrap().is_good());
+    }
+    let plan = retention::plan_deletion(&store, &manifest.series, manifest.id, Descendants::Refuse).await.unwrap();
+    retention::apply(&store, &plan).await.unwrap();
+    assert!(doctor::examine(&store).await.is_good());
+    store.wait_idle().await;
+    manifest.stored_bytes()
+}
+
+/// The rows of the table whose first column is `first`: each cell, without its marks.
+fn table(first: &str) -> Vec<Vec<String>> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual/observing.md")).unwrap();
+    let lines = page.lines().skip_while(|line| !line.starts_with(&format!("| {first} |"))).skip(2);
+    let rows = lines.take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// What stands between backticks in a cell.
+fn names(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+mod spans {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::span::{Attributes, Id};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+    use tracing_subscriber::registry::LookupSpan;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Default, PartialEq, Eq)]
+    struct Seen {
+        level: String,
+        within: BTreeSet<String>,
+        fields: BTreeSet<String>,
+    }
+
+    #[derive(Clone, Default)]
+    struct Notebook(Arc<Mutex<BTreeMap<String, Seen>>>);
+
+    impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Notebook {
+        fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+            let metadata = attributes.metadata();
+            if !metadata.target().starts_with("vdstream") {
+                return;
+            }
+            let parent = context.span(id).unwrap().parent().map(|parent| parent.name().to_owned());
+            let mut notes = self.0.lock().unwrap();
+            let seen = notes.entry(metadata.name().to_owned()).or_default();
+            seen.level = metadata.level().to_string().to_lowercase();
+            seen.within.insert(parent.unwrap_or_else(|| "nothing".to_owned()));
+            seen.fields.extend(metadata.fields().iter().map(|field| field.name().to_owned()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_spans_are_those_of_the_manual() {
+        let notebook = Notebook::default();
+        let subscriber = tracing_subscriber::registry().with(notebook.clone());
+        {
+            let _guard = tracing::subscriber::set_default(subscriber);
+            let caller = tracing::info_span!(target: "caller", "caller");
+            tracing::Instrument::instrument(work(), caller).await;
+        }
+        let expected: BTreeMap<String, Seen> = table("span")
+            .into_iter()
+            .map(|row| {
+                let [name, level, within, fields, _] = <[String; 5]>::try_from(row).unwrap();
+                let within = if within == "the caller's" { BTreeSet::from(["caller".to_owned()]) } else { names(&within) };
+                (names(&name).pop_first().unwrap(), Seen { level, within, fields: names(&fields) })
+            })
+            .collect();
+        assert!(expected.len() >= 8);
+        assert_eq!(*notebook.0.lock().unwrap(), expected);
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod numbers {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use metrics::{
+        Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    use super::*;
+
+    /// One metric: its kind, its unit, and its series by their labels.
+    #[derive(Default)]
+    struct Metric {
+        kind: String,
+        unit: String,
+        what: String,
+        series: BTreeMap<Vec<(String, String)>, Arc<Value>>,
+    }
+
+    /// What was recorded: a sum, or the last value; times in microseconds.
+    #[derive(Default)]
+    struct Value {
+        sum: AtomicU64,
+        records: AtomicU64,
+    }
+
+    impl Value {
+        fn add(&self, value: f64) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of a small test")]
+            self.sum.fetch_add(value as i64 as u64, Ordering::Relaxed);
+            self.records.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl CounterFn for Value {
+        fn increment(&self, value: u64) {
+            self.sum.fetch_add(value, Ordering::Relaxed);
+        }
+
+        fn absolute(&self, _value: u64) {
+            panic!("nobody sets a counter");
+        }
+    }
+
+    impl GaugeFn for Value {
+        fn increment(&self, value: f64) {
+            self.add(value);
+        }
+
+        fn decrement(&self, value: f64) {
+            self.add(-value);
+        }
+
+        fn set(&self, _value: f64) {
+            panic!("nobody sets a gauge, which several may share");
+        }
+    }
+
+    impl HistogramFn for Value {
+        fn record(&self, value: f64) {
+            self.add(value * 1e6);
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Notebook(Arc<Mutex<BTreeMap<String, Metric>>>);
+
+    impl Notebook {
+        fn describe(&self, kind: &str, key: &KeyName, unit: Option<Unit>, what: &SharedString) {
+            let mut notes = self.0.lock().unwrap();
+            let metric = notes.entry(key.as_str().to_owned()).or_default();
+            (metric.kind, metric.what) = (kind.to_owned(), what.to_string());
+            metric.unit = unit.unwrap().as_str().to_owned();
+        }
+
+        fn value(&self, kind: &str, key: &Key) -> Arc<Value> {
+            let mut notes = self.0.lock().unwrap();
+            let metric = notes.get_mut(key.name()).unwrap_or_else(|| panic!("{} was not described", key.name()));
+            assert_eq!(metric.kind, kind, "{}", key.name());
+            let labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned()));
+            Arc::clone(metric.series.entry(labels.collect()).or_default())
+        }
+
+        /// The sum over all series of a metric that have these labels.
+        fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+            let notes = self.0.lock().unwrap();
+            let is_meant = |series: &[(String, String)]| {
+                labels.iter().all(|(key, value)| series.iter().any(|(k, v)| (k.as_str(), v.as_str()) == (*key, *value)))
+            };
+            let series = notes[name].series.iter().filter(|(labels, _)| is_meant(labels));
+            series.map(|(_, value)| value.sum.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        }
+    }
+
+    impl Recorder for Notebook {
+        fn describe_counter(&self, key: KeyName, unit: Option<Unit>, what: SharedString) {
+            self.describe("counter", &key, unit, &what);
+        }
+
+        fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, what: SharedString) {
+            self.describe("gauge", &key, unit, &what);
+        }
+
+        fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, what: SharedString) {
+            self.describe("histogram", &key, unit, &what);
+        }
+
+        fn register_counter(&self, key: &Key, _metadata: &Metadata<'_>) -> Counter {
+            Counter::from_arc(self.value("counter", key))
+        }
+
+        fn register_gauge(&self, key: &Key, _metadata: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.value("gauge", key))
+        }
+
+        fn register_histogram(&self, key: &Key, _metadata: &Metadata<'_>) -> Histogram {
+            Histogram::from_arc(self.value("histogram", key))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_metrics_are_those_of_the_manual_and_count_what_happened() {
+        let notebook = Notebook::default();
+        let stored = {
+            let _guard = metrics::set_default_local_recorder(&notebook);
+            work().await
+        };
+        let found: Vec<[String; 4]> = {
+            let notes = notebook.0.lock().unwrap();
+            notes
+                .iter()
+                .map(|(name, metric)| {
+                    let labels: BTreeSet<_> =
+                        metric.series.keys().flatten().map(|(label, _)| format!("`{label}`")).collect();
+                    let labels = labels.into_iter().collect::<Vec<_>>().join(", ");
+                    assert!(!metric.what.is_empty(), "{name}");
+                    [format!("`{name}`"), metric.kind.clone(), metric.unit.clone(), labels]
+                })
+                .collect()
+        };
+        let expected: Vec<[String; 4]> =
+            table("metric").into_iter().map(|row| <[String; 4]>::try_from(row[..4].to_vec()).unwrap()).collect();
+        assert_eq!(found, expected);
+
+        let sum = |name: &str, labels: &[(&str, &str)]| notebook.sum(&format!("vdstream.{name}"), labels);
+        let raw = 2 * STRIPE_BYTES as u64;
+        // Restored once and verified once; the backup that was given up may have taken all of its input, or nothing.
+        assert_eq!(sum("pipeline.raw_bytes", &[("direction", "restore")]), 2 * raw);
+        assert!((raw..=2 * raw).contains(&sum("pipeline.raw_bytes", &[("direction", "backup")])));
+        assert!(sum("pipeline.stored_bytes", &[("direction", "backup")]) >= stored);
+        assert_eq!(sum("backup.ended_backups", &[("outcome", "committed")]), 1);
+        assert_eq!(sum("backup.ended_backups", &[("outcome", "aborted")]), 1);
+        assert_eq!(sum("verify.ended_verifications", &[("outcome", "good")]), 2);
+        assert!(sum("pipeline.attempts", &[("operation", "part"), ("outcome", "throttled")]) >= 1);
+        assert!(sum("pipeline.retries", &[("operation", "part")]) >= 1);
+        for operation in ["put", "begin", "part", "complete", "read"] {
+            assert!(sum("pipeline.attempts", &[("operation", operation), ("outcome", "good")]) >= 1, "{operation}");
+        }
+        assert!(sum("pipeline.wait_seconds", &[("stage", "pause")]) > 0, "the pause before the second attempt");
+        assert!(sum("store.attempts", &[("outcome", "good")]) > 4);
+        // Everything has ended, so nothing is held.
+        for gauge in [
+            "backup.active_backups",
+            "backup.active_restores",
+            "buffer.held_bytes",
+            "buffer.slots_in_use",
+            "pipeline.requests_in_flight",
+        ] {
+            assert_eq!(sum(gauge, &[]), 0, "{gauge}");
+        }
+    }
+}
