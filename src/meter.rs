@@ -15,7 +15,6 @@ pub(crate) struct Metric {
 }
 
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody is told"))]
 enum Unit {
     Bytes,
     Count,

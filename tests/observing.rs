@@ -126,7 +126,8 @@ mod spans {
             .into_iter()
             .map(|row| {
                 let [name, level, within, fields, _] = <[String; 5]>::try_from(row).unwrap();
-                let within = if within == "the caller's" { BTreeSet::from(["caller".to_owned()]) } else { names(&within) };
+                let within =
+                    if within == "the caller's" { BTreeSet::from(["caller".to_owned()]) } else { names(&within) };
                 (names(&name).pop_first().unwrap(), Seen { level, within, fields: names(&fields) })
             })
             .collect();
@@ -141,7 +142,8 @@ mod numbers {
     use std::sync::{Arc, Mutex};
 
     use metrics::{
-        Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+        Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString,
+        Unit,
     };
 
     use super::*;

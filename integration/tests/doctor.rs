@@ -51,6 +51,40 @@ async fn every_operation_is_tried_and_nothing_stays() {
     }
 }
 
+/// The rows of the manual's table: the check, and the permissions that its columns name.
+fn documented() -> Vec<(String, [String; 2])> {
+    let page = std::fs::read_to_string(tool::repository().join("src/manual/operating.md")).unwrap();
+    let table = page.lines().skip_while(|line| !line.starts_with("| check ")).skip(2);
+    let rows = table.take_while(|line| line.starts_with('|')).map(|line| {
+        let cells: Vec<_> = line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
+        (cells[1].clone(), [cells[3].clone(), cells[4].clone()])
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn the_document_is_what_the_manual_says() {
+    let (garage, azurite) = futures::join!(Place::server(Kind::Garage), Place::server(Kind::Azurite));
+    for (place, column) in [(garage, 0), (azurite, 1)] {
+        let output = doctor(&place.url(), &place.environment());
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(document.as_object().unwrap().keys().eq(["findings", "store"]), "{document}");
+        let findings = document["findings"].as_array().unwrap();
+        let found: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                let known = ["check", "verdict", "permission", "detail"];
+                assert!(finding.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{finding}");
+                let text = |member: &str| finding[member].as_str().unwrap_or_default().to_owned();
+                (text("check"), text("permission"))
+            })
+            .collect();
+        let expected: Vec<_> =
+            documented().into_iter().map(|(check, permissions)| (check, permissions[column].clone())).collect();
+        assert_eq!(found, expected, "{place:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_missing_is_named_and_decides_the_exit_code() {
     let place = Place::disk();

@@ -380,6 +380,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_adaptive_level_is_one_level_and_a_member_more() {
+        for (lowest, highest, members) in [(3, 3, "\"level\":3"), (1, 7, "\"level\":7,\"lowest_level\":1")] {
+            let mut written = manifest(vec![stripe(&[(5, 5)])]);
+            written.codec = Codec::adaptive(LevelRange { lowest, highest });
+            let bytes = written.encode().unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(text.contains(&format!("\"codec\":{{\"name\":\"zstd\",{members}}}")), "{text}");
+            assert_eq!(Manifest::decode(&bytes, "x").unwrap(), written);
+        }
+    }
+
+    #[test]
     fn the_root_tells_every_number_apart() {
         let good = manifest(vec![stripe(&[(10_000, 500), (4096, 9)]), stripe(&[(5, 5)])]);
         let changes: [fn(&mut Manifest); 9] = [

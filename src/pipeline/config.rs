@@ -166,7 +166,7 @@ impl PipelineConfig {
             return Err(invalid(format!("level is {}, it must be from -7 to 22", self.level)));
         }
         if let Some(LevelRange { lowest, highest }) = self.adaptive
-            && !(-7 <= lowest && lowest <= highest && highest <= 22)
+            && (lowest > highest || lowest < -7 || highest > 22)
         {
             return Err(invalid(format!("adaptive is {lowest} to {highest}, it must be a range within -7 to 22")));
         }

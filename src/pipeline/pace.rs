@@ -74,7 +74,7 @@ impl Pace {
 
 /// How long `bytes` take at `rate` bytes per second.
 fn cost(bytes: u64, rate: u64) -> Duration {
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+    let nanos = (u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(rate.max(1)));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
@@ -135,7 +135,7 @@ mod tests {
     async fn a_pause_is_caught_up_on_within_a_bound() {
         let clock = SimClock::new();
         let pace = pace(&clock);
-        for (size, burst) in [(RATE / 10, RATE), (RATE / 2, RATE), (3 * RATE, 3 * RATE)] {
+        for (size, burst) in [(RATE / 8, RATE), (RATE / 2, RATE), (3 * RATE, 3 * RATE)] {
             run(&clock, pace.wait(RATE)).await;
             clock.advance(Duration::from_secs(3600));
             let at_once = async {

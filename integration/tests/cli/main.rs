@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod failures;
+mod limits;
 mod pipes;
 mod programs;
 mod progress;

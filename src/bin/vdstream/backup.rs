@@ -3,19 +3,20 @@
 use serde::Serialize;
 use vdstream::backup::{self, Backup, BackupOptions, BackupReport, Select, Store};
 use vdstream::clock::SystemClock;
-use vdstream::pipeline::PipelineConfig;
+use vdstream::pipeline::{LevelRange, PipelineConfig};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
 use crate::event::Direction;
 use crate::exit::Failure;
 use crate::feed::Feed;
+use crate::metrics_file::MetricsFile;
 use crate::output;
 use crate::progress::Watch;
 use crate::signal::Signals;
 use crate::store;
 
-pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(), Failure> {
+pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if args.stdin.is_some() || !args.input.is_empty() || !args.producer.is_empty() {
@@ -23,7 +24,7 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
         }
         let store = store::open(&args.url)?;
         let begin = async |store: &Store, stripes| begin(&args, store, stripes).await;
-        let report = crate::devices::backup(&args, common, name, begin, &store).await?;
+        let report = crate::devices::backup(&args, common, metrics, name, begin, &store).await?;
         return print(&args, common, &report)
             .map_err(|failure| failure.after(format!("backup {} is committed", report.manifest.id)));
     }
@@ -48,7 +49,7 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common) -> Result<(),
         }
     };
     let mut writers = backup.take_writers()?;
-    let watch = Watch::new(common, Direction::Backup, backup.pipeline(), args.expect_size);
+    let watch = Watch::new(common, metrics, Direction::Backup, backup.pipeline(), args.expect_size);
     let fed = tokio::select! {
         fed = feed.run(&mut writers) => fed.map_err(Failure::from),
         signal = signals.next() => Err(Failure::Signal(signal)),
@@ -148,7 +149,11 @@ async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backu
 
 fn pipeline(args: &args::Backup) -> PipelineConfig {
     let mut config = args.limits.pipeline();
-    config.level = args.level;
+    match args.level {
+        args::ZstdLevel::Fixed(level) => config.level = level,
+        args::ZstdLevel::Adaptive => config.adaptive = Some(LevelRange::default()),
+    }
+    config.upload_bytes_per_second = args.limit_upload;
     if let Some(bytes) = args.segment_size {
         config.segment_bytes = bytes;
     }
@@ -156,6 +161,12 @@ fn pipeline(args: &args::Backup) -> PipelineConfig {
         config.part_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     config
+}
+
+impl args::Download {
+    pub(crate) fn limit(&self, config: PipelineConfig) -> PipelineConfig {
+        PipelineConfig { download_bytes_per_second: self.limit_download, ..config }
+    }
 }
 
 impl args::Limits {

@@ -96,7 +96,7 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         pair("finished", format!("{:.0}", manifest.finished)),
         pair("host", manifest.host.clone().unwrap_or_else(|| "-".to_owned())),
         pair("tool", manifest.tool.clone()),
-        pair("codec", format!("{} level {}", manifest.codec.name, manifest.codec.level)),
+        pair("codec", codec(&manifest)),
         pair("encryption", manifest.encryption.as_ref().map_or_else(|| "none".to_owned(), encryption)),
         pair("raw", output::size(manifest.raw_bytes())),
         pair("stored", output::size(manifest.stored_bytes())),
@@ -120,4 +120,12 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         ));
     }
     output::line(&output::table(&rows))
+}
+
+fn codec(manifest: &Manifest) -> String {
+    let codec = &manifest.codec;
+    match codec.lowest_level {
+        Some(lowest) => format!("{} levels {lowest} to {}", codec.name, codec.level),
+        None => format!("{} level {}", codec.name, codec.level),
+    }
 }

@@ -1,12 +1,16 @@
 //! `backup --device-set` and `restore --device-set`: the agent of an engine in another process.
 
 use vdstream::backup::{self, Backup, BackupReport, Manifest, Store};
+use vdstream::pipeline::Pipeline;
 use vdstream::vdi::{Config, ShmHub, ShmOptions, client};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
+use crate::event::Direction;
 use crate::exit::Failure;
+use crate::metrics_file::MetricsFile;
 use crate::output;
+use crate::progress::Watch;
 use crate::restore;
 use crate::signal::Signals;
 
@@ -77,9 +81,20 @@ async fn until_signal<T>(
     }
 }
 
+/// Shows the progress of `work`.
+async fn watched<T>(watch: &Watch<'_>, pipeline: &Pipeline, work: impl Future<Output = T>) -> T {
+    let done = tokio::select! {
+        done = work => done,
+        never = watch.follow(|| pipeline.progress()) => match never {},
+    };
+    watch.end(pipeline.progress());
+    done
+}
+
 pub(crate) async fn backup(
     args: &args::Backup,
     common: &args::Common,
+    metrics: &MetricsFile,
     name: &str,
     begin: impl AsyncFnOnce(&Store, u16) -> Result<Backup>,
     store: &Store,
@@ -99,12 +114,15 @@ pub(crate) async fn backup(
     };
     begun.set_producer(backup::Producer::new(format!("device set {name}")));
     let told = set.clone();
-    until_signal(told, &mut signals, begun.serve(set)).await
+    let pipeline = begun.pipeline().clone();
+    let watch = Watch::new(common, metrics, Direction::Backup, &pipeline, args.expect_size);
+    watched(&watch, &pipeline, until_signal(told, &mut signals, begun.serve(set))).await
 }
 
 pub(crate) async fn restore(
     args: &args::Restore,
     common: &args::Common,
+    metrics: &MetricsFile,
     name: &str,
     store: &Store,
     manifest: &Manifest,
@@ -113,5 +131,7 @@ pub(crate) async fn restore(
     let restore = restore::begin(args, store, manifest).await?;
     let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, &mut signals).await?;
     let told = set.clone();
-    until_signal(told, &mut signals, restore.serve(set)).await
+    let pipeline = restore.pipeline().clone();
+    let watch = Watch::new(common, metrics, Direction::Restore, &pipeline, Some(manifest.raw_bytes()));
+    watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await
 }

@@ -71,7 +71,11 @@ impl From<Error> for Failure {
 
 impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        self.number().into()
+    }
+
+    pub(crate) fn number(&self) -> u8 {
+        match self {
             Self::Signal(signal) => signal.code(),
             Self::Pipe => 141,
             Self::Report { .. } => 6,
@@ -86,7 +90,7 @@ impl Failure {
                 ErrorKind::Locked => 15,
                 _ => 1,
             },
-        })
+        }
     }
 
     /// The one line that says what happened, if it must be said.

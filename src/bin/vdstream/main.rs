@@ -14,6 +14,7 @@ mod exit;
 mod feed;
 #[cfg(feature = "encryption")]
 mod keys;
+mod metrics_file;
 mod output;
 mod producer;
 mod program;
@@ -35,6 +36,7 @@ use vdstream::Error;
 
 use crate::args::{Cli, Command};
 use crate::exit::Failure;
+use crate::metrics_file::MetricsFile;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -64,11 +66,20 @@ fn end(failure: &Failure) -> ExitCode {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let common = cli.common;
     match cli.command {
-        Command::Backup(args) => Box::pin(backup::run(args, &common)).await,
-        Command::Restore(args) => Box::pin(restore::run(args, &common)).await,
+        Command::Backup(args) => {
+            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "backup", &args.series);
+            metrics.end(Box::pin(backup::run(args, &common, &metrics)).await)
+        }
+        Command::Restore(args) => {
+            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "restore", &args.series);
+            metrics.end(Box::pin(restore::run(args, &common, &metrics)).await)
+        }
         Command::List(args) => catalog::list(args, &common).await,
         Command::Show(args) => catalog::show(args, &common).await,
-        Command::Verify(args) => Box::pin(verify::run(args, &common)).await,
+        Command::Verify(args) => {
+            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "verify", &args.series);
+            metrics.end(Box::pin(verify::run(args, &common, &metrics)).await)
+        }
         Command::Doctor(args) => doctor::run(args, &common).await,
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => completions::man(&args),

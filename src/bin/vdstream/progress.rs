@@ -10,12 +10,14 @@ use vdstream::pipeline::{Pipeline, Progress};
 
 use crate::args::{Common, ProgressStyle};
 use crate::event::{self, Direction, Event, Sample, Work};
+use crate::metrics_file::{Bytes, MetricsFile};
 use crate::output;
 
 /// Shows how far the work is.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct Watch<'a> {
     display: Display,
+    metrics: &'a MetricsFile,
     work: Work,
     clock: SystemClock,
     start: Duration,
@@ -33,9 +35,15 @@ const BAR_EVERY: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
-impl Watch {
+impl<'a> Watch<'a> {
     /// `total` is the number of raw bytes in all, if it is known.
-    pub(crate) fn new(common: &Common, direction: Direction, pipeline: &Pipeline, total: Option<u64>) -> Self {
+    pub(crate) fn new(
+        common: &Common,
+        metrics: &'a MetricsFile,
+        direction: Direction,
+        pipeline: &Pipeline,
+        total: Option<u64>,
+    ) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let display = match common.progress {
             _ if common.quiet => Display::None,
@@ -47,11 +55,18 @@ impl Watch {
         };
         let clock = SystemClock::new();
         let work = Work { direction, total, threads: pipeline.plan().threads };
-        Self { display, work, start: clock.now(), clock }
+        Self { display, metrics, work, start: clock.now(), clock }
     }
 
-    /// Shows snapshots until it is dropped.
+    /// Shows snapshots, and keeps the metrics file, until it is dropped.
     pub(crate) async fn follow(&self, snapshot: impl Fn() -> Progress) -> Infallible {
+        tokio::select! {
+            never = self.display(&snapshot) => never,
+            never = self.metrics.follow(|| bytes(&snapshot())) => never,
+        }
+    }
+
+    async fn display(&self, snapshot: impl Fn() -> Progress) -> Infallible {
         let mut before = Sample::default();
         loop {
             let pause = match &self.display {
@@ -86,12 +101,17 @@ impl Watch {
 
     /// Removes the bar, so that what follows stands alone. Programs get the last numbers, with the averages of all the time.
     pub(crate) fn end(&self, last: Progress) {
+        self.metrics.note(bytes(&last));
         match &self.display {
             Display::Bar(bar) => bar.finish_and_clear(),
             Display::Json => self.show(&Sample::default(), &self.sample(last)),
             Display::Lines | Display::None => {}
         }
     }
+}
+
+fn bytes(progress: &Progress) -> Bytes {
+    Bytes { raw: progress.raw_bytes, stored: progress.stored_bytes }
 }
 
 /// What does not fit into the line is cut off at its end, where the least important things stand.

@@ -11,6 +11,7 @@ use crate::args;
 use crate::catalog;
 use crate::event::Direction;
 use crate::exit::Failure;
+use crate::metrics_file::MetricsFile;
 use crate::output;
 use crate::program::Program;
 use crate::progress::Watch;
@@ -19,7 +20,7 @@ use crate::signal::Signals;
 use crate::store;
 use crate::target::Target;
 
-pub(crate) async fn run(args: args::Restore, common: &args::Common) -> Result<(), Failure> {
+pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if !args.output.is_empty() || !args.consumer.is_empty() {
@@ -27,13 +28,13 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common) -> Result<()
         }
         let store = store::open(&args.url)?;
         let manifest = catalog::find(&store, &args.series, &args.id).await?;
-        crate::devices::restore(&args, common, name, &store, &manifest).await?;
+        crate::devices::restore(&args, common, metrics, name, &store, &manifest).await?;
         return print(&args, common, &manifest)
             .map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)));
     }
     let mut signals = Signals::install()?;
     let mut program = None;
-    let work = work(&args, common, &mut program);
+    let work = work(&args, common, metrics, &mut program);
     let outcome = tokio::select! {
         outcome = work => outcome,
         signal = signals.next() => Err(Failure::Signal(signal)),
@@ -49,7 +50,12 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common) -> Result<()
     outcome
 }
 
-async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<Program>) -> Result<(), Failure> {
+async fn work(
+    args: &args::Restore,
+    common: &args::Common,
+    metrics: &MetricsFile,
+    program: &mut Option<Program>,
+) -> Result<(), Failure> {
     let store: Store = store::open(&args.url)?;
     let manifest = catalog::find(&store, &args.series, &args.id).await?;
     check_outputs(args, manifest.stripes.len()).await?;
@@ -61,7 +67,7 @@ async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<
         *program = Some(started);
         vec![Target::program(format!("`{}`", args.consumer[0].display()), stdin)]
     };
-    let watch = Watch::new(common, Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
+    let watch = Watch::new(common, metrics, Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
     let filled = tokio::select! {
         filled = fill(&restore, &mut targets) => filled,
         never = watch.follow(|| restore.progress()) => match never {},
@@ -89,7 +95,7 @@ async fn work(args: &args::Restore, common: &args::Common, program: &mut Option<
 
 pub(crate) async fn begin(args: &args::Restore, store: &Store, manifest: &Manifest) -> Result<Restore> {
     #[cfg_attr(not(feature = "encryption"), expect(unused_mut, reason = "only encryption adds to it"))]
-    let mut options = RestoreOptions::default().pipeline(args.limits.pipeline());
+    let mut options = RestoreOptions::default().pipeline(args.download.limit(args.limits.pipeline()));
     #[cfg(feature = "encryption")]
     if let Some(identities) = args.keys.open(store, manifest).await? {
         options = options.identities(identities);

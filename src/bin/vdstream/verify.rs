@@ -6,11 +6,12 @@ use vdstream::{Error, ErrorKind};
 use crate::args;
 use crate::catalog;
 use crate::exit::Failure;
+use crate::metrics_file::{Bytes, MetricsFile};
 use crate::output;
 use crate::signal::Signals;
 use crate::store;
 
-pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(), Failure> {
+pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let store = store::open(&args.url)?;
     let level = match args.level {
@@ -18,7 +19,8 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(),
         args::Level::Stored => VerifyLevel::Stored,
         args::Level::Full => VerifyLevel::Full,
     };
-    let mut options = VerifyOptions::new(level).pipeline(args.limits.pipeline()).record(!args.no_record);
+    let mut options =
+        VerifyOptions::new(level).pipeline(args.download.limit(args.limits.pipeline())).record(!args.no_record);
     if let Some(size) = &args.sample {
         // Another part each time, unless the seed of an earlier one is given.
         let seed = args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
@@ -40,7 +42,9 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common) -> Result<(),
     let report = tokio::select! {
         report = work => report?,
         signal = signals.next() => return Err(Failure::Signal(signal)),
+        never = metrics.follow(Bytes::default) => match never {},
     };
+    metrics.note(Bytes { raw: report.raw_bytes, stored: report.stored_bytes });
     if common.json {
         output::json(&report)?;
     } else if report.is_good() && !common.quiet {

@@ -1,4 +1,4 @@
-//! `backup`, and the limits that it shares with other verbs.
+//! `backup`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use vdstream::backup::Kind;
 
 #[cfg(feature = "shm")]
 use super::Devices;
-use super::value::{Until, age, label, size, until};
+use super::value::{Until, ZstdLevel, age, label, level, rate, size, until};
+use super::{Limits, Metrics};
 #[cfg(feature = "encryption")]
 use crate::keys;
 
@@ -57,10 +58,13 @@ pub(crate) struct Backup {
     /// The raw size to expect, for the time that is left; nothing else depends on it
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size)]
     pub(crate) expect_size: Option<u64>,
-    /// zstd level
-    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true,
-          value_parser = clap::value_parser!(i32).range(-7..=22), env = "VDSTREAM_LEVEL")]
-    pub(crate) level: i32,
+    /// zstd level, -7 to 22, or `adaptive`: as high as costs no time
+    #[arg(long, value_name = "N|adaptive", default_value = "3", allow_negative_numbers = true,
+          value_parser = level, env = "VDSTREAM_LEVEL")]
+    pub(crate) level: ZstdLevel,
+    /// The most to send per second, over all stripes
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = rate, env = "VDSTREAM_LIMIT_UPLOAD")]
+    pub(crate) limit_upload: Option<u64>,
     /// A stripe rolls to its next segment object at this stored size
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
     pub(crate) segment_size: Option<u64>,
@@ -75,21 +79,10 @@ pub(crate) struct Backup {
     pub(crate) readers: keys::Readers,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
     /// A program whose stdout is backed up; its exit status decides between commit and abort. It runs in a process group of
     /// its own, away from the terminal, and must wait for what it starts
     #[arg(last = true, value_name = "CMD")]
     pub(crate) producer: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Limits {
-    /// The most memory that all buffers may take: 512MiB, 2G (K, M, G, T are binary; KB, MB, GB, TB decimal)
-    #[arg(hide_short_help = true, long, value_name = "SIZE", default_value = "256MiB", value_parser = size, env = "VDSTREAM_MEMORY")]
-    pub(crate) memory: u64,
-    /// Compression or decompression jobs at once [default: one per core]
-    #[arg(hide_short_help = true, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_THREADS")]
-    pub(crate) threads: Option<u16>,
-    /// Requests to the store at once
-    #[arg(hide_short_help = true, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VDSTREAM_CONCURRENCY")]
-    pub(crate) concurrency: Option<u16>,
 }

@@ -6,19 +6,22 @@ mod cli;
 #[cfg(feature = "shm")]
 mod devices;
 mod doctor;
+mod limits;
 mod restore;
 mod retention;
 mod setup;
 mod value;
 mod verify;
 
-pub(crate) use backup::{Backup, Limits};
+pub(crate) use backup::Backup;
 pub(crate) use catalog::{List, Show};
 pub(crate) use cli::{Cli, Command, Common, ProgressStyle};
 #[cfg(feature = "shm")]
 pub(crate) use devices::{Devices, Engine, EngineWork};
 pub(crate) use doctor::Doctor;
+pub(crate) use limits::{Download, Limits, Metrics};
 pub(crate) use restore::Restore;
 pub(crate) use retention::{Delete, Prune};
 pub(crate) use setup::{Completions, Man};
+pub(crate) use value::ZstdLevel;
 pub(crate) use verify::{Level, Verify};

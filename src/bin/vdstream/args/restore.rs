@@ -7,7 +7,7 @@ use clap::Args;
 
 #[cfg(feature = "shm")]
 use super::Devices;
-use super::Limits;
+use super::{Download, Limits, Metrics};
 #[cfg(feature = "encryption")]
 use crate::keys;
 
@@ -42,6 +42,10 @@ pub(crate) struct Restore {
     pub(crate) devices: Devices,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) download: Download,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
     /// A program that reads the backup's one stripe from stdin; its exit status decides
     #[arg(last = true, value_name = "CMD")]
     pub(crate) consumer: Vec<OsString>,

@@ -58,6 +58,30 @@ pub(super) fn tag(text: &str) -> Result<(String, Option<String>), String> {
     }
 }
 
+/// How hard zstd tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ZstdLevel {
+    Fixed(i32),
+    Adaptive,
+}
+
+pub(super) fn level(text: &str) -> Result<ZstdLevel, String> {
+    if text == "adaptive" {
+        return Ok(ZstdLevel::Adaptive);
+    }
+    let level = text.parse().ok().filter(|level| (-7..=22).contains(level));
+    level.map(ZstdLevel::Fixed).ok_or_else(|| "expected a number from -7 to 22, or adaptive".to_owned())
+}
+
+/// Bytes per second, as a size.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1 << 10;
+    match size(text.strip_suffix("/s").unwrap_or(text))? {
+        rate @ LEAST.. => Ok(rate),
+        _ => Err("expected at least 1KiB per second".to_owned()),
+    }
+}
+
 /// `256MiB`, `1G`, `500KB`, `4096`: K, M, G, T and KiB… count in 1024, KB… in 1000.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -123,6 +147,23 @@ mod tests {
         assert_eq!(tag("a"), Ok(("a".to_owned(), None)));
         assert_eq!(tag("a=b=c"), Ok(("a".to_owned(), Some("b=c".to_owned()))));
         assert!(tag("").is_err() && tag("=b").is_err());
+    }
+
+    #[test]
+    fn levels_and_rates_are_read_within_their_bounds() {
+        for (text, value) in [("-7", -7), ("0", 0), ("22", 22)] {
+            assert_eq!(level(text), Ok(ZstdLevel::Fixed(value)), "{text}");
+        }
+        assert_eq!(level("adaptive"), Ok(ZstdLevel::Adaptive));
+        for text in ["", "-8", "23", "auto", "Adaptive", "1.5"] {
+            assert!(level(text).is_err(), "{text}");
+        }
+        for (text, value) in [("1KiB", 1024), ("10MiB", 10 << 20), ("10MiB/s", 10 << 20), ("5MB", 5_000_000)] {
+            assert_eq!(rate(text), Ok(value), "{text}");
+        }
+        for text in ["", "0", "1023", "10MiB/m", "-1"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::Limits;
 use super::value::age;
+use super::{Download, Limits, Metrics};
 #[cfg(feature = "encryption")]
 use crate::keys;
 
@@ -49,6 +49,10 @@ pub(crate) struct Verify {
     pub(crate) keys: keys::Keys,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) download: Download,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,0 +1,220 @@
+//! `--metrics-file`: the numbers of the last run for the textfile collector of Prometheus' node exporter. A contract, written
+//! down in the manual's page on observing.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use vdstream::Error;
+use vdstream::clock::{Clock as _, SystemClock};
+
+use crate::exit::Failure;
+use crate::output;
+
+/// Each metric and what it means. All are gauges: a run sets them anew.
+const METRICS: [(&str, &str); 8] = [
+    ("vdstream_duration_seconds", "How long the run took, or has taken until now."),
+    ("vdstream_exit_code", "How the last run that ended did."),
+    ("vdstream_last_success_timestamp_seconds", "When the last run that succeeded ended."),
+    ("vdstream_raw_bytes", "Raw bytes backed up, restored or checked."),
+    ("vdstream_running", "1 while the command runs."),
+    ("vdstream_start_timestamp_seconds", "When the run began."),
+    ("vdstream_stored_bytes", "Stored bytes written or read."),
+    ("vdstream_update_timestamp_seconds", "When these numbers were written."),
+];
+
+const WRITE_EVERY: Duration = Duration::from_secs(15);
+
+/// The numbers of this run, and the file that they go to, if there is one.
+#[derive(Debug)]
+pub(crate) struct MetricsFile {
+    path: Option<PathBuf>,
+    labels: String,
+    clock: SystemClock,
+    begun: Duration,
+    start: f64,
+    bytes: Mutex<Bytes>,
+}
+
+/// How far the work is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    pub(crate) raw: u64,
+    pub(crate) stored: u64,
+}
+
+impl MetricsFile {
+    /// Writes the file for the first time.
+    pub(crate) fn begin(path: Option<&Path>, command: &str, series: &str) -> Self {
+        let clock = SystemClock::new();
+        let labels = format!("{{command=\"{}\",series=\"{}\"}}", escaped(command), escaped(series));
+        let path = path.map(Path::to_owned);
+        let start = seconds(&clock);
+        let this = Self { path, labels, begun: clock.now(), start, clock, bytes: Mutex::default() };
+        this.write(None);
+        this
+    }
+
+    /// Writes the file now and then, until it is dropped.
+    pub(crate) async fn follow(&self, bytes: impl Fn() -> Bytes) -> Infallible {
+        loop {
+            if self.path.is_none() {
+                return std::future::pending().await;
+            }
+            self.clock.sleep(WRITE_EVERY).await;
+            self.note(bytes());
+            self.write(None);
+        }
+    }
+
+    /// What the file will say at its next writing.
+    pub(crate) fn note(&self, bytes: Bytes) {
+        if let Ok(mut noted) = self.bytes.lock() {
+            *noted = bytes;
+        }
+    }
+
+    /// Writes the file for the last time, and hands the outcome on.
+    pub(crate) fn end(&self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        self.write(Some(outcome.as_ref().err().map_or(0, Failure::number)));
+        outcome
+    }
+
+    fn write(&self, exit_code: Option<u8>) {
+        let Some(path) = &self.path else { return };
+        // The numbers of other series stay, and so does the time of the last success.
+        let before = std::fs::read_to_string(path).unwrap_or_default();
+        let text = render(&before, &self.labels, &self.samples(exit_code));
+        if let Err(error) = replace(path, &text) {
+            let error = Error::from(error).context(format!("the metrics file {} cannot be written", path.display()));
+            output::note(&error.report());
+        }
+    }
+
+    fn samples(&self, exit_code: Option<u8>) -> Vec<(&'static str, f64)> {
+        let bytes = self.bytes.lock().map(|bytes| *bytes).unwrap_or_default();
+        let now = seconds(&self.clock);
+        let mut samples = vec![
+            ("vdstream_duration_seconds", self.clock.now().saturating_sub(self.begun).as_secs_f64()),
+            ("vdstream_raw_bytes", bytes.raw as f64),
+            ("vdstream_running", if exit_code.is_none() { 1.0 } else { 0.0 }),
+            ("vdstream_start_timestamp_seconds", self.start),
+            ("vdstream_stored_bytes", bytes.stored as f64),
+            ("vdstream_update_timestamp_seconds", now),
+        ];
+        if let Some(code) = exit_code {
+            samples.push(("vdstream_exit_code", f64::from(code)));
+            // Code 6: the work is done, only its report could not be printed.
+            if code == 0 || code == 6 {
+                samples.push(("vdstream_last_success_timestamp_seconds", now));
+            }
+        }
+        samples
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a time stamp have 41 bits")]
+fn seconds(clock: &SystemClock) -> f64 {
+    clock.wall().as_millisecond() as f64 / 1000.0
+}
+
+/// What the file holds after `samples` of the series with these labels were set; what is not one of our metrics is dropped.
+fn render(before: &str, labels: &str, samples: &[(&'static str, f64)]) -> String {
+    let mut values: BTreeMap<(&'static str, String), String> = BTreeMap::new();
+    for line in before.lines().filter(|line| !line.starts_with('#')) {
+        let Some((sample, value)) = line.rsplit_once(' ') else { continue };
+        let Some((name, rest)) = sample.split_once('{') else { continue };
+        let known = METRICS.iter().map(|(metric, _)| *metric).find(|metric| *metric == name);
+        if let (Some(metric), Ok(_), true) = (known, value.parse::<f64>(), rest.ends_with('}')) {
+            values.insert((metric, format!("{{{rest}")), value.to_owned());
+        }
+    }
+    for (metric, value) in samples {
+        values.insert((metric, labels.to_owned()), value.to_string());
+    }
+    let mut text = String::new();
+    for (metric, what) in METRICS {
+        let mut series = values.iter().filter(|((name, _), _)| *name == metric).peekable();
+        if series.peek().is_some() {
+            let _ = writeln!(text, "# HELP {metric} {what}\n# TYPE {metric} gauge");
+        }
+        for ((_, labels), value) in series {
+            let _ = writeln!(text, "{metric}{labels} {value}");
+        }
+    }
+    text
+}
+
+/// The value of a label, as the text format quotes it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+/// Puts `text` in the place of what is at `path`: all of it or nothing, for whoever reads.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no file"))?;
+    // The collector reads what ends with `.prom`, which this does not.
+    let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error counts.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_others_and_the_last_success_stay() {
+        let mine = "{command=\"backup\",series=\"a\"}";
+        let first = render("", mine, &[("vdstream_exit_code", 0.0), ("vdstream_last_success_timestamp_seconds", 7.5)]);
+        let other = "{command=\"backup\",series=\"b } 1\"}";
+        let second = render(&first, other, &[("vdstream_exit_code", 1.0)]);
+        let third = render(&second, mine, &[("vdstream_exit_code", 13.0), ("vdstream_running", 0.0)]);
+        assert_eq!(
+            third,
+            "# HELP vdstream_exit_code How the last run that ended did.\n\
+             # TYPE vdstream_exit_code gauge\n\
+             vdstream_exit_code{command=\"backup\",series=\"a\"} 13\n\
+             vdstream_exit_code{command=\"backup\",series=\"b } 1\"} 1\n\
+             # HELP vdstream_last_success_timestamp_seconds When the last run that succeeded ended.\n\
+             # TYPE vdstream_last_success_timestamp_seconds gauge\n\
+             vdstream_last_success_timestamp_seconds{command=\"backup\",series=\"a\"} 7.5\n\
+             # HELP vdstream_running 1 while the command runs.\n\
+             # TYPE vdstream_running gauge\n\
+             vdstream_running{command=\"backup\",series=\"a\"} 0\n"
+        );
+        assert_eq!(render(&third, mine, &[]), third, "what was written is read");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_dropped() {
+        for text in ["garbage", "up{} 1", "vdstream_running 1", "vdstream_running{a=\"b\"} x", "vdstream_running{ 1"] {
+            assert_eq!(render(text, "{}", &[]), "", "{text}");
+        }
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_nothing_else_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.prom");
+        for text in ["one", "two"] {
+            replace(&path, text).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        assert!(replace(&directory.path().join("none/x.prom"), "").is_err());
+        // A directory stands there: the temporary file goes.
+        std::fs::create_dir(directory.path().join("d")).unwrap();
+        assert!(replace(&directory.path().join("d"), "").is_err());
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2);
+    }
+}
