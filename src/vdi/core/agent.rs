@@ -85,6 +85,13 @@ impl Core {
         Step::Wait(Some(due.saturating_sub(now)))
     }
 
+    /// The running agent goes on with answers that it has begun to give, maybe on another thread than before.
+    pub(crate) fn agent_resumes(&self) {
+        if let Agent::Running { delivering, .. } = &mut self.lock().agent {
+            *delivering = Some(current_thread().id());
+        }
+    }
+
     /// The running agent leaves the thread although there may be more to do.
     pub(crate) fn agent_pauses(&self) {
         if let Agent::Running { delivering, .. } = &mut self.lock().agent {

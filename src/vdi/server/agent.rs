@@ -75,8 +75,11 @@ impl Future for CompletionAgent {
             Phase::Running => {}
         }
         agent.phase = Phase::Running;
+        if !agent.batch.is_empty() {
+            // A callback panicked, somebody caught that, and polls the agent again.
+            agent.core.agent_resumes();
+        }
         for _ in 0..MAX_BATCHES {
-            // Also what a panicking callback left, if the panic was caught and the agent is polled again.
             agent.give();
             match agent.core.agent_step(cx.waker(), &mut agent.batch) {
                 Step::Deliver => {}
