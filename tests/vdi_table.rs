@@ -24,7 +24,7 @@ const CLIENT: &str = "
 
 const SERVER: &str = "
     call            | DoesNotExist | Connected | Configurable | Initializing | Active | NormallyTerminated | AbnormallyTerminated
-    Open            | INVALID      | PROTOCOL  | PROTOCOL     | PROTOCOL     | PROTOCOL | PROTOCOL         | ABORT
+    Open            | INVALID      | PROTOCOL  | PROTOCOL     | PROTOCOL     | PROTOCOL | PROTOCOL         | PROTOCOL
     Configuration   | PROTOCOL     | ok        | ok           | ok           | ok     | ok                 | ABORT
     Begin           | PROTOCOL     | ok        | PROTOCOL     | PROTOCOL     | PROTOCOL | PROTOCOL         | PROTOCOL
     Request         | PROTOCOL     | PROTOCOL  | ok           | ok           | ok     | PROTOCOL           | PROTOCOL

@@ -86,7 +86,7 @@
 //!
 //! | call | does not exist | connected | configurable | initializing | active | normally terminated | aborted |
 //! |---|---|---|---|---|---|---|---|
-//! | open | → connected | - | - | - | - | - | - |
+//! | open | → connected `*6` | - | - | - | - | - | - |
 //! | configuration | - | ok | ok | ok | ok | ok | `Abort` |
 //! | begin configuration | - | → configurable | - | - | - | - | - |
 //! | request buffers | - | - | ok | ok | ok | - | - |
@@ -111,7 +111,8 @@
 //! 4. An agent that was created in time and polled only later still gives every answer before it returns.
 //! 5. A set is normally terminated for the server when *every* device of it was opened and closed. Commands that are out then
 //!    are still answered, and the agent returns after the last of them.
-//! 6. A set is released by name when either side closes it; after an abort the name stays until then.
+//! 6. A set is released by name when either side closes it; after an abort the name stays until then. A server that opens a
+//!    set which its client has aborted gets `Abort` with the reason.
 //! 7. Commands may be sent before the client has opened its end of the device; they wait in the queue.
 //! 8. The queue depth counts commands that the client has not taken. At most 1,024 more may be with the client unanswered.
 //! 9. `Read` and `Write` need a size of 1 byte at least, a multiple of the block size. A transfer marked

@@ -177,10 +177,10 @@ impl Model {
         if !self.is_named {
             return Err(Status::Invalid);
         }
+        allow(self.server == Server::DoesNotExist)?;
         if self.cause.is_some() {
             return Err(Status::Abort);
         }
-        allow(self.server == Server::DoesNotExist)?;
         self.server = Server::Connected;
         Ok(())
     }

@@ -28,10 +28,10 @@ impl Core {
 
     pub(crate) fn server_open(&self) -> Result<(), Error> {
         let mut inner = self.lock();
+        inner.admit(ServerCall::Open)?;
         if inner.set.is_aborted() {
             return Err(inner.error(Status::Abort));
         }
-        inner.admit(ServerCall::Open)?;
         inner.set.on_opened();
         Ok(())
     }
