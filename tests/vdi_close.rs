@@ -565,6 +565,21 @@ fn a_dropped_command_future_does_not_withdraw_the_command() {
     assert_eq!(active.pair.server.query_available_buffers(512, 0).unwrap(), available);
 }
 
+/// Answered, and nobody looked: the answer goes with its future, and the buffer in it goes home.
+#[test]
+fn a_command_future_that_is_dropped_with_its_answer_gives_the_buffer_back() {
+    let mut active = active(1);
+    let mut agent = task::spawn(active.pair.server.completion_agent());
+    assert_pending!(agent.poll());
+    let available = active.pair.server.query_available_buffers(512, 0).unwrap();
+    let future = active.devices[0].send(write(&active.pair.server)).unwrap();
+    next(&mut active.client_devices[0]).complete(client::Completion::transferred(512)).unwrap();
+    assert_pending!(agent.poll());
+    assert_eq!(active.pair.server.query_available_buffers(512, 0).unwrap(), available - 1, "the answer holds it");
+    drop(future);
+    assert_eq!(active.pair.server.query_available_buffers(512, 0).unwrap(), available);
+}
+
 #[test]
 fn a_command_dropped_by_the_client_is_answered_as_aborted() {
     let mut active = active(1);

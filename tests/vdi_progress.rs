@@ -33,6 +33,7 @@ fn spec_15_no_progress_aborts_after_more_than_two_intervals_and_not_before() {
     let command = next(&mut active.client_devices[0]);
     clock.advance(LIMIT * 2);
     assert_pending!(agent.poll());
+    assert!(!agent.is_woken(), "it waits for the limit, it does not spin");
     clock.advance(Duration::from_nanos(1));
     assert!(agent.is_woken());
     let error = assert_ready!(agent.poll()).unwrap_err();

@@ -638,6 +638,25 @@ fn a_secondary_joins_a_configured_set_and_answers_for_its_own_devices() {
     assert_empty(&hub);
 }
 
+/// A client can hold 1,024 commands unanswered. Whoever waits for room then is woken by an answer, not by a command that is taken.
+#[test]
+fn waiting_for_room_ends_when_the_client_answers_one_of_too_many() {
+    let mut active = active(1);
+    let device = &active.devices[0];
+    let mut held: Vec<_> = (0..1024)
+        .map(|_| {
+            drop(device.send(Command::flush()).unwrap());
+            next(&mut active.client_devices[0])
+        })
+        .collect();
+    assert_eq!(device.send(Command::flush()).unwrap_err().status(), Status::QueueFull);
+    let mut waiting = task::spawn(device.send_when_ready(Command::flush()));
+    assert_pending!(waiting.poll());
+    held.pop().unwrap().complete(Completion::success()).unwrap();
+    assert!(waiting.is_woken());
+    drop(assert_ready!(waiting.poll()).unwrap());
+}
+
 #[test]
 fn waiting_for_room_ends_when_the_client_takes_a_command_and_can_be_given_up() {
     let mut active = active(1);

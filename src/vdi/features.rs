@@ -129,7 +129,14 @@ mod tests {
             | Features::REVERSE_POSITION;
         assert_eq!(tape, Features::TAPE);
         let bits = [
+            (Features::PIPE, 0),
+            (Features::REMOVABLE, 0x1),
+            (Features::REWIND, 0x2),
+            (Features::POSITION, 0x10),
+            (Features::SKIP_BLOCKS, 0x20),
+            (Features::REVERSE_POSITION, 0x40),
             (Features::DISCARD, 0x80),
+            (Features::FILE_MARKS, 0x100),
             (Features::RANDOM_ACCESS, 0x200),
             (Features::SNAPSHOT_PREPARE, 0x400),
             (Features::ENUM_FROZEN_FILES, 0x800),

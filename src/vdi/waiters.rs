@@ -94,3 +94,78 @@ impl Wakes {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn counts(number: usize) -> Vec<Arc<Count>> {
+        (0..number).map(|_| Arc::default()).collect()
+    }
+
+    fn wake(waiters: &mut Waiters) {
+        let mut wakes = Wakes::default();
+        waiters.wake_into(&mut wakes);
+        wakes.wake();
+    }
+
+    fn woken(counts: &[Arc<Count>]) -> Vec<usize> {
+        counts.iter().map(|count| count.0.load(Ordering::SeqCst)).collect()
+    }
+
+    #[test]
+    fn everybody_in_the_list_is_woken_once() {
+        for number in [0, 1, 2, 3, 10] {
+            let (mut waiters, counts) = (Waiters::default(), counts(number));
+            for count in &counts {
+                assert!(waiters.register(&mut Place::default(), &Waker::from(Arc::clone(count))).is_none());
+            }
+            for _ in 0..2 {
+                wake(&mut waiters);
+                assert_eq!(woken(&counts), vec![1; number]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_waiter_that_registers_again_is_woken_by_its_last_waker_only() {
+        let (mut waiters, counts, mut place) = (Waiters::default(), counts(2), Place::default());
+        for count in &counts {
+            drop(waiters.register(&mut place, &Waker::from(Arc::clone(count))));
+        }
+        // Its own waker replaces nothing.
+        assert!(waiters.register(&mut place, &Waker::from(Arc::clone(&counts[1]))).is_none());
+        assert_eq!(waiters.list.len(), 1);
+        wake(&mut waiters);
+        assert_eq!(woken(&counts), [0, 1]);
+    }
+
+    #[test]
+    fn a_waiter_that_gave_up_leaves_nothing_in_the_list() {
+        let (mut waiters, counts) = (Waiters::default(), counts(3));
+        let mut places: Vec<_> = counts.iter().map(|_| Place::default()).collect();
+        for (place, count) in places.iter_mut().zip(&counts) {
+            drop(waiters.register(place, &Waker::from(Arc::clone(count))));
+        }
+        assert!(waiters.remove(&mut places[1]).is_some());
+        assert!(waiters.remove(&mut places[1]).is_none(), "it is gone");
+        assert_eq!(Arc::strong_count(&counts[1]), 1, "its task can go");
+        wake(&mut waiters);
+        assert_eq!(woken(&counts), [1, 0, 1]);
+        assert!(waiters.remove(&mut places[0]).is_none(), "woken is out of the list");
+    }
+}
