@@ -36,6 +36,8 @@ struct Medium {
     /// Bytes and marks before the current position.
     offset: u64,
     passed: usize,
+    /// Where the last write ended.
+    written: Option<u64>,
 }
 
 /// `ERROR_BEGINNING_OF_MEDIA`: moved backwards to the start.
@@ -90,9 +92,12 @@ impl FileDevice {
             CommandCode::PrepareToFreeze if self.is(Features::SNAPSHOT_PREPARE) => Completion::success(),
             CommandCode::Snapshot | CommandCode::MountSnapshot => self.snapshot(command.code())?,
             CommandCode::Flush | CommandCode::Complete => {
-                // On a disk a flush also fixes the end of the file.
-                if command.code() == CommandCode::Flush && self.is(Features::RANDOM_ACCESS | Features::WRITE_MEDIA) {
-                    self.medium.file.set_len(self.medium.offset)?;
+                // On a disk a flush also fixes the end of the file: where the last write ended, wherever was read since.
+                if command.code() == CommandCode::Flush
+                    && self.is(Features::RANDOM_ACCESS)
+                    && let Some(end) = self.medium.written
+                {
+                    self.medium.file.set_len(end)?;
                 }
                 self.medium.sync()?;
                 Completion::success()
@@ -126,8 +131,8 @@ impl FileDevice {
                 Completion::success().at(self.medium.offset)
             }
             CommandCode::SetPosition if self.is(Features::POSITION) => {
-                self.medium.set_address(command.position());
-                Completion::success().at(self.medium.address())
+                let code = self.medium.set_address(command.position())?;
+                Completion::failed(code).at(self.medium.address())
             }
             CommandCode::Discard if self.is(Features::DISCARD) => {
                 (self.medium.offset, self.medium.passed) = (0, 0);
@@ -193,6 +198,7 @@ impl FileDevice {
         self.medium.file.seek(SeekFrom::Start(self.medium.offset))?;
         self.medium.file.write_all(&command.data()[..count])?;
         self.medium.offset += count as u64;
+        self.medium.written = Some(self.medium.offset);
         let is_removable = self.is(Features::REMOVABLE);
         let code = if count < command.size() {
             if is_removable { CompletionCode::EomOverflow } else { CompletionCode::DiskFull }
@@ -236,7 +242,7 @@ impl Medium {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { file, marks_path, marks, offset: 0, passed: 0 })
+        Ok(Self { file, marks_path, marks, offset: 0, passed: 0, written: None })
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -268,9 +274,16 @@ impl Medium {
         self.offset + self.passed as u64
     }
 
-    fn set_address(&mut self, address: u64) {
+    /// An address that `address` never gave is beyond the end.
+    fn set_address(&mut self, address: u64) -> io::Result<CompletionCode> {
+        let len = self.len()?;
+        if address > len + self.marks.len() as u64 {
+            (self.offset, self.passed) = (len, self.marks.len());
+            return Ok(CompletionCode::NoDataDetected);
+        }
         self.passed = self.marks.iter().zip(0..).take_while(|(mark, index)| *mark + index < address).count();
         self.offset = address - self.passed as u64;
+        Ok(CompletionCode::Success)
     }
 
     fn skip_marks(&mut self, count: i32) -> io::Result<Completion> {

@@ -1,62 +1,12 @@
-//! What every [`Transport`] must do, whatever lies between the two sides.
-//!
-//! Each function takes a hub on which nothing else runs, uses sets of its own, leaves nothing, and panics when a promise is
-//! broken. [`all`] runs them one after the other.
-
-use std::path::Path;
+//! Names, configuration, data, errors and endings.
 
 use futures::future::{join_all, try_join_all};
 
-use super::FileDevice;
+use super::support::{Pair, block_byte, expected_data, pair, status};
 use crate::error::{ErrorKind, Result};
 use crate::vdi::client::{self, Completion};
 use crate::vdi::server::{self, Command};
-use crate::vdi::{CommandCode, CompletionCode, Config, Configuration, Features, ServerConfig, Status, Transport};
-
-/// Runs the whole suite; `directory` is for the media of the reference client.
-///
-/// # Errors
-///
-/// Of a call that should have succeeded.
-///
-/// # Panics
-///
-/// If the transport breaks a promise.
-///
-/// # Cancel safety
-///
-/// Not cancel-safe: a suite that is dropped may leave a set behind.
-pub async fn all(hub: &dyn Transport, directory: &Path) -> Result<()> {
-    names_are_busy_until_they_are_released(hub).await?;
-    both_sides_agree_on_the_configuration(hub).await?;
-    data_arrives_in_order_on_every_device(hub).await?;
-    a_failed_command_follows_the_error_protocol(hub).await?;
-    an_abort_reaches_the_other_side_with_its_reason(hub).await?;
-    closing_with_open_devices_answers_everything(hub).await?;
-    the_reference_client_restores_what_was_backed_up(hub, directory).await?;
-    a_snapshot_comes_after_its_metadata_and_can_be_refused(hub, directory).await?;
-    assert_eq!(hub.names(), Vec::<String>::new(), "nothing is left in the hub");
-    Ok(())
-}
-
-/// A set of both sides on one task, configured.
-struct Pair {
-    client: client::DeviceSet,
-    server: server::DeviceSet,
-    configuration: Configuration,
-}
-
-async fn pair(hub: &dyn Transport, name: &str, config: Config, server_config: ServerConfig) -> Result<Pair> {
-    let buffers = config.device_count as usize * 8;
-    let client = client::DeviceSet::create(hub, name, config)?;
-    let server = server::DeviceSet::open(hub, name).await?;
-    let size = server_config.max_transfer_size as usize;
-    server.begin_configuration(server_config)?.request_buffers(size, 0, buffers)?;
-    let agreed = server.end_configuration().await?;
-    let configuration = client.configuration(None).await?;
-    assert_eq!(agreed, configuration);
-    Ok(Pair { client, server, configuration })
-}
+use crate::vdi::{CompletionCode, Config, Features, ServerConfig, Status, Transport};
 
 /// A name is used once at a time, and free after close.
 ///
@@ -70,7 +20,7 @@ async fn pair(hub: &dyn Transport, name: &str, config: Config, server_config: Se
 ///
 /// # Cancel safety
 ///
-/// Not cancel-safe, as [`all`].
+/// Not cancel-safe, as [`super::all`].
 pub async fn names_are_busy_until_they_are_released(hub: &dyn Transport) -> Result<()> {
     let first = client::DeviceSet::create(hub, "suite-names", Config::pipe(1))?;
     assert_eq!(hub.names(), ["suite-names"]);
@@ -100,7 +50,7 @@ pub async fn names_are_busy_until_they_are_released(hub: &dyn Transport) -> Resu
 ///
 /// # Cancel safety
 ///
-/// Not cancel-safe, as [`all`].
+/// Not cancel-safe, as [`super::all`].
 pub async fn both_sides_agree_on_the_configuration(hub: &dyn Transport) -> Result<()> {
     let config = Config { prefix_zone_size: 24, alignment: 2048, ..Config::pipe(3) };
     let server_config = ServerConfig { block_size: 1024, max_transfer_size: 131_072, ..ServerConfig::default() };
@@ -126,7 +76,7 @@ pub async fn both_sides_agree_on_the_configuration(hub: &dyn Transport) -> Resul
 ///
 /// # Cancel safety
 ///
-/// Not cancel-safe, as [`all`].
+/// Not cancel-safe, as [`super::all`].
 pub async fn data_arrives_in_order_on_every_device(hub: &dyn Transport) -> Result<()> {
     for devices in [1, 3] {
         let Pair { client, server, .. } =
@@ -152,15 +102,6 @@ pub async fn data_arrives_in_order_on_every_device(hub: &dyn Transport) -> Resul
         client.close().await?;
     }
     Ok(())
-}
-
-fn expected_data(device: usize) -> Vec<u8> {
-    (0..20).flat_map(|number| vec![block_byte(device, number); 512 * (number % 4 + 1)]).collect()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "any byte will do")]
-fn block_byte(device: usize, number: usize) -> u8 {
-    (device * 31 + number + 1) as u8
 }
 
 async fn write_all(server: &server::DeviceSet, device: &server::Device) -> Result<()> {
@@ -211,7 +152,7 @@ async fn receive_all(device: &mut client::Device) -> Result<Vec<u8>> {
 ///
 /// # Cancel safety
 ///
-/// Not cancel-safe, as [`all`].
+/// Not cancel-safe, as [`super::all`].
 pub async fn a_failed_command_follows_the_error_protocol(hub: &dyn Transport) -> Result<()> {
     let Pair { client, server, .. } = pair(hub, "suite-error", Config::pipe(1), ServerConfig::default()).await?;
     let mut input = client.open_device("suite-error")?;
@@ -259,7 +200,7 @@ pub async fn a_failed_command_follows_the_error_protocol(hub: &dyn Transport) ->
 ///
 /// # Cancel safety
 ///
-/// Not cancel-safe, as [`all`].
+/// Not cancel-safe, as [`super::all`].
 pub async fn an_abort_reaches_the_other_side_with_its_reason(hub: &dyn Transport) -> Result<()> {
     for by_client in [true, false] {
         let Pair { client, server, .. } = pair(hub, "suite-abort", Config::pipe(1), ServerConfig::default()).await?;
@@ -308,7 +249,7 @@ pub async fn an_abort_reaches_the_other_side_with_its_reason(hub: &dyn Transport
 ///
 /// # Cancel safety
 ///
-/// Not cancel-safe, as [`all`].
+/// Not cancel-safe, as [`super::all`].
 pub async fn closing_with_open_devices_answers_everything(hub: &dyn Transport) -> Result<()> {
     for by_client in [true, false] {
         let Pair { client, server, .. } = pair(hub, "suite-close", Config::pipe(4), ServerConfig::default()).await?;
@@ -341,155 +282,4 @@ pub async fn closing_with_open_devices_answers_everything(hub: &dyn Transport) -
         assert_eq!(hub.names(), Vec::<String>::new());
     }
     Ok(())
-}
-
-/// Pipe, disk and tape, backed up to files and restored from them with reads of another size.
-///
-/// # Errors
-///
-/// Of a call that should have succeeded.
-///
-/// # Panics
-///
-/// If the transport breaks a promise.
-///
-/// # Cancel safety
-///
-/// Not cancel-safe, as [`all`].
-pub async fn the_reference_client_restores_what_was_backed_up(hub: &dyn Transport, directory: &Path) -> Result<()> {
-    for (mode, features) in [("pipe", Features::PIPE), ("disk", Features::DISK), ("tape", Features::TAPE)] {
-        for media in [Features::WRITE_MEDIA, Features::READ_MEDIA] {
-            let name = format!("suite-{mode}");
-            let config = Config { features, ..Config::default() };
-            let server_config = ServerConfig { features: media, ..ServerConfig::default() };
-            let Pair { client, server, configuration } = pair(hub, &name, config, server_config).await?;
-            let output = server.open_device()?;
-            let mut input = client.open_device(&name)?;
-            let mut files = FileDevice::open(directory, &name, &configuration, None)?;
-            let engine = async {
-                if media == Features::WRITE_MEDIA {
-                    back_up(&server, &output).await?;
-                } else {
-                    restore(&server, &output).await?;
-                }
-                Ok::<_, crate::Error>(output.close()?)
-            };
-            let (returned, worked, served) = futures::join!(server.completion_agent(), engine, input.serve(&mut files));
-            worked?;
-            served?;
-            returned?;
-            server.close().await?;
-            client.close().await?;
-        }
-    }
-    Ok(())
-}
-
-/// Metadata, `PrepareToFreeze`, `Snapshot`; then metadata and `MountSnapshot`. A client without a volume refuses.
-///
-/// # Errors
-///
-/// Of a call that should have succeeded.
-///
-/// # Panics
-///
-/// If the transport breaks a promise.
-///
-/// # Cancel safety
-///
-/// Not cancel-safe, as [`all`].
-pub async fn a_snapshot_comes_after_its_metadata_and_can_be_refused(
-    hub: &dyn Transport,
-    directory: &Path,
-) -> Result<()> {
-    let volume = directory.join("suite-volume");
-    let config = Config { features: Features::SNAPSHOT_PREPARE, ..Config::default() };
-    let freeze = [CommandCode::PrepareToFreeze, CommandCode::Snapshot];
-    let aborted = CompletionCode::OperationAborted;
-    let success = CompletionCode::Success;
-    for (media, has_volume, commands, last) in [
-        (Features::WRITE_MEDIA, true, &freeze[..], success),
-        (Features::READ_MEDIA, true, &[CommandCode::MountSnapshot], success),
-        (Features::WRITE_MEDIA, false, &freeze, aborted),
-    ] {
-        let before = if media == Features::WRITE_MEDIA { "the database" } else { "something else" };
-        std::fs::write(&volume, before)?;
-        let name = format!("suite-snapshot-{has_volume}");
-        let server_config = ServerConfig { features: media, ..ServerConfig::default() };
-        let Pair { client, server, configuration } = pair(hub, &name, config.clone(), server_config).await?;
-        let output = server.open_device()?;
-        let mut input = client.open_device(&name)?;
-        let mut files = FileDevice::open(directory, &name, &configuration, None)?;
-        if has_volume {
-            files = files.with_volume(&volume);
-        }
-        let engine = async {
-            if media == Features::WRITE_MEDIA {
-                back_up(&server, &output).await?;
-            } else {
-                restore(&server, &output).await?;
-                // The end of the metadata is an error like any other.
-                assert!(output.send(Command::clear_error())?.await.is_success());
-            }
-            let mut codes = Vec::new();
-            for code in commands {
-                codes.push(output.send(Command::from_code(*code))?.await.code);
-            }
-            assert_eq!(codes.pop(), Some(last));
-            assert!(codes.iter().all(|code| code.is_success()));
-            Ok::<_, crate::Error>(output.close()?)
-        };
-        let (returned, worked, served) = futures::join!(server.completion_agent(), engine, input.serve(&mut files));
-        worked?;
-        served?;
-        returned?;
-        server.close().await?;
-        client.close().await?;
-        assert_eq!(std::fs::read_to_string(&volume)?, "the database");
-    }
-    let Pair { client, server, .. } =
-        pair(hub, "suite-snapshot", Config { device_count: 2, ..config }, ServerConfig::default()).await?;
-    let output = server.open_device()?;
-    for code in freeze {
-        let refused = output.send(Command::from_code(code)).err();
-        assert_eq!(refused.map(|error| error.status()), Some(Status::NotSupported), "a snapshot takes one device");
-    }
-    assert_eq!(status(server.close().await), Some(Status::Protocol));
-    client.close().await?;
-    Ok(())
-}
-
-async fn back_up(server: &server::DeviceSet, device: &server::Device) -> Result<()> {
-    let mut position = 0;
-    for number in 0..20 {
-        let len = 512 * (number % 4 + 1);
-        let mut buffer = server.allocate_buffer(len, 0)?;
-        buffer.fill(block_byte(0, number));
-        let done = device.send(Command::write(buffer, len).at(position))?.await;
-        assert_eq!((done.code, done.bytes_transferred), (CompletionCode::Success, len));
-        position += len as u64;
-    }
-    assert!(device.send(Command::flush())?.await.is_success());
-    Ok(())
-}
-
-async fn restore(server: &server::DeviceSet, device: &server::Device) -> Result<()> {
-    let mut restored = Vec::new();
-    loop {
-        let buffer = server.allocate_buffer(1536, 0)?;
-        let done = device.send(Command::read(buffer, 1536).at(restored.len() as u64))?.await;
-        let buffer = done.buffer.as_deref().unwrap_or_default();
-        restored.extend_from_slice(&buffer[..done.bytes_transferred]);
-        match done.code {
-            CompletionCode::Success => {}
-            CompletionCode::HandleEof | CompletionCode::NoDataDetected => break,
-            other => assert_eq!(other, CompletionCode::Success),
-        }
-    }
-    assert_eq!(restored, expected_data(0));
-    Ok(())
-}
-
-fn status<T>(result: std::result::Result<T, crate::vdi::Error>) -> Option<Status> {
-    result.err().map(|error| error.status())
 }

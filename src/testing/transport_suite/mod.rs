@@ -1,0 +1,27 @@
+//! What every [`Transport`](crate::vdi::Transport) must do, whatever lies between the two sides.
+//!
+//! Each function takes a hub on which nothing else runs, uses sets of its own, leaves nothing, and panics when a promise is
+//! broken. [`all`] runs them one after the other.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `suite` | runs everything |
+//! | `sets` | names, configuration, data, errors, endings |
+//! | `media` | the modes, with the reference client on files |
+//! | `support` | both sides of a set, and the data that they exchange |
+
+mod media;
+mod sets;
+mod suite;
+mod support;
+
+pub use media::{
+    a_snapshot_comes_after_its_metadata_and_can_be_refused, a_tape_keeps_its_marks_and_positions,
+    removable_media_are_loaded_as_they_fill, the_reference_client_restores_what_was_backed_up,
+};
+pub use sets::{
+    a_failed_command_follows_the_error_protocol, an_abort_reaches_the_other_side_with_its_reason,
+    both_sides_agree_on_the_configuration, closing_with_open_devices_answers_everything,
+    data_arrives_in_order_on_every_device, names_are_busy_until_they_are_released,
+};
+pub use suite::all;
