@@ -1,4 +1,5 @@
-//! Every order in which threads can meet in a pool, tried by loom. Run like the models of device sets.
+//! Every order in which threads can meet in a pool, tried by loom. Run like the models of device sets, and with the same meaning of
+//! a model's bound: exhaustive without one, and exhaustive within the one that it names.
 
 use std::future::Future;
 use std::pin::pin;

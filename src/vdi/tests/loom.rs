@@ -4,7 +4,10 @@
 //! RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --no-default-features --lib loom
 //! ```
 //!
-//! A model without a bound is exhaustive; the others are so up to the number of interruptions that they name.
+//! Each model names its bound where it calls `explore`. `None`: every order in which the threads can meet is tried. A number: every
+//! order is tried in which threads are interrupted at most that often where they could have gone on; the number is one with which the model
+//! comes to its end in minutes. Either way the search is exhaustive at that bound, and prints how many executions it was;
+//! `integration/run-long` fails if one does not come to its end, and then searches on with larger bounds for as long as it may.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
