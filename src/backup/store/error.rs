@@ -87,6 +87,14 @@ impl Facts {
                 facts.code = element(&text, "Code");
                 facts.message = element(&text, "Message");
             }
+            if facts.code.is_none()
+                && let Some((code, message)) = of_batch(&text)
+            {
+                // Azure has the status of the single answer there, S3 a word.
+                facts.status = code.parse().ok().or(facts.status);
+                facts.code = Some(code).filter(|code| code.parse::<u16>().is_err());
+                facts.message = Some(message);
+            }
             facts.error_in_success |= text.contains("Server returned error response");
             facts.bare_redirect |= text.contains("redirect without LOCATION");
             facts.metadata_service |= METADATA_HOSTS.iter().any(|host| text.contains(host));
@@ -111,9 +119,10 @@ impl Facts {
             (_, Some("SlowDown" | "ServerBusy" | "TooManyRequests")) | (Some(429 | 503), _) => ErrorKind::Throttled,
             (_, Some("NoSuchUpload")) => ErrorKind::NotFound,
             (_, Some("RequestTimeout")) => ErrorKind::Unavailable,
-            (_, Some("ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch")) => {
-                ErrorKind::Denied
-            }
+            (
+                _,
+                Some("AccessDenied" | "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch"),
+            ) => ErrorKind::Denied,
             (Some(401 | 403), _) => ErrorKind::Denied,
             (Some(404), _) => ErrorKind::NotFound,
             (Some(409 | 412), _) => ErrorKind::Conflict,
@@ -171,6 +180,15 @@ fn status_in(text: &str) -> Option<u16> {
     rest.get(..3)?.parse().ok()
 }
 
+/// What a request for several deletions says of one that was refused: code and message.
+fn of_batch(text: &str) -> Option<(String, String)> {
+    let rest = text.split_once("request failed for key ")?.1;
+    // The key may hold anything, so the parts are looked for from the end.
+    let (rest, code) = rest.rsplit_once(" (code: ")?;
+    let message = rest.rsplit_once(": ").map_or("", |(_, message)| message);
+    Some((one_line(code.split_once(')')?.0), one_line(message)))
+}
+
 /// The text of the first `<name>…</name>`, on one line and of bounded length.
 fn element(text: &str, name: &str) -> Option<String> {
     let rest = text.split_once(&format!("<{name}>"))?.1;
@@ -208,6 +226,11 @@ mod tests {
             ("Server returned non-2xx status code: 400 x: <Code>ExpiredToken</Code>", ErrorKind::Denied),
             ("Server returned non-2xx status code: 400 Bad Request", ErrorKind::Invalid),
             ("Server returned non-2xx status code: 507 x", ErrorKind::Exhausted),
+            ("DeleteObjects request failed for key a: b/c: Access Denied (code: AccessDenied)", ErrorKind::Denied),
+            ("DeleteObjects request failed for key a: We slow down (code: SlowDown)", ErrorKind::Throttled),
+            ("DeleteObjects request failed for key a: Oops (code: InternalError)", ErrorKind::Unavailable),
+            ("Bulk delete request failed for key a: The blob is immutable (code: 409)", ErrorKind::Conflict),
+            ("Bulk delete request failed for key a: Busy (code: 503)", ErrorKind::Throttled),
             ("Received redirect without LOCATION, this", ErrorKind::Invalid),
             ("HTTP error: connection reset", ErrorKind::Unavailable),
             ("Error performing PUT http://169.254.169.254/latest/api/token in 1s", ErrorKind::Denied),
