@@ -5,11 +5,14 @@
 
 mod cut_support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cut_support::{Cut, Gate, all_arrived, at_every_step, cut, quiet};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
+use vdstream::backup::collection;
 use vdstream::backup::doctor;
 use vdstream::backup::retention::{self, Descendants, RetentionPolicy};
 use vdstream::backup::{
@@ -471,6 +474,8 @@ async fn calls_that_only_read() {
     only_reads("plan", 3, &gate, plan, |plan| plan.kept().count() == 1).await;
     let plan = async || retention::plan_deletion(&store, &series, id, Descendants::Refuse).await;
     only_reads("plan_deletion", 3, &gate, plan, |plan| plan.removed().count() == 1).await;
+    let plan = async || collection::plan(&store, None, Duration::ZERO).await;
+    only_reads("collection::plan", 4, &gate, plan, |plan| plan.leftovers.is_empty()).await;
     for (level, least) in [(VerifyLevel::Quick, 1), (VerifyLevel::Stored, 8), (VerifyLevel::Full, 16)] {
         only_reads("verify", least, &gate, async || verify(level).await, |report| report.is_good()).await;
     }
@@ -516,6 +521,32 @@ async fn deleting_by_a_plan() {
         }
         retention::apply(&store, &plan).await.unwrap();
         assert_eq!(backup::list(&store, None).await.unwrap().backups.len(), 0, "the same plan can be applied again");
+        applied.is_some()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn collecting_what_is_left() {
+    at_every_step("collection::apply", 8, async |at| {
+        let (gate, store) = Gate::new();
+        let kept = committed(&store).await;
+        let manifest = committed(&store).await;
+        let (series, id) = (series(), manifest.id);
+        let deletion = retention::plan_deletion(&store, &series, id, Descendants::Refuse).await.unwrap();
+        retention::apply(&store, &deletion).await.unwrap();
+        let plan = collection::plan(&store, None, Duration::ZERO).await.unwrap();
+        assert_eq!(plan.removed().count(), 1);
+        gate.shut();
+        let applied = cut(&gate, at, collection::apply(&store, &plan)).await;
+        gate.open();
+        all_arrived().await;
+        is_whole(&store, &kept).await;
+        // The same plan can be applied again, and then a new one finds what the cut has left behind.
+        collection::apply(&store, &plan).await.unwrap();
+        let rest = collection::plan(&store, None, Duration::ZERO).await.unwrap();
+        collection::apply(&store, &rest).await.unwrap();
+        assert_eq!(gate.names().await.len(), kept.segments() + 2, "only the other backup is there");
         applied.is_some()
     })
     .await;

@@ -16,6 +16,8 @@ const TABLE: &str = "
     backup/catalog.rs          last_verification   tests/cancel_backup.rs          calls_that_only_read                 | last_verification
     backup/catalog.rs          list                tests/cancel_backup.rs          calls_that_only_read                 | list
     backup/catalog.rs          series_of           tests/cancel_backup.rs          calls_that_only_read                 | series_of
+    backup/collection/apply.rs apply               tests/cancel_backup.rs          collecting_what_is_left              | collection::apply
+    backup/collection/apply.rs plan                tests/cancel_backup.rs          calls_that_only_read                 | collection::plan
     backup/devices.rs          finish              tests/cancel_backup.rs          finishing_the_readers                | Restore::finish
     backup/devices.rs          serve               tests/cancel_backup.rs          serving_an_engine_that_backs_up      | Backup::serve
     backup/devices.rs          serve               tests/cancel_backup.rs          serving_an_engine_that_restores      | Restore::serve

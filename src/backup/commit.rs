@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::collection::check_not_collected;
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,6 +36,9 @@ enum Failure {
 async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
     let content: Bytes = manifest.encode().map_err(Failure::Absent)?.into();
     let (store, name) = (&session.store, session.names.manifest());
+    if session.segments.was_silent() {
+        check_not_collected(store, &session.names).await.map_err(Failure::Absent)?;
+    }
     // An attempt without an answer may still be on its way.
     let in_doubt = AtomicBool::new(false);
     let put = store.retry(|| async {
@@ -50,7 +54,7 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
         }
     });
     let error = match put.await {
-        Ok(()) => return Ok(()),
+        Ok(()) => return stand(session, &name).await.map_err(Failure::Other),
         Err(error) if error.kind() == ErrorKind::Conflict => {
             return Err(Failure::Other(
                 error.context("another manifest stands in this backup's place; nothing was removed"),
@@ -59,7 +63,7 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
         Err(error) => error,
     };
     match store.read_small(&name, MAX_MANIFEST_BYTES).await {
-        Ok(found) if found == content => Ok(()),
+        Ok(found) if found == content => stand(session, &name).await.map_err(Failure::Other),
         Ok(_) => {
             Err(Failure::Other(error.context("another manifest stands in this backup's place; nothing was removed")))
         }
@@ -77,5 +81,26 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
             )
             .with_source(error),
         )),
+    }
+}
+
+/// The manifest was written. Takes it back if the backup was taken for dead before.
+async fn stand(session: &Session, manifest: &str) -> Result<()> {
+    if !session.segments.was_silent() {
+        return Ok(());
+    }
+    let Err(error) = check_not_collected(&session.store, &session.names).await else { return Ok(()) };
+    if error.kind() != ErrorKind::Conflict {
+        let message =
+            format!("backup {} was committed, and it is not known whether it is whole; verify it", session.names.id());
+        return Err(error.context(message));
+    }
+    match session.store.delete(manifest).await {
+        Ok(()) => Err(error),
+        Err(stays) => Err(error.context(format!(
+            "the manifest of backup {}, which is not whole, could not be taken back ({}); delete it",
+            session.names.id(),
+            stays.report()
+        ))),
     }
 }

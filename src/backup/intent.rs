@@ -99,10 +99,6 @@ impl UploadRecord {
         )
     }
 
-    #[cfg_attr(
-        not(any(test, feature = "testing")),
-        expect(dead_code, reason = "for the collection of what crashes leave")
-    )]
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
         let wire: UploadV1 = document::decode_small(UPLOAD, bytes, object)?;
         let (segment, is_encrypted) = match wire.object.parse() {

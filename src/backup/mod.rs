@@ -1,6 +1,7 @@
 //! Backup sets on object storage: one set is visible exactly when its manifest exists.
 
 mod catalog;
+pub mod collection;
 mod commit;
 mod devices;
 pub mod doctor;

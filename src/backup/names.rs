@@ -174,6 +174,8 @@ pub(crate) enum ObjectName {
     Verified(Timestamp),
     /// Says since when the backup is being deleted.
     Deleted(Timestamp),
+    /// Says since when a collection removes what is left of the backup.
+    Collected(Timestamp),
 }
 
 impl ObjectName {
@@ -199,6 +201,7 @@ impl fmt::Display for ObjectName {
             }
             Self::Verified(time) => write!(f, "verified/{}.json", basic(*time)),
             Self::Deleted(time) => write!(f, "deleted/{}.json", basic(*time)),
+            Self::Collected(time) => write!(f, "collected/{}.json", basic(*time)),
         }
     }
 }
@@ -241,6 +244,9 @@ fn parse_numbered(text: &str) -> Option<ObjectName> {
     if let Some(rest) = text.strip_prefix("deleted/") {
         return time(rest).map(ObjectName::Deleted);
     }
+    if let Some(rest) = text.strip_prefix("collected/") {
+        return time(rest).map(ObjectName::Collected);
+    }
     let (file, is_encrypted) = match text.strip_suffix(".age") {
         Some(file) => (file, true),
         None => (text, false),
@@ -259,9 +265,22 @@ fn segment_id(stripe: &str, index: &str) -> Option<SegmentId> {
     (id.stripe < MAX_STRIPES && id.index < MAX_STRIPE_SEGMENTS).then_some(id)
 }
 
-/// A throw-away object to learn what the store does. No series can have this directory's name.
+/// The directory of throw-away objects. No series can have its name.
+pub(crate) const PROBES: &str = ".vdstream";
+
+/// A throw-away object to learn what the store does.
 pub(crate) fn probe(id: Uuid) -> String {
-    format!(".vdstream/probe-{}", id.simple())
+    format!("{PROBES}/probe-{}", id.simple())
+}
+
+/// True if `name`, relative to the store's prefix, is a throw-away object, or what a crash on local disk left of one.
+pub(crate) fn is_probe(name: &str) -> bool {
+    let is_id = |id: &str| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some(id) = name.strip_prefix(PROBES).and_then(|rest| rest.strip_prefix("/probe-")) else { return false };
+    match id.split_once(".partial-") {
+        None => is_id(id),
+        Some((id, staged)) => is_id(id) && is_id(staged),
+    }
 }
 
 #[cfg(test)]
@@ -324,6 +343,7 @@ mod tests {
             "manifest.json.partial-1",
             "verified/now.json",
             "deleted/now.json",
+            "collected/now.json",
         ] {
             assert_eq!(names.parse(&format!("{}/{stranger}", names.directory())), None, "{stranger}");
         }
@@ -332,13 +352,23 @@ mod tests {
         assert_eq!(names.parse(&partial), Some(ObjectName::Partial));
     }
 
+    #[test]
+    fn only_our_own_probes_are_probes() {
+        let ours = probe(Uuid::new_v4());
+        assert!(is_probe(&ours) && is_probe(&format!("{ours}.partial-{}", "0".repeat(32))));
+        for stranger in ["", ".vdstream", ".vdstream/probe-1", ".vdstream/x", &format!("x/{ours}"), &format!("{ours}0")]
+        {
+            assert!(!is_probe(stranger), "{stranger}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_name_parses_back(stripe in 0..MAX_STRIPES, index in 0..MAX_STRIPE_SEGMENTS, attempt in 0..200u32, millis in 0i64..253_402_207_200_000) {
             let names = names();
             let segment = SegmentId { stripe, index };
             let time = Timestamp::from_millisecond(millis).unwrap();
-            for name in [ObjectName::Segment(segment), ObjectName::Sealed(segment), ObjectName::Identity, ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Intent, ObjectName::Manifest] {
+            for name in [ObjectName::Segment(segment), ObjectName::Sealed(segment), ObjectName::Identity, ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Collected(time), ObjectName::Intent, ObjectName::Manifest] {
                 prop_assert_eq!(names.parse(&names.of(&name)), Some(name));
             }
         }

@@ -57,7 +57,7 @@ impl BackupOptions {
     /// The most time that removing an aborted backup may take in all; default 60 s, zero removes nothing.
     ///
     /// When it has passed, everything that still runs is ended, and the error of [`Backup::abort`](super::Backup::abort) says
-    /// what may be left: objects and uploads below the backup's directory. The commit waits as long for requests
+    /// what may be left: objects and uploads that `vdstream gc` finds by the intent. The commit waits as long for requests
     /// whose answers come too late to matter. If not even the intent was answered, the time is 5 s at most.
     pub fn clean_up_timeout(mut self, limit: Duration) -> Self {
         self.clean_up_timeout = limit;

@@ -5,13 +5,16 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use object_store::multipart::PartId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::collection::LONGEST_SILENCE;
 use super::intent::UploadRecord;
 use super::manifest::MAX_SEGMENTS;
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
@@ -43,6 +46,14 @@ struct Shared {
     attempts: Mutex<HashMap<SegmentId, u32>>,
     /// Segments that an object may exist of.
     begun: Mutex<BTreeSet<SegmentId>>,
+    signs: Mutex<Signs>,
+}
+
+/// The signs of life that the backup has left in the store, by this machine's clock: objects that a collection sees.
+struct Signs {
+    last: Timestamp,
+    /// There was once none for so long that a collection may have taken the backup for dead.
+    was_silent: bool,
 }
 
 impl Segments {
@@ -59,8 +70,25 @@ impl Segments {
                 next_upload: AtomicUsize::new(0),
                 attempts: Mutex::default(),
                 begun: Mutex::default(),
+                signs: Mutex::new(Signs { last: store.time().wall(), was_silent: false }),
             }),
         }
+    }
+
+    /// Notes that an object was stored just now.
+    fn note_sign(&self) {
+        let now = self.shared.store.time().wall();
+        let mut signs = self.shared.signs.lock();
+        let silence = Duration::try_from(now.duration_since(signs.last));
+        // A clock that went back tells nothing about the time that has passed.
+        signs.was_silent |= !silence.is_ok_and(|silence| silence <= LONGEST_SILENCE);
+        signs.last = now;
+    }
+
+    /// True if a collection may have taken the backup for dead, now or before.
+    pub(super) fn was_silent(&self) -> bool {
+        self.note_sign();
+        self.shared.signs.lock().was_silent
     }
 
     /// Runs `work` to its end even if the caller is dropped.
@@ -175,7 +203,9 @@ impl SegmentStore for Segments {
     async fn put(&self, segment: SegmentId, payload: Vec<Bytes>) -> Result<()> {
         self.count(segment)?;
         let (store, name) = (self.shared.store.clone(), self.shared.names.segment(segment));
-        self.tracked(async move { store.create_segment(&name, payload).await }).await
+        self.tracked(async move { store.create_segment(&name, payload).await }).await?;
+        self.note_sign();
+        Ok(())
     }
 
     async fn begin(&self, segment: SegmentId) -> Result<Box<dyn SegmentUpload>> {
@@ -267,6 +297,7 @@ impl Segments {
             let _ = upload.give_up().await;
             return Err(error);
         }
+        self.note_sign();
         Ok(Box::new(Handle(upload)))
     }
 }
@@ -319,6 +350,7 @@ impl Upload {
                 return Err(error);
             }
         }
+        self.segments.note_sign();
         self.forget();
         Ok(())
     }

@@ -195,7 +195,7 @@ impl Session {
     /// Something may be left, because of `error`: whoever asks the store is told.
     fn note_remains(&self, error: Error) -> Error {
         let error = error.context(format!(
-            "backup {} was given up, and objects or uploads below {} may be left; remove them with the store's own tools",
+            "backup {} was given up, and objects or uploads below {} may be left; `vdstream gc` removes them later",
             self.names.id(),
             self.store.show(&self.names.directory())
         ));

@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("cancellation.md")]
 pub mod cancellation {}
 
+#[doc = include_str!("collection.md")]
+pub mod collection {}
+
 #[doc = include_str!("commit.md")]
 pub mod commit {}
 

@@ -169,7 +169,7 @@ impl Trial<'_> {
         match outcome {
             Err(error) if error.kind() == ErrorKind::Denied => {
                 let detail = format!(
-                    "{}; backups work, but nothing can be cleaned up: `prune` and `delete` will not",
+                    "{}; backups work, but nothing can be cleaned up: `prune`, `delete` and `gc` will not",
                     error.report()
                 );
                 self.push(Check::Delete, Verdict::Failed, detail, Some(error));

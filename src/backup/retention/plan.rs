@@ -196,7 +196,7 @@ pub(super) fn judge_deletion(
     let is_there = evidence.backups.iter().any(|backup| backup.id == named)
         || evidence.damaged.iter().any(|damaged| damaged.id == named);
     if !is_there {
-        let message = format!("there is no backup {named} in series `{series}`; `list` shows what there is");
+        let message = format!("there is no backup {named} in series `{series}`; what was never committed is for `gc`");
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     let by_id: HashMap<BackupId, &BackupSummary> = evidence.backups.iter().map(|backup| (backup.id, backup)).collect();

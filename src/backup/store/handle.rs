@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    GetOptions, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -256,6 +258,10 @@ impl Store {
         &self.inner.clock
     }
 
+    pub(super) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.objects
+    }
+
     pub(crate) fn multipart(&self) -> &Arc<dyn MultipartStore> {
         &self.inner.multipart
     }
@@ -489,10 +495,16 @@ impl Store {
                 self.inner.objects.head(&path).await.map_err(|error| self.error(&error, "look up", name))
             })
             .await?;
+        self.time_of(&meta)
+    }
+
+    /// When the object of `meta` was written, by the store's clock.
+    pub(super) fn time_of(&self, meta: &ObjectMeta) -> Result<Timestamp> {
         let time = meta.last_modified;
         let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0);
         Timestamp::new(time.timestamp(), nanos).map_err(|error| {
-            let message = format!("{}: the store gives a time that cannot be", self.show(name));
+            let object = self.show(&self.relative(&meta.location));
+            let message = format!("{object}: the store gives a time that cannot be");
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })
     }
@@ -568,7 +580,7 @@ impl Store {
         Ok(objects)
     }
 
-    fn relative(&self, path: &Path) -> String {
+    pub(super) fn relative(&self, path: &Path) -> String {
         match path.prefix_match(&self.inner.prefix) {
             Some(parts) => Path::from_iter(parts).to_string(),
             None => path.to_string(),

@@ -12,6 +12,7 @@
 //! | `error` | foreign errors to [`ErrorKind`](crate::ErrorKind), cleaned of secrets |
 //! | `rules` | what a bucket itself does with unfinished uploads |
 //! | `probe` | whether create-only is kept |
+//! | `sweep` | listings that are not kept, deletions that may be refused: what a collection needs |
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -36,5 +37,7 @@ mod publish;
 mod retry;
 mod rules;
 mod sequential;
+mod sweep;
 
 pub use handle::{PartLimits, Store};
+pub(crate) use sweep::{Refused, Seen, is_refusal};

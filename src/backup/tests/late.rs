@@ -98,7 +98,7 @@ async fn a_clean_up_ends_in_its_time_and_says_what_may_be_left() {
         assert!(since(&store, start) <= limit, "{hanging:?}: {:?} until nothing runs", since(&store, start));
         if let Err(error) = outcome {
             let text = error.report();
-            assert!(text.contains(&id) && text.contains("the store's own tools"), "{text}");
+            assert!(text.contains(&id) && text.contains("`vdstream gc`"), "{text}");
             assert!(text.contains("did not end within 7s"), "{text}");
             assert_eq!(store.take_leftovers().unwrap().report(), text);
             assert!(

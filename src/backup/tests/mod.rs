@@ -1,5 +1,6 @@
 //! Whole backups on stores in memory and on disk, with stores that fail.
 
+mod collection;
 mod damage;
 mod devices;
 mod endings;

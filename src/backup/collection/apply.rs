@@ -1,0 +1,314 @@
+//! Collection: look again, then remove, so that an interrupted one goes on the next time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::super::catalog;
+use super::super::id::BackupId;
+use super::super::names::{self, Names, ObjectName, Series};
+use super::super::store::{Refused, Store};
+use super::found::Found;
+use super::plan::{self, CollectionPlan, Leftover, Reason, Subject, Verdict};
+use super::{mark, uploads};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Backups that are listed at once.
+const LISTINGS_AT_ONCE: usize = 16;
+/// Names that are held at once while a backup is removed.
+const NAMES_AT_ONCE: usize = 10_000;
+/// Refusals that a report holds; the rest is counted.
+const MOST_LEFT: usize = 1000;
+
+/// What a collection did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CollectionReport {
+    /// Backups of which nothing is left.
+    pub backups: Vec<BackupId>,
+    /// Objects that were removed.
+    pub objects: u64,
+    /// Multipart uploads of which there were records, and which are ended now.
+    pub uploads: u64,
+    /// What was to go and is alive, or was committed meanwhile: it stays.
+    pub kept: Vec<Left>,
+    /// What the store does not delete now, because it is locked or protected: a later collection tries again.
+    pub later: Vec<Left>,
+    /// Objects that do not go now and are not in `later`, because those are enough to show.
+    pub later_more: u64,
+}
+
+/// Something that was not removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Left {
+    /// A backup, as `series/id`, or an object below the store's prefix.
+    pub what: String,
+    /// Why it stays.
+    pub why: String,
+}
+
+impl CollectionReport {
+    fn keep(&mut self, what: impl ToString, why: impl Into<String>) {
+        self.kept.push(Left { what: what.to_string(), why: why.into() });
+    }
+
+    fn refuse(&mut self, refused: &[Refused]) {
+        for Refused { name, error } in refused {
+            if self.later.len() < MOST_LEFT {
+                self.later.push(Left { what: name.clone(), why: error.report() });
+            } else {
+                self.later_more += 1;
+            }
+        }
+    }
+}
+
+/// Looks for what belongs to no committed backup of `series`, or of any series, and judges by its age. Nothing is changed.
+///
+/// `grace` is the time without a sign of life after which a backup that is not committed counts as dead, and for which the
+/// data of a deleted one stays for its readers: [`DEFAULT_GRACE`](super::DEFAULT_GRACE) suits nearly everybody, and less than
+/// [`SAFE_GRACE`](super::SAFE_GRACE) is right only where nothing else uses the store.
+///
+/// Costs one listing per series, one of the root if no series is given, and one listing per backup, committed or not. However
+/// many objects there are, only numbers about each backup are held.
+///
+/// # Errors
+///
+/// Those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn plan(store: &Store, series: Option<&Series>, grace: Duration) -> Result<CollectionPlan> {
+    let time = store.time().wall();
+    let all = match series {
+        Some(series) => vec![series.clone()],
+        None => catalog::series_of(store).await?,
+    };
+    let mut leftovers = Vec::new();
+    for series in all {
+        let ids = catalog::ids_of(store, &series).await?;
+        let mut listings = stream::iter(ids)
+            .map(|id| {
+                let names = Names::new(series.clone(), id);
+                async move { look(store, &names).await.map(|found| (names, found)) }
+            })
+            .buffered(LISTINGS_AT_ONCE);
+        while let Some(listing) = listings.next().await {
+            let (names, found) = listing?;
+            leftovers.extend(plan::judge(&names, &found, time, grace));
+        }
+    }
+    if series.is_none() {
+        let probes: Vec<Leftover> = store
+            .fold(names::PROBES, |probes: &mut Vec<Leftover>, seen| {
+                if names::is_probe(&seen.name) && probes.len() < NAMES_AT_ONCE {
+                    probes.push(plan::probe(seen, time, grace));
+                }
+            })
+            .await?;
+        leftovers.extend(probes);
+    }
+    Ok(CollectionPlan { time, grace, leftovers })
+}
+
+/// What is there of a backup now.
+async fn look(store: &Store, names: &Names) -> Result<Found> {
+    store.fold(&names.directory(), |found: &mut Found, seen| found.see(names, seen)).await
+}
+
+/// Removes what `plan` removes, after it has looked again.
+///
+/// Of each backup a mark is written first, so that its writer, if it wakes, does not commit. Then it is looked for a manifest and
+/// for signs of life, by the store's own clock: what is committed or lives stays. Then the recorded uploads are ended, and the
+/// segments, the records, the intent and the mark go, in this order, so that what is left of an interrupted collection is found
+/// and removed by the next one. What the store refuses to delete is in [`CollectionReport::later`] and is no error.
+///
+/// Costs three small requests, and for each backup three listings or more, two small writes or deletions, two requests per
+/// recorded upload, and one deletion for each object or each 1000 of them, as the store allows. At most 10,000 names are held.
+///
+/// # Errors
+///
+/// Those of the store, by kind; what was removed until then stays removed, and a new plan goes on from there.
+///
+/// # Cancel safety
+///
+/// Stops between two requests. What is half removed is never a committed backup; call it again, or make a new plan.
+pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionReport> {
+    let mut report = CollectionReport::default();
+    if plan.removed().next().is_none() {
+        return Ok(report);
+    }
+    let skew = store.skew().await.map_err(|error| error.context("cannot ask the store for its time"))?;
+    for leftover in plan.removed() {
+        let now = store.time().wall().checked_add(skew).unwrap_or(plan.time);
+        let removed = match &leftover.subject {
+            Subject::Backup { series, id } => {
+                backup(store, &Names::new(series.clone(), *id), now, plan.grace, &mut report).await
+            }
+            Subject::Beside { series, id, object: name } => {
+                let names = Names::new(series.clone(), *id);
+                let verdict = plan::verdict(leftover.last_sign, now, plan.grace);
+                object(store, Some(&names), leftover, name, verdict, &mut report).await
+            }
+            Subject::Object { object: name } => {
+                let verdict = plan::verdict(leftover.last_sign, now, plan.grace);
+                object(store, None, leftover, name, verdict, &mut report).await
+            }
+        };
+        removed.map_err(|error| error.context(format!("cannot remove what is left of {}", leftover.subject)))?;
+    }
+    Ok(report)
+}
+
+/// Removes what is left of a backup that is not committed.
+async fn backup(
+    store: &Store,
+    names: &Names,
+    now: Timestamp,
+    grace: Duration,
+    report: &mut CollectionReport,
+) -> Result<()> {
+    let mark = mark::write(store, names).await?;
+    let found = look(store, names).await?;
+    let alive = if found.has_manifest {
+        Some("it was committed meanwhile".to_owned())
+    } else {
+        match plan::verdict(plan::last_sign(names, &found, now), now, grace) {
+            Verdict::Remove => None,
+            Verdict::Wait { until } => Some(young(until)),
+        }
+    };
+    if let Some(why) = alive {
+        report.keep(names.directory(), why);
+        report.refuse(&store.delete_each(&[mark]).await?);
+        return Ok(());
+    }
+    let mut sweep = Sweep { store, names, report: &mut *report, refused: Vec::new() };
+    sweep.remove(Part::Uploads).await?;
+    sweep.remove(Part::Data).await?;
+    for last in [Part::Intent, Part::Marks] {
+        // As long as something is left, these say what it is.
+        if sweep.refused.is_empty() {
+            sweep.remove(last).await?;
+        }
+    }
+    let refused = sweep.refused;
+    if refused.is_empty() {
+        report.backups.push(names.id());
+    }
+    report.refuse(&refused);
+    Ok(())
+}
+
+/// The objects of a backup in the order in which they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The records of uploads, each after its upload was ended.
+    Uploads,
+    Data,
+    Intent,
+    Marks,
+}
+
+impl Part {
+    /// Where an object belongs; a manifest belongs nowhere.
+    fn of(name: &ObjectName) -> Option<Self> {
+        match name {
+            ObjectName::Manifest => None,
+            ObjectName::Upload { .. } => Some(Self::Uploads),
+            ObjectName::Intent => Some(Self::Intent),
+            ObjectName::Collected(_) => Some(Self::Marks),
+            ObjectName::Deleted(_)
+            | ObjectName::Identity
+            | ObjectName::Partial
+            | ObjectName::Sealed(_)
+            | ObjectName::Segment(_)
+            | ObjectName::Verified(_) => Some(Self::Data),
+        }
+    }
+}
+
+/// The removal of one backup.
+struct Sweep<'a> {
+    store: &'a Store,
+    names: &'a Names,
+    report: &'a mut CollectionReport,
+    refused: Vec<Refused>,
+}
+
+impl Sweep<'_> {
+    /// Removes a part, some thousands of objects at a time.
+    async fn remove(&mut self, part: Part) -> Result<()> {
+        let (store, names) = (self.store, self.names);
+        let is_wanted = |name: &str| names.parse(name).is_some_and(|parsed| Part::of(&parsed) == Some(part));
+        let mut before: Option<String> = None;
+        loop {
+            // Those that were refused are listed again.
+            let most = NAMES_AT_ONCE + self.refused.len();
+            let mut found = store.some_of(&names.directory(), most, is_wanted).await?;
+            let is_all = found.len() < most;
+            without(&mut found, &self.refused);
+            if before.is_some() && before.as_ref() == found.first() {
+                let message = format!("{} is listed although it was deleted", store.show(&found[0]));
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            before = found.first().cloned();
+            let mut refused = Vec::new();
+            if part == Part::Uploads {
+                refused = uploads::abort(store, names, &found).await?;
+                without(&mut found, &refused);
+                self.report.uploads += found.len() as u64;
+            }
+            let locked = store.delete_each(&found).await?;
+            self.report.objects += (found.len() - locked.len()) as u64;
+            refused.extend(locked);
+            self.refused.append(&mut refused);
+            if is_all {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Takes those that were refused out of `names`.
+fn without(names: &mut Vec<String>, refused: &[Refused]) {
+    let refused: BTreeSet<&str> = refused.iter().map(|refused| refused.name.as_str()).collect();
+    names.retain(|name| !refused.contains(name.as_str()));
+}
+
+/// Removes one object beside a committed backup, or beside all backups, unless it is too young by the store's clock.
+async fn object(
+    store: &Store,
+    names: Option<&Names>,
+    leftover: &Leftover,
+    name: &str,
+    verdict: Verdict,
+    report: &mut CollectionReport,
+) -> Result<()> {
+    if let Verdict::Wait { until } = verdict {
+        report.keep(name, young(until));
+        return Ok(());
+    }
+    let object = &[name.to_owned()];
+    if let (Some(names), Reason::UploadRecord) = (names, leftover.reason) {
+        let refused = uploads::abort(store, names, object).await?;
+        if !refused.is_empty() {
+            report.refuse(&refused);
+            return Ok(());
+        }
+        report.uploads += 1;
+    }
+    let refused = store.delete_each(object).await?;
+    report.objects += 1 - refused.len() as u64;
+    report.refuse(&refused);
+    Ok(())
+}
+
+fn young(until: Timestamp) -> String {
+    format!("by the store's clock it is too young until {until:.0}")
+}

@@ -1,0 +1,67 @@
+//! What a listing tells of one backup.
+
+use jiff::Timestamp;
+
+use super::super::names::{Names, ObjectName};
+use super::super::store::Seen;
+
+/// Single objects beside a committed backup that one plan takes; the next one takes the others.
+const MOST_STRAYS: usize = 1000;
+
+/// What a listing tells of one backup; a few numbers, however many objects there are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Found {
+    pub(super) has_manifest: bool,
+    pub(super) has_intent: bool,
+    /// There is a record that the backup is being deleted.
+    pub(super) is_deleted: bool,
+    /// There is the mark of a collection.
+    pub(super) is_marked: bool,
+    /// Objects that are ours, and their bytes.
+    pub(super) objects: u64,
+    pub(super) bytes: u64,
+    /// Records of uploads.
+    pub(super) uploads: u64,
+    /// When the last of the objects was written, by the store's clock. The marks of collections are no sign of life.
+    pub(super) newest: Option<Timestamp>,
+    /// Objects that do not belong to a backup once it is committed.
+    pub(super) strays: Vec<Seen>,
+}
+
+impl Found {
+    pub(super) fn see(&mut self, names: &Names, seen: Seen) {
+        let Some(name) = names.parse(&seen.name) else { return };
+        self.objects += 1;
+        self.bytes += seen.bytes;
+        if !matches!(name, ObjectName::Collected(_)) {
+            self.newest = self.newest.max(Some(seen.modified));
+        }
+        let is_stray = match name {
+            ObjectName::Identity | ObjectName::Sealed(_) | ObjectName::Segment(_) | ObjectName::Verified(_) => false,
+            ObjectName::Manifest => {
+                self.has_manifest = true;
+                false
+            }
+            ObjectName::Intent => {
+                self.has_intent = true;
+                false
+            }
+            ObjectName::Upload { .. } => {
+                self.uploads += 1;
+                true
+            }
+            ObjectName::Deleted(_) => {
+                self.is_deleted = true;
+                true
+            }
+            ObjectName::Collected(_) => {
+                self.is_marked = true;
+                true
+            }
+            ObjectName::Partial => true,
+        };
+        if is_stray && self.strays.len() < MOST_STRAYS {
+            self.strays.push(seen);
+        }
+    }
+}

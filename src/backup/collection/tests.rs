@@ -1,0 +1,131 @@
+//! The judgement, without a store.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, ToSpan};
+
+use super::super::id::BackupId;
+use super::super::names::{Names, ObjectName};
+use super::super::store::Seen;
+use super::found::Found;
+use super::plan::{Leftover, Reason, Subject, Verdict, judge};
+use crate::pipeline::SegmentId;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn names() -> Names {
+    Names::new("orders".parse().unwrap(), BackupId::generate(at("2026-01-01T00:00:00Z")))
+}
+
+/// What a listing tells that shows these objects, each written at its time.
+fn found(names: &Names, objects: &[(ObjectName, &str)]) -> Found {
+    let mut found = Found::default();
+    for (object, modified) in objects {
+        found.see(names, Seen { name: names.of(object), bytes: 10, modified: at(modified) });
+    }
+    found
+}
+
+const SEGMENT: SegmentId = SegmentId { stripe: 0, index: 0 };
+const UPLOAD: ObjectName = ObjectName::Upload { segment: SEGMENT, attempt: 0 };
+const EARLY: &str = "2026-01-01T00:00:00Z";
+const LATE: &str = "2026-01-01T12:00:00Z";
+
+fn judged(objects: &[(ObjectName, &str)], now: &str, grace: Duration) -> Vec<Leftover> {
+    let names = names();
+    judge(&names, &found(&names, objects), at(now), grace)
+}
+
+#[test]
+fn what_is_there_tells_why_it_is_left_over() {
+    let (segment, deleted, marked) =
+        (ObjectName::Segment(SEGMENT), ObjectName::Deleted(at(EARLY)), ObjectName::Collected(at(EARLY)));
+    let cases = [
+        (vec![ObjectName::Intent], Reason::NeverCommitted),
+        (vec![ObjectName::Intent, segment.clone(), UPLOAD], Reason::NeverCommitted),
+        (vec![segment.clone()], Reason::WithoutIntent),
+        (vec![UPLOAD], Reason::WithoutIntent),
+        (vec![ObjectName::Identity], Reason::WithoutIntent),
+        (vec![ObjectName::Intent, segment.clone(), deleted.clone()], Reason::Deleted),
+        (vec![ObjectName::Intent, deleted, marked.clone()], Reason::HalfCollected),
+        (vec![marked], Reason::HalfCollected),
+    ];
+    for (objects, reason) in cases {
+        let count = objects.len() as u64;
+        let objects: Vec<_> = objects.into_iter().map(|object| (object, EARLY)).collect();
+        let leftovers = judged(&objects, LATE, HOUR);
+        assert_eq!(leftovers.len(), 1, "{objects:?}");
+        assert_eq!((leftovers[0].reason, leftovers[0].objects, leftovers[0].bytes), (reason, count, 10 * count));
+        assert_eq!(leftovers[0].verdict, Verdict::Remove, "{objects:?}");
+    }
+    assert!(judged(&[], LATE, HOUR).is_empty());
+}
+
+#[test]
+fn beside_a_manifest_only_what_belongs_to_no_backup_goes() {
+    let objects = [
+        (ObjectName::Intent, EARLY),
+        (ObjectName::Manifest, EARLY),
+        (ObjectName::Identity, EARLY),
+        (ObjectName::Segment(SEGMENT), EARLY),
+        (ObjectName::Sealed(SEGMENT), EARLY),
+        (ObjectName::Verified(at(EARLY)), EARLY),
+        (UPLOAD, EARLY),
+        (ObjectName::Deleted(at(EARLY)), EARLY),
+        (ObjectName::Collected(at(LATE)), LATE),
+    ];
+    let leftovers = judged(&objects, LATE, HOUR);
+    let told: Vec<_> = leftovers.iter().map(|leftover| (leftover.reason, leftover.verdict)).collect();
+    let wait = Verdict::Wait { until: at(LATE) + 1.hours() };
+    assert_eq!(
+        told,
+        [
+            (Reason::UploadRecord, Verdict::Remove),
+            (Reason::DeletionRecord, Verdict::Remove),
+            (Reason::CollectionMark, wait),
+        ]
+    );
+    assert!(leftovers.iter().all(|leftover| matches!(leftover.subject, Subject::Beside { .. })));
+}
+
+#[test]
+fn the_newest_sign_of_life_counts() {
+    let objects = |newest| [(ObjectName::Intent, EARLY), (ObjectName::Segment(SEGMENT), newest)];
+    let verdict = |newest, now, grace| judged(&objects(newest), now, grace)[0].verdict;
+    let wait = Verdict::Wait { until: at(LATE) + 1.hours() };
+    for (now, expected) in [
+        ("2026-01-01T11:00:00Z", wait),
+        (LATE, wait),
+        ("2026-01-01T12:59:59.999Z", wait),
+        ("2026-01-01T13:00:00Z", Verdict::Remove),
+    ] {
+        assert_eq!(verdict(LATE, now, HOUR), expected, "{now}");
+    }
+    for now in [EARLY, LATE, "2026-01-02T00:00:00Z"] {
+        assert_eq!(verdict(LATE, now, Duration::ZERO), Verdict::Remove, "without a grace time nothing is too young");
+    }
+    assert!(matches!(verdict(EARLY, LATE, Duration::MAX), Verdict::Wait { .. }));
+    // An old object in a copy of a store: the id tells that the backup is younger.
+    let copied = [(ObjectName::Intent, "2020-01-01T00:00:00Z")];
+    assert_eq!(judged(&copied, EARLY, HOUR)[0].last_sign, at(EARLY));
+    // A clock that was ahead when the backup began tells nothing.
+    assert_eq!(judged(&copied, "2025-12-31T00:00:00Z", HOUR)[0].verdict, Verdict::Remove);
+    // A mark is no sign of life: what a collection has begun, the next one goes on with.
+    let marked = [(ObjectName::Intent, EARLY), (ObjectName::Collected(at(LATE)), LATE)];
+    assert_eq!(judged(&marked, LATE, HOUR)[0].verdict, Verdict::Remove);
+}
+
+#[test]
+fn what_is_not_ours_is_not_seen() {
+    let names = names();
+    let mut found = Found::default();
+    for stranger in ["readme.txt", "s0/0.zst", "manifest.json.bak", "intent.json.partial-1"] {
+        let name = format!("{}/{stranger}", names.directory());
+        found.see(&names, Seen { name, bytes: 1, modified: at(EARLY) });
+    }
+    assert!(judge(&names, &found, at(LATE), HOUR).is_empty());
+}

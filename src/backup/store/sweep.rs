@@ -1,0 +1,143 @@
+//! Listings of any length in little memory, and deletions of which some may be refused.
+
+use std::collections::BTreeSet;
+
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use uuid::Uuid;
+
+use super::handle::Store;
+use crate::backup::names;
+use crate::error::{Error, ErrorKind, Result};
+
+/// An object as a listing shows it, with its time.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Its name below the store's prefix.
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    /// When it was written, by the store's clock.
+    pub(crate) modified: Timestamp,
+}
+
+/// An object that the store does not delete: locked, protected, or not ours to delete.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    pub(crate) name: String,
+    pub(crate) error: Error,
+}
+
+/// Objects that are deleted in one request, where the store has one for that: as many as the largest takes.
+const BATCH: usize = 1000;
+/// Requests at once when objects are deleted one by one.
+const AT_ONCE: usize = 8;
+
+impl Store {
+    /// Shows every object below `directory` to `see`, in no order, and keeps none. A listing that fails half-way begins anew.
+    pub(crate) async fn fold<T: Default>(&self, directory: &str, see: impl Fn(&mut T, Seen)) -> Result<T> {
+        let (path, see) = (self.path(directory), &see);
+        self.retry(|| async {
+            let mut folded = T::default();
+            let mut listing = self.objects().list(Some(&path));
+            while let Some(meta) = listing.next().await {
+                let meta = meta.map_err(|error| self.error(&error, "list", directory))?;
+                see(&mut folded, self.seen(&meta)?);
+            }
+            Ok(folded)
+        })
+        .await
+    }
+
+    /// The names of at most `most` objects below `directory` that are `wanted`.
+    pub(crate) async fn some_of(
+        &self,
+        directory: &str,
+        most: usize,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>> {
+        let (path, wanted) = (self.path(directory), &wanted);
+        self.retry(|| async {
+            let listing = self.objects().list(Some(&path)).map_ok(|meta| self.relative(&meta.location));
+            let names = listing.try_filter(|name| std::future::ready(wanted(name))).take(most);
+            names.try_collect().await.map_err(|error| self.error(&error, "list", directory))
+        })
+        .await
+    }
+
+    fn seen(&self, meta: &ObjectMeta) -> Result<Seen> {
+        Ok(Seen { name: self.relative(&meta.location), bytes: meta.size, modified: self.time_of(meta)? })
+    }
+
+    /// Deletes objects, and tells which of them the store refuses to delete. Those that are not there count as deleted.
+    pub(crate) async fn delete_each(&self, names: &[String]) -> Result<Vec<Refused>> {
+        let mut refused = Vec::new();
+        for batch in names.chunks(BATCH) {
+            let mut rest = self.delete_batch(batch).await?;
+            while !rest.is_empty() {
+                let some = rest.split_off(rest.len().saturating_sub(AT_ONCE));
+                let outcomes: Vec<Option<Refused>> =
+                    try_join_all(some.into_iter().map(|name| self.delete_one(name))).await?;
+                refused.extend(outcomes.into_iter().flatten());
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn delete_one(&self, name: String) -> Result<Option<Refused>> {
+        match self.delete(&name).await {
+            Err(error) if is_refusal(&error) => Ok(Some(Refused { name, error })),
+            outcome => outcome.map(|()| None),
+        }
+    }
+
+    /// Deletes objects with as few requests as the store allows. Answers those of which it is not known why they are still
+    /// there, or whether they are: an answer to a batch does not always name the object.
+    async fn delete_batch(&self, batch: &[String]) -> Result<Vec<String>> {
+        let paths: Vec<Path> = batch.iter().map(|name| self.path(name)).collect();
+        let gone = self
+            .retry(|| async {
+                let mut outcomes = self.objects().delete_stream(stream::iter(paths.clone()).map(Ok).boxed());
+                let (mut gone, mut failed) = (BTreeSet::new(), None);
+                while let Some(outcome) = outcomes.next().await {
+                    match outcome {
+                        Ok(path) => drop(gone.insert(self.relative(&path))),
+                        Err(object_store::Error::NotFound { .. }) => {}
+                        Err(error) => {
+                            let error = self.error(&error, "delete objects like", &batch[0]);
+                            // What may pass is tried again; what is refused will not pass.
+                            if !is_refusal(&error) {
+                                failed = failed.or(Some(error));
+                            }
+                        }
+                    }
+                }
+                match failed {
+                    None => Ok(gone),
+                    Some(error) => Err(error),
+                }
+            })
+            .await?;
+        Ok(batch.iter().filter(|name| !gone.contains(*name)).cloned().collect())
+    }
+
+    /// By how much the store's clock is ahead of this machine's, at least. Writes a small object and removes it again.
+    pub(crate) async fn skew(&self) -> Result<SignedDuration> {
+        let name = names::probe(Uuid::new_v4());
+        self.create(&name, bytes::Bytes::from_static(b"what time is it?")).await?;
+        // It was written before now, so the store's clock is rather further than nearer.
+        let ours = self.time().wall();
+        let theirs = self.modified(&name).await;
+        if let Err(error) = self.delete(&name).await {
+            tracing::warn!(error = %error.report(), "the probe object stays");
+        }
+        Ok(theirs?.duration_since(ours))
+    }
+}
+
+/// True if the store is able to delete and does not: a lock or a policy is on the object, or the permission is missing.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Denied | ErrorKind::Conflict)
+}

@@ -1,0 +1,348 @@
+//! Collections of what backups leave behind, beside all that can happen at the same time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use object_store::ObjectStore;
+use object_store::multipart::MultipartStore;
+
+use super::*;
+use crate::ErrorKind;
+use crate::backup::collection::{CollectionPlan, CollectionReport, DEFAULT_GRACE, Reason, Verdict, apply, plan};
+use crate::backup::retention::{self, Descendants};
+use crate::backup::store::PartLimits;
+use crate::clock::Clock;
+use crate::testing::fault_store::Operation;
+use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule, SimClock, StoredObject};
+
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
+/// A bucket and its clock, which is also that of the machines that use it.
+pub(super) fn bucket(contents: Contents) -> (Bucket, SimClock) {
+    let clock = SimClock::new();
+    // Not at the beginning of time: ages are looked back at.
+    clock.advance(1000 * HOUR);
+    (Bucket::new(contents, clock.shared()), clock)
+}
+
+pub(super) fn on<S: ObjectStore + MultipartStore + Clone>(store: &S, clock: &SimClock) -> Store {
+    let (objects, multipart) = (Arc::new(store.clone()), Arc::new(store.clone()));
+    Store::with_multipart(objects, multipart, "").part_limits(PartLimits::LOCAL).clock(clock.shared())
+}
+
+/// What a backup leaves whose process dies in the middle of its upload: whole segments, an open upload and its record.
+async fn killed(bucket: &Bucket, clock: &SimClock) -> BackupId {
+    let store = on(bucket, clock);
+    let mut backup = Backup::begin(&store, "orders", options(1)).await.unwrap();
+    let id = backup.id();
+    backup.stripe_input(0, pieces(&noise(7, 800_000)).chain(stream::pending())).unwrap();
+    let has_upload = |contents: &Contents| contents.uploads.values().any(|upload| !upload.parts.is_empty());
+    while !(has_upload(&bucket.contents()) && bucket.contents().objects.keys().any(|name| name.ends_with(".zst"))) {
+        tokio::task::yield_now().await;
+    }
+    let left = bucket.contents();
+    backup.abort(given_up()).await.unwrap();
+    bucket.edit(|contents| *contents = left);
+    id
+}
+
+fn reasons(plan: &CollectionPlan) -> Vec<(Reason, Verdict)> {
+    plan.leftovers.iter().map(|leftover| (leftover.reason, leftover.verdict)).collect()
+}
+
+async fn collect(store: &Store, grace: Duration) -> CollectionReport {
+    let plan = plan(store, None, grace).await.unwrap();
+    apply(store, &plan).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_backup_goes_after_the_grace_time_with_its_uploads() {
+    let (bucket, clock) = bucket(Contents::default());
+    let store = on(&bucket, &clock);
+    let good = back_up(&store, &[noise(1, 500_000)]).await.unwrap().manifest;
+    store.wait_idle().await;
+    let committed = bucket.contents();
+    let id = killed(&bucket, &clock).await;
+    let left = bucket.contents();
+
+    clock.advance(DEFAULT_GRACE - Duration::from_secs(1));
+    let early = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert!(matches!(reasons(&early)[..], [(Reason::NeverCommitted, Verdict::Wait { .. })]), "{early:?}");
+    assert_eq!(apply(&store, &early).await.unwrap(), CollectionReport::default());
+    assert_eq!(bucket.contents(), left, "nothing was changed, and nothing was tried");
+
+    clock.advance(Duration::from_secs(1));
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(reasons(&due), [(Reason::NeverCommitted, Verdict::Remove)]);
+    assert_eq!(bucket.contents(), left, "a plan changes nothing");
+    let report = apply(&store, &due).await.unwrap();
+    assert_eq!((report.backups, report.uploads), (vec![id], due.leftovers[0].uploads));
+    assert_eq!(bucket.contents(), committed);
+    assert_eq!(restore(&store, &good).await.unwrap(), [noise(1, 500_000)]);
+    assert_eq!(collect(&store, Duration::ZERO).await, CollectionReport::default(), "the second one finds nothing");
+}
+
+#[tokio::test]
+async fn the_data_of_a_deleted_backup_stays_for_its_readers_and_then_goes() {
+    let (bucket, clock) = bucket(Contents::default());
+    let store = on(&bucket, &clock);
+    let manifest = back_up(&store, &[noise(1, 500_000)]).await.unwrap().manifest;
+    clock.advance(100 * HOUR);
+    let deletion = retention::plan_deletion(&store, &manifest.series, manifest.id, Descendants::Refuse).await.unwrap();
+    retention::apply(&store, &deletion).await.unwrap();
+    assert_eq!(collect(&store, DEFAULT_GRACE).await, CollectionReport::default());
+    assert_eq!(restore(&store, &manifest).await.unwrap(), [noise(1, 500_000)], "who had read the manifest goes on");
+    clock.advance(DEFAULT_GRACE);
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(reasons(&due), [(Reason::Deleted, Verdict::Remove)]);
+    apply(&store, &due).await.unwrap();
+    assert_eq!(bucket.contents(), Contents::default());
+}
+
+#[tokio::test]
+async fn beside_a_committed_backup_only_strays_go() {
+    let (bucket, clock) = bucket(Contents::default());
+    let store = on(&bucket, &clock);
+    let manifest = back_up(&store, &[noise(1, 500_000)]).await.unwrap().manifest;
+    verify(&store, &manifest, VerifyOptions::new(VerifyLevel::Full)).await.unwrap();
+    store.wait_idle().await;
+    let committed = bucket.contents();
+    // The record of a finished upload whose deletion was lost, a half-written record, and what a stopped deletion left.
+    let directory = manifest.names().directory();
+    let object = |bytes: &'static [u8]| StoredObject { bytes: Bytes::from_static(bytes), modified: clock.wall() };
+    let segment = crate::pipeline::SegmentId { stripe: 0, index: 0 };
+    let record = intent::UploadRecord {
+        id: manifest.id,
+        segment,
+        is_encrypted: false,
+        upload: "over".to_owned(),
+        created: clock.wall(),
+    };
+    let record = StoredObject { bytes: record.encode().unwrap().into(), modified: clock.wall() };
+    bucket.edit(|contents| {
+        contents.objects.insert(format!("{directory}/uploads/s00-000000.json"), record);
+        contents.objects.insert(format!("{directory}/deleted/20260101T000000.000Z.json"), object(b"{}"));
+        contents.objects.insert(format!("{directory}/collected/20260101T000000.000Z.json"), object(b"{}"));
+        contents.stage(
+            &format!("{directory}/verified/20260101T000000.000Z.json"),
+            &"0".repeat(32),
+            Bytes::new(),
+            clock.wall(),
+        );
+        contents.objects.insert(format!("{}/probe-{}", names::PROBES, "0".repeat(32)), object(b"first"));
+        // And what others keep here.
+        contents.objects.insert(format!("{directory}/notes.txt"), object(b"theirs"));
+        contents.objects.insert("elsewhere/notes.txt".to_owned(), object(b"theirs"));
+    });
+    assert_eq!(collect(&store, HOUR).await, CollectionReport::default(), "all of it is young");
+    clock.advance(HOUR);
+    let report = collect(&store, HOUR).await;
+    assert_eq!((report.backups, report.objects, report.uploads), (vec![], 5, 1));
+    let mut left = bucket.contents();
+    assert!(left.objects.remove(&format!("{directory}/notes.txt")).is_some());
+    assert!(left.objects.remove("elsewhere/notes.txt").is_some());
+    assert_eq!(left, committed);
+}
+
+#[tokio::test]
+async fn what_shows_life_after_the_plan_stays() {
+    let (bucket, clock) = bucket(Contents::default());
+    let store = on(&bucket, &clock);
+    let id = killed(&bucket, &clock).await;
+    clock.advance(DEFAULT_GRACE);
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    let segment = format!("orders/{id}/s00/000009.zst");
+    store.create(&segment, "alive".into()).await.unwrap();
+    let before = bucket.contents();
+    let report = apply(&store, &due).await.unwrap();
+    assert!(report.backups.is_empty() && report.kept[0].why.contains("too young"), "{report:?}");
+    assert_eq!(bucket.contents(), before, "and the mark is gone");
+
+    clock.advance(DEFAULT_GRACE);
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    store.create(&format!("orders/{id}/manifest.json"), "whatever it says".into()).await.unwrap();
+    let before = bucket.contents();
+    let report = apply(&store, &due).await.unwrap();
+    assert!(report.backups.is_empty() && report.kept[0].why.contains("committed"), "{report:?}");
+    assert_eq!(bucket.contents(), before, "a manifest that cannot be read protects its backup as well");
+}
+
+/// A machine whose clock is ten days ahead takes everything for old. The store's clock decides.
+#[tokio::test]
+async fn a_wrong_clock_removes_nothing_that_lives() {
+    let (bucket, clock) = bucket(Contents::default());
+    killed(&bucket, &clock).await;
+    let before = bucket.contents();
+    let ahead = SimClock::new();
+    ahead.advance(clock.now() + 240 * HOUR);
+    let store = on(&bucket, &ahead);
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(reasons(&due), [(Reason::NeverCommitted, Verdict::Remove)]);
+    let report = apply(&store, &due).await.unwrap();
+    assert!(report.backups.is_empty() && report.kept[0].why.contains("store's clock"), "{report:?}");
+    assert_eq!(bucket.contents(), before);
+    // One that is behind waits longer than it has to, and then removes the same.
+    let behind = SimClock::new();
+    clock.advance(DEFAULT_GRACE);
+    behind.advance(clock.now() - 20 * HOUR);
+    let store = on(&bucket, &behind);
+    assert_eq!(collect(&store, DEFAULT_GRACE).await, CollectionReport::default());
+    behind.advance(20 * HOUR);
+    clock.advance(20 * HOUR);
+    assert_eq!(collect(&store, DEFAULT_GRACE).await.backups.len(), 1);
+    assert_eq!(bucket.contents(), Contents::default());
+}
+
+#[tokio::test]
+async fn what_is_locked_is_for_later_and_found_again() {
+    let (bucket, clock) = bucket(Contents::default());
+    let id = killed(&bucket, &clock).await;
+    clock.advance(DEFAULT_GRACE);
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+    faults.add(Rule::new(Fault::Denied).on(Operation::Delete).path(".zst"));
+    let store = faults.store();
+    let report = collect(&store, DEFAULT_GRACE).await;
+    assert!(report.backups.is_empty() && !report.later.is_empty(), "{report:?}");
+    assert!(report.later.iter().all(|left| left.what.ends_with(".zst")), "{report:?}");
+    assert_eq!(report.uploads, 1, "what is not locked goes");
+    let names: Vec<String> = bucket.contents().objects.into_keys().collect();
+    assert!(names.contains(&format!("orders/{id}/intent.json")), "what finds the rest stays: {names:?}");
+    assert!(names.iter().all(|name| !name.contains("/uploads/")), "{names:?}");
+    assert!(bucket.contents().uploads.is_empty());
+    faults.heal();
+    let report = collect(&store, DEFAULT_GRACE).await;
+    assert_eq!(report.backups, [id]);
+    assert_eq!(bucket.contents(), Contents::default());
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_an_upload_is_kept_and_told() {
+    let (bucket, clock) = bucket(Contents::default());
+    let id = killed(&bucket, &clock).await;
+    clock.advance(DEFAULT_GRACE);
+    bucket.edit(|contents| {
+        for (name, object) in &mut contents.objects {
+            if name.contains("/uploads/") {
+                object.bytes = Bytes::from_static(b"torn");
+            }
+        }
+    });
+    let store = on(&bucket, &clock);
+    let report = collect(&store, DEFAULT_GRACE).await;
+    assert!(report.later[0].what.contains("/uploads/") && report.backups.is_empty(), "{report:?}");
+    let names: Vec<String> = bucket.contents().objects.into_keys().collect();
+    assert!(names.contains(&format!("orders/{id}/intent.json")) && !names.iter().any(|name| name.ends_with(".zst")));
+}
+
+/// A process that slept for longer than the grace time wakes when its backup is being removed, or was. In whatever order the
+/// requests of both come through: no damaged backup is visible, and whoever loses is told.
+#[tokio::test]
+async fn a_writer_that_wakes_beside_a_collection_commits_all_or_nothing() {
+    let (mut committed, mut collected) = (0, 0);
+    for seed in 0..150 {
+        let (bucket, clock) = bucket(Contents::default());
+        let recording = RecordingStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone())).interleaved(seed);
+        let store = on(&recording, &clock);
+        let content = [noise(seed, 400_000)];
+        let mut backup = Backup::begin(&store, "orders", options(1)).await.unwrap();
+        backup.stripe_input(0, complete(&content[0])).unwrap();
+        backup.wait_stripes().await.unwrap();
+        store.wait_idle().await;
+        clock.advance(DEFAULT_GRACE);
+        let plan = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+        assert_eq!(plan.removed().count(), 1);
+        // One of them gets a head start.
+        let start = async |steps: u64| {
+            for _ in 0..steps {
+                tokio::task::yield_now().await;
+            }
+        };
+        let writer = async {
+            start(seed % 50).await;
+            backup.commit().await
+        };
+        let collector = async {
+            start(seed / 50 * 10).await;
+            apply(&store, &plan).await
+        };
+        let (commit, report) = tokio::join!(writer, collector);
+        report.unwrap();
+        store.wait_idle().await;
+        let listing = list(&store, None).await.unwrap();
+        assert!(listing.damaged.is_empty());
+        match commit {
+            Ok(report) => {
+                committed += 1;
+                assert_eq!(restore(&store, &report.manifest).await.unwrap(), content, "seed {seed}");
+                assert_eq!(listing.backups.len(), 1);
+            }
+            Err(error) => {
+                collected += 1;
+                assert_eq!(error.kind(), ErrorKind::Conflict, "seed {seed}: {}", error.report());
+                assert!(listing.backups.is_empty(), "seed {seed}: {}", error.report());
+                collect(&store, Duration::ZERO).await;
+                assert_eq!(bucket.contents(), Contents::default(), "seed {seed}");
+            }
+        }
+    }
+    println!("{committed} committed, {collected} collected");
+    assert!(committed > 0 && collected > 0, "{committed} and {collected}: both must be seen to win");
+}
+
+#[tokio::test]
+async fn two_collections_at_once_do_the_same() {
+    for seed in 0..20 {
+        let (bucket, clock) = bucket(Contents::default());
+        killed(&bucket, &clock).await;
+        clock.advance(DEFAULT_GRACE);
+        let recording = RecordingStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone())).interleaved(seed);
+        let store = on(&recording, &clock);
+        let plan = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+        let (one, other) = tokio::join!(apply(&store, &plan), apply(&store, &plan));
+        assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+        collect(&store, DEFAULT_GRACE).await;
+        assert_eq!(bucket.contents(), Contents::default(), "seed {seed}");
+    }
+}
+
+/// More objects than are held at once, some of them locked.
+#[tokio::test]
+async fn a_hundred_thousand_objects_go_in_pieces() {
+    const COUNT: u32 = 100_000;
+    let (bucket, clock) = bucket(Contents::default());
+    let names = names::Names::new(Series::default(), BackupId::generate(Timestamp::UNIX_EPOCH));
+    let modified = clock.wall();
+    bucket.edit(|contents| {
+        for index in 0..COUNT {
+            let name = names.segment(crate::pipeline::SegmentId { stripe: 0, index });
+            contents.objects.insert(name, StoredObject { bytes: Bytes::new(), modified });
+        }
+    });
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+    faults.add(Rule::new(Fault::Denied).on(Operation::Delete).path("000042.zst"));
+    clock.advance(DEFAULT_GRACE);
+    let store = faults.store();
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!((due.leftovers.len(), due.leftovers[0].objects), (1, u64::from(COUNT)));
+    let report = apply(&store, &due).await.unwrap();
+    assert_eq!((report.objects, report.later.len()), (u64::from(COUNT) - 1, 1));
+    assert_eq!(bucket.contents().objects.len(), 2, "the locked one, and the mark");
+}
+
+#[tokio::test]
+async fn one_series_is_one_series() {
+    let (bucket, clock) = bucket(Contents::default());
+    let store = on(&bucket, &clock);
+    killed(&bucket, &clock).await;
+    let other: Series = "other".parse().unwrap();
+    assert!(plan(&store, Some(&other), Duration::ZERO).await.unwrap().leftovers.is_empty());
+    let orders: Series = "orders".parse().unwrap();
+    let found = plan(&store, Some(&orders), Duration::ZERO).await.unwrap();
+    assert_eq!(found.leftovers.len(), 1);
+    let json = serde_json::to_value(&found).unwrap();
+    assert_eq!(json["grace_seconds"], 0);
+    assert_eq!(json["leftovers"][0]["series"], "orders");
+    assert_eq!(json["leftovers"][0]["verdict"], "remove");
+    assert_eq!(json["leftovers"][0]["reason"], "never committed");
+}
