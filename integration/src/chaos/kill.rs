@@ -8,7 +8,7 @@ use super::run::Tool;
 use super::scenario::{On, Outcome, Scenario};
 use super::step::Step;
 use super::syscall::{self, Call};
-use super::trial::{PART, SEGMENT, Trial, has_gc};
+use super::trial::{PART, SEGMENT, Trial};
 use crate::data::below;
 use crate::network::{Fault, Point, Rule};
 use crate::server::Kind;
@@ -118,5 +118,5 @@ fn at_random_input(_: On, seed: u64) -> Outcome {
 
 pub(super) fn what_is_left(count: usize) -> String {
     let backup = if count == 0 { "no backup" } else { "the whole backup" };
-    format!("{backup}, {}", if has_gc() { "nothing else" } else { "no collection yet" })
+    format!("{backup}, nothing else")
 }

@@ -19,7 +19,7 @@ use integration::tool::vdstream_command;
 fn help_shows_the_exit_codes_and_an_example_of_each_verb() {
     let help = vdstream_command().arg("--help").output().unwrap();
     assert!(String::from_utf8(help.stdout).unwrap().contains("Exit codes:"));
-    for verb in ["backup", "restore", "list", "show", "verify"] {
+    for verb in ["backup", "restore", "list", "show", "verify", "gc"] {
         let help = vdstream_command().args([verb, "--help"]).output().unwrap();
         assert!(String::from_utf8(help.stdout).unwrap().contains("Example"), "{verb}");
     }

@@ -113,7 +113,7 @@ async fn a_signal_ends_a_backup_whose_first_request_hangs() {
     send("-INT", &child);
     let output = ended(child).await;
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-    assert_fails(&output, 5, "may be left; remove them with the store's own tools");
+    assert_fails(&output, 5, "may be left; `vdstream gc` removes them later");
     assert!(stderr(&output).contains("ended by SIGINT"), "{}", stderr(&output));
 }
 
@@ -135,5 +135,5 @@ async fn a_clean_up_that_hangs_ends_in_its_time_and_the_cause_is_still_told() {
     let output = ended(child).await;
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     assert_fails(&output, 1, "`sh` failed (exit status: 3)");
-    assert!(stderr(&output).contains("remove them with the store's own tools"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("`vdstream gc` removes them later"), "{}", stderr(&output));
 }

@@ -12,6 +12,7 @@ mod engine;
 mod event;
 mod exit;
 mod feed;
+mod gc;
 #[cfg(feature = "encryption")]
 mod keys;
 mod metrics_file;
@@ -85,6 +86,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Man(args) => completions::man(&args),
         Command::Delete(args) => prune::delete(args, &common).await,
         Command::Prune(args) => prune::prune(args, &common).await,
+        Command::Gc(args) => Box::pin(gc::run(args, &common)).await,
         #[cfg(feature = "shm")]
         Command::Engine(args) => Box::pin(engine::run(args, &common)).await,
     }

@@ -140,9 +140,7 @@ fn text(document: &PruneDocument) -> String {
     let (count, size) = (output::plural(going, "backup"), output::size(bytes));
     let _ = match (document.confirmed, going) {
         (_, 0) => write!(text, "\n\nnothing to delete"),
-        (true, _) => {
-            write!(text, "\n\n{count} deleted; the data, {size}, stays in the store: this version does not remove it")
-        }
+        (true, _) => write!(text, "\n\n{count} deleted; `vdstream gc` frees {size} after its grace time"),
         (false, _) => write!(text, "\n\n{count} with {size} would be deleted; nothing was changed, --confirm does it"),
     };
     text

@@ -68,7 +68,7 @@ pub(crate) struct Backup {
     /// A stripe rolls to its next segment object at this stored size
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_SEGMENT_SIZE")]
     pub(crate) segment_size: Option<u64>,
-    /// The most time that removing an aborted backup may take; what is left then is said
+    /// The most time that removing an aborted backup may take; what is left then is for `vdstream gc`
     #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "60s", value_parser = age, env = "VDSTREAM_CLEAN_UP_TIMEOUT")]
     pub(crate) clean_up_timeout: Duration,
     /// Size of one part of a multipart upload

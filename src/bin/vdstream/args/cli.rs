@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "shm")]
 use super::Engine;
-use super::{Backup, Completions, Delete, Doctor, List, Man, Prune, Restore, Show, Verify};
+use super::{Backup, Completions, Delete, Doctor, Gc, List, Man, Prune, Restore, Show, Verify};
 use crate::exit;
 
 /// Streams backups from a program, a pipe or files to object storage, and back.
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Delete the backups that no rule keeps; shows the plan unless confirmed
     Prune(Prune),
+    /// Remove what killed and deleted backups left; shows the plan unless confirmed
+    Gc(Gc),
     /// Try each operation that backups need of a store, and say what is missing
     Doctor(Doctor),
     /// Print a completion script for a shell

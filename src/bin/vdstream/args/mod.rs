@@ -3,6 +3,7 @@
 mod backup;
 mod catalog;
 mod cli;
+mod collection;
 #[cfg(feature = "shm")]
 mod devices;
 mod doctor;
@@ -16,6 +17,7 @@ mod verify;
 pub(crate) use backup::Backup;
 pub(crate) use catalog::{List, Show};
 pub(crate) use cli::{Cli, Command, Common, ProgressStyle};
+pub(crate) use collection::Gc;
 #[cfg(feature = "shm")]
 pub(crate) use devices::{Devices, Engine, EngineWork};
 pub(crate) use doctor::Doctor;

@@ -32,7 +32,7 @@ Examples:
   vdstream prune /srv/backups --series orders --keep-within 30d --keep-tag tier=gold --confirm
 
 A backup that any rule wants is kept, so is all that it continues. Only backups that can be restored count.
-The data of deleted backups stays in the store: this version does not remove it.";
+The data of deleted backups stays until `vdstream gc`, for restores that are running.";
 
 #[derive(Debug, Args)]
 #[command(after_help = PRUNE_EXAMPLES)]
