@@ -31,12 +31,20 @@ pub struct Contents {
 }
 
 /// One object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 pub struct StoredObject {
     /// Its bytes.
     pub bytes: Bytes,
     /// When it was written, by the bucket's clock.
     pub modified: Timestamp,
+}
+
+impl PartialEq for StoredObject {
+    /// Contents that are rebuilt from one log share their bytes, so most need not be looked at.
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = self.bytes.as_ptr() == other.bytes.as_ptr() && self.bytes.len() == other.bytes.len();
+        self.modified == other.modified && (is_same || self.bytes == other.bytes)
+    }
 }
 
 /// A multipart upload that is not finished. A real store charges for it and shows it only to those who ask.

@@ -1,6 +1,7 @@
 //! Whole backups on stores in memory and on disk, with stores that fail.
 
 mod collection;
+mod crash;
 mod damage;
 mod devices;
 mod endings;

@@ -123,7 +123,7 @@ impl Log {
     /// two members, with all but at most one, and all that are the first or the last of them.
     pub fn crashes(&self, before: &Contents, events: usize, at: Timestamp) -> Vec<Crash> {
         let base = self.rebuild(before, events, at);
-        let open = self.open(events);
+        let open = self.in_flight(events);
         let mut crashes = Vec::new();
         for subset in subsets(open.len()) {
             let effects: Vec<&Effect> = subset.iter().map(|index| &open[*index]).collect();
@@ -146,7 +146,7 @@ impl Log {
         let mut crashes = Vec::new();
         for crash in self.crashes(before, events, at) {
             let whole = Crash { contents: crash.contents.clone().on_disk(at), note: crash.note };
-            for (number, effect) in self.open(events).iter().enumerate() {
+            for (number, effect) in self.in_flight(events).iter().enumerate() {
                 let Effect::Put { object, bytes, .. } = effect else { continue };
                 if crash.contents.objects.contains_key(object) {
                     continue;
@@ -164,7 +164,7 @@ impl Log {
     pub const ALL_SUBSETS: usize = 6;
 
     /// The effects that may or may not have happened after `events` events.
-    fn open(&self, events: usize) -> Vec<Effect> {
+    pub fn in_flight(&self, events: usize) -> Vec<Effect> {
         let mut ends: HashMap<usize, (usize, &Outcome)> = HashMap::new();
         for (place, event) in self.events.iter().enumerate() {
             if let Event::Ended { began, outcome } = event {
