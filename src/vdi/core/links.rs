@@ -12,7 +12,7 @@ use super::super::config::ServerConfig;
 use super::super::device_state::CommandId;
 use super::super::waiters::Wakes;
 use super::inner::{Device, Entry, Member};
-use super::remote::Link;
+use super::link::Link;
 use super::translate::{choice, reason};
 use crate::shm::wire::{Completed, Message, Place, Sent};
 use crate::shm::{Attached, Control};

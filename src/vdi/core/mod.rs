@@ -7,11 +7,21 @@ mod agent;
 mod client;
 mod ending;
 mod inner;
+#[cfg(feature = "shm")]
+mod joining;
+#[cfg(feature = "shm")]
+mod lending;
+#[cfg(feature = "shm")]
+mod link;
 #[cfg(not(feature = "shm"))]
 #[path = "alone.rs"]
 mod links;
 #[cfg(feature = "shm")]
 mod links;
+#[cfg(feature = "shm")]
+mod peer_client;
+#[cfg(feature = "shm")]
+mod peer_server;
 #[cfg(feature = "shm")]
 mod remote;
 mod server;
@@ -22,7 +32,7 @@ pub(crate) use agent::Step;
 pub(crate) use client::Taken;
 pub(crate) use inner::{Core, Member, Ready};
 #[cfg(feature = "shm")]
-pub(crate) use remote::{Link, Part, Peer, Pumped};
+pub(crate) use link::{Link, Part, Peer, Pumped};
 pub(crate) use server::Refused;
 #[cfg(feature = "shm")]
 pub(crate) use translate::{config_of, error_of, reason, wishes};
