@@ -6,6 +6,7 @@
 //! | [`network`] | a network that fails at a named point |
 //! | [`server`] | Garage, Azurite and moto on free loopback ports, each gone with the process that started it; PostgreSQL |
 //! | [`place`] | a store for one test: a directory, or a corner of such a server, with checks that nothing was left in it |
+//! | [`party`] | the processes of one device set |
 //! | [`proxy`] | a server in the way of another, which holds chosen requests back |
 //! | [`counting`] | a store that counts requests and can be given any number of bytes |
 //! | [`data`] | test data that shows where a misplaced byte came from |
@@ -24,6 +25,7 @@ pub mod counting;
 pub mod data;
 mod http;
 pub mod network;
+pub mod party;
 pub mod place;
 pub mod proxy;
 pub mod sample;

@@ -4,94 +4,13 @@
 // Real processes take real time, and helpers of tests fail as loudly as tests.
 #![allow(clippy::disallowed_methods, clippy::panic)]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::Write as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use integration::party::{FREE_WITHIN, Party, Stage};
 use integration::tool;
 use vdstream::vdi::CommandCode;
-
-/// The promise.
-const FREE_WITHIN: Duration = Duration::from_secs(1);
-/// For what is no promise, such as the start of a process.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Party {
-    what: &'static str,
-    child: Child,
-}
-
-impl Party {
-    fn start(role: &'static str, hub: &Path, step: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shm-party"));
-        command.arg(role).arg(hub).arg(step);
-        Self::spawn(role, command)
-    }
-
-    fn spawn(what: &'static str, mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { what, child: command.spawn().expect("the process starts") }
-    }
-
-    /// Waits until it is at its step. False if it ended before.
-    fn reach(&mut self, step: &str) -> bool {
-        let stdout = self.child.stdout.take().expect("piped");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
-        line == format!("at {step}\n")
-    }
-
-    fn go_on(&mut self) {
-        self.child.stdin.as_mut().expect("piped").write_all(b"\n").expect("it waits for the line");
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it was killed");
-    }
-
-    fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let end = Instant::now() + limit;
-        loop {
-            match self.child.try_wait().expect("it is our child") {
-                Some(status) => return Some(status),
-                None if Instant::now() > end => return None,
-                None => std::thread::sleep(Duration::from_millis(2)),
-            }
-        }
-    }
-
-    fn stderr(&mut self) -> String {
-        let mut text = String::new();
-        self.child.stderr.as_mut().expect("piped").read_to_string(&mut text).expect("stderr is text");
-        text
-    }
-
-    /// It ends in time, with 1 and the dead process in its message; or well, if it was through before.
-    fn survives(&mut self, since: Instant, dead: &str, pid: u32, may_be_through: bool, scene: &str) {
-        let left = FREE_WITHIN.saturating_sub(since.elapsed());
-        let Some(status) = self.wait(left) else {
-            let late = self.wait(PATIENCE).map(|_| since.elapsed());
-            panic!("{scene}: the {} is not free within {FREE_WITHIN:?}, but after {late:?}", self.what);
-        };
-        let said = self.stderr();
-        if may_be_through && status.success() {
-            return;
-        }
-        assert_eq!(status.code(), Some(1), "{scene}: the {} said: {said}", self.what);
-        let expected = format!("peer died: {dead} (process {pid}) is gone");
-        assert!(said.contains(&expected), "{scene}: the {} said: {said}", self.what);
-    }
-}
-
-impl Drop for Party {
-    fn drop(&mut self) {
-        // A failed test must not leave processes.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
 
 fn per_command(verb: &str) -> Vec<String> {
     CommandCode::ALL.iter().map(|code| format!("{verb}-{code}")).collect()
@@ -113,25 +32,6 @@ fn client_steps() -> Vec<String> {
 /// Steps at which the data is through: whoever is left may have ended well.
 fn is_late(step: &str) -> bool {
     ["device-closed", "closing"].contains(&step)
-}
-
-struct Stage {
-    root: tempfile::TempDir,
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self { root: tempfile::tempdir().expect("a directory") }
-    }
-
-    fn hub(&self) -> PathBuf {
-        self.root.path().join("hub")
-    }
-
-    fn assert_empty(&self, scene: &str) {
-        let names: Vec<_> = std::fs::read_dir(self.hub()).expect("the hub is there").collect();
-        assert!(names.is_empty(), "{scene}: {names:?} is left");
-    }
 }
 
 /// Runs the scenes a few at a time: they mostly wait for processes to start.
@@ -156,8 +56,15 @@ fn kill(victim: &'static str, dead: &str, others: &[&'static str], step: &str) {
     let scene = format!("{victim} killed at {step}, beside {others:?}");
     let stage = Stage::new();
     let mut dying = Party::start(victim, &stage.hub(), step);
-    let mut survivors: Vec<_> = others.iter().map(|role| Party::start(role, &stage.hub(), "none")).collect();
-    assert!(dying.reach(step), "{scene}: the step was not reached: {}", dying.stderr());
+    let mut survivors: Vec<_> = others
+        .iter()
+        .map(|role| match *role {
+            // Whoever has not joined when the set ends has no part in it.
+            "secondary" => Party::start_joined(role, &stage.hub()),
+            role => Party::start(role, &stage.hub(), "none"),
+        })
+        .collect();
+    dying.reach(step);
     let pid = dying.child.id();
     let since = Instant::now();
     dying.kill();
@@ -185,24 +92,48 @@ fn both_are_free_when_a_secondary_client_is_killed_at_any_step() {
 
 #[test]
 fn a_secondary_client_is_free_when_another_process_is_killed() {
-    let server: Vec<_> = server_steps().into_iter().skip_while(|step| step != "device-open").collect();
-    let server =
-        server.into_iter().filter(|step| ["sent-Write", "sent-Read", "sent-Complete", "grown"].contains(&&**step));
+    let server = server_steps().into_iter().filter(|step| step.starts_with("sent-") || step == "grown");
     all_of(server.collect(), |step| kill("server", "the server", &["watcher", "secondary"], step));
-    for step in ["sent-Write", "sent-Flush", "sent-Complete"] {
+    all_of(per_command("sent"), |step| {
         let scene = format!("watcher killed while the server is at {step}");
         let stage = Stage::new();
         let mut dying = Party::start("watcher", &stage.hub(), "none");
-        let mut secondary = Party::start("secondary", &stage.hub(), "none");
         let mut server = Party::start("server", &stage.hub(), step);
-        assert!(server.reach(step), "{scene}: the step was not reached");
+        let mut secondary = Party::start_joined("secondary", &stage.hub());
+        server.reach(step);
         let (pid, since) = (dying.child.id(), Instant::now());
         dying.kill();
         server.go_on();
         secondary.survives(since, "the primary client", pid, false, &scene);
         server.survives(since, "the primary client", pid, false, &scene);
         stage.assert_empty(&scene);
-    }
+    });
+}
+
+/// The name is the client's to remove when it learns of the server's end, and the server waits for that. Here one of them is
+/// stopped while the other closes, and killed then.
+#[test]
+fn nothing_is_left_when_one_is_killed_while_the_other_closes() {
+    all_of(vec!["primary".to_owned(), "server".to_owned()], |victim| {
+        let scene = format!("{victim} killed while the other closes");
+        let stage = Stage::new();
+        let mut primary = Party::start("primary", &stage.hub(), "closing");
+        let mut server = Party::start("server", &stage.hub(), "closing");
+        primary.reach("closing");
+        server.reach("closing");
+        let (mut dying, mut closing, dead) = match victim {
+            "primary" => (primary, server, "the primary client"),
+            _ => (server, primary, "the server"),
+        };
+        dying.signal("-STOP");
+        closing.go_on();
+        // It has said goodbye, or is about to: both orders are right.
+        std::thread::sleep(Duration::from_millis(20));
+        let since = Instant::now();
+        dying.kill();
+        closing.survives(since, dead, dying.child.id(), true, &scene);
+        stage.assert_empty(&scene);
+    });
 }
 
 /// The steps of an engine whose agent is the tool, which does not ask for `PrepareToFreeze`.
@@ -213,22 +144,8 @@ fn steps_beside_the_tool() -> Vec<String> {
 /// The tool as agent, into a directory of its own.
 fn agent(stage: &Stage) -> Party {
     let mut command = tool::vdstream_command();
-    command
-        .arg("backup")
-        .arg(stage.root.path().join("store"))
-        .args(["--device-set", "killed", "--hub"])
-        .arg(stage.hub());
+    command.arg("backup").arg(stage.path("store")).args(["--device-set", "killed", "--hub"]).arg(stage.hub());
     Party::spawn("agent", command)
-}
-
-fn backups(stage: &Stage) -> usize {
-    let listed = tool::vdstream_command().arg("list").arg(stage.root.path().join("store")).arg("--json").output();
-    let listed = listed.expect("the tool runs");
-    if listed.stdout.is_empty() {
-        return 0;
-    }
-    let document: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("a document");
-    document["backups"].as_array().expect("a list").len()
 }
 
 #[test]
@@ -238,13 +155,13 @@ fn no_backup_appears_when_the_engine_is_killed_before_it_has_closed_its_devices(
         let stage = Stage::new();
         let mut agent = agent(&stage);
         let mut engine = Party::start("server", &stage.hub(), step);
-        assert!(engine.reach(step), "{scene}: the step was not reached: {}", engine.stderr());
+        engine.reach(step);
         let (pid, since) = (engine.child.id(), Instant::now());
         engine.kill();
         agent.survives(since, "the server", pid, is_late(step), &scene);
         stage.assert_empty(&scene);
         if !is_late(step) {
-            assert_eq!(backups(&stage), 0, "{scene}");
+            assert_eq!(stage.backups(), 0, "{scene}");
         }
     });
 }
@@ -257,88 +174,110 @@ fn an_engine_is_free_and_no_backup_appears_when_the_agent_is_killed() {
         let stage = Stage::new();
         let mut agent = agent(&stage);
         let mut engine = Party::start("server", &stage.hub(), step);
-        assert!(engine.reach(step), "{scene}: the step was not reached: {}", engine.stderr());
+        engine.reach(step);
         let pid = agent.child.id();
         let since = Instant::now();
         agent.kill();
         engine.go_on();
         engine.survives(since, "the primary client", pid, false, &scene);
         stage.assert_empty(&scene);
-        assert_eq!(backups(&stage), 0, "{scene}");
+        assert_eq!(stage.backups(), 0, "{scene}");
     });
 }
 
-/// Sends a signal by its name.
-fn signal(name: &str, pid: u32) {
-    let status = Command::new("kill").arg(name).arg(pid.to_string()).status().expect("kill is there");
+/// `vdstream engine` on a set of one device, whose stripe is the FIFO `pages`.
+fn engine(stage: &Stage, what: &str, option: &str) -> Party {
+    let mut command = tool::vdstream_command();
+    command.args(["engine", what, "--device-set", "killed", "--hub"]).arg(stage.hub());
+    command.arg(option).arg(stage.path("pages"));
+    Party::spawn("engine", command)
+}
+
+fn make_fifo(stage: &Stage) {
+    let status = Command::new("mkfifo").arg(stage.path("pages")).status().expect("mkfifo is there");
     assert!(status.success());
+}
+
+/// Both sides are the tool. The engine reads a FIFO, so the test says how far it is.
+#[test]
+fn of_two_tools_the_one_that_is_left_says_who_died_and_there_is_no_backup() {
+    let scenes = [0_usize, 1, 300_000, 5 << 20].iter().flat_map(|sent| ["engine", "agent"].map(|who| (*sent, who)));
+    for (sent, victim) in scenes {
+        let scene = format!("{victim} killed after {sent} bytes");
+        let stage = Stage::new();
+        make_fifo(&stage);
+        let agent = agent(&stage);
+        let engine = engine(&stage, "backup", "--input");
+        // Opened once the engine has opened it, which is after the configuration.
+        let mut pages = std::fs::OpenOptions::new().write(true).open(stage.path("pages")).expect("the FIFO opens");
+        pages.write_all(&vec![7; sent]).expect("the engine reads");
+        let (mut dying, mut left, dead) = match victim {
+            "engine" => (engine, agent, "the server"),
+            _ => (agent, engine, "the primary client"),
+        };
+        let since = Instant::now();
+        dying.kill();
+        left.survives(since, dead, dying.child.id(), false, &scene);
+        stage.assert_empty(&scene);
+        assert_eq!(stage.backups(), 0, "{scene}");
+    }
+}
+
+#[test]
+fn a_restore_between_two_tools_ends_with_either_of_them() {
+    let stage = Stage::new();
+    let pages = stage.path("source");
+    std::fs::write(&pages, vec![7; 20 << 20]).expect("a file");
+    let mut command = tool::vdstream_command();
+    command.arg("backup").arg(stage.path("store")).args(["--device-set", "killed", "--hub"]).arg(stage.hub());
+    let mut agent = Party::spawn("agent", command);
+    let mut command = tool::vdstream_command();
+    command.args(["engine", "backup", "--device-set", "killed", "--hub"]).arg(stage.hub()).arg("--input").arg(&pages);
+    let mut sender = Party::spawn("engine", command);
+    agent.succeeds();
+    sender.succeeds();
+    make_fifo(&stage);
+    for victim in ["engine", "agent"] {
+        let scene = format!("{victim} killed during a restore");
+        let mut command = tool::vdstream_command();
+        command.arg("restore").arg(stage.path("store")).args(["latest", "--device-set", "killed", "--hub"]);
+        command.arg(stage.hub());
+        let agent = Party::spawn("agent", command);
+        let engine = engine(&stage, "restore", "--output");
+        // It is opened, and not read: the engine waits in the middle of the data.
+        let reader = std::fs::File::open(stage.path("pages")).expect("the FIFO opens");
+        let (mut dying, mut left, dead) = match victim {
+            "engine" => (engine, agent, "the server"),
+            _ => (agent, engine, "the primary client"),
+        };
+        let since = Instant::now();
+        dying.kill();
+        left.survives(since, dead, dying.child.id(), false, &scene);
+        drop(reader);
+        stage.assert_empty(&scene);
+    }
 }
 
 #[test]
 fn a_server_gives_up_a_client_that_was_stopped_after_two_intervals() {
     let stage = Stage::new();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shm-party"));
-    command
-        .args(["primary".as_ref(), stage.hub().as_os_str(), "holding-Flush".as_ref()])
-        .env("SHM_PARTY_TIMEOUT", "200");
+    let mut command = integration::party::command("primary", &stage.hub(), "holding-Flush");
+    command.env("SHM_PARTY_TIMEOUT", "200");
     let mut stopped = Party::spawn("primary", command);
     let mut server = Party::start("server", &stage.hub(), "none");
-    assert!(stopped.reach("holding-Flush"));
+    stopped.reach("holding-Flush");
     let since = Instant::now();
-    signal("-STOP", stopped.child.id());
-    let status = server.wait(PATIENCE).expect("the server is free while the client is stopped");
+    stopped.signal("-STOP");
+    let status = server.wait(integration::party::PATIENCE).expect("the server is free while the client is stopped");
     assert!(since.elapsed() > Duration::from_millis(200), "not before its time");
+    assert!(since.elapsed() < Duration::from_millis(400) + FREE_WITHIN, "and soon after it");
     assert_eq!(status.code(), Some(1));
     let said = server.stderr();
     assert!(said.contains("1 commands are pending and none ended"), "{said}");
-    signal("-CONT", stopped.child.id());
+    stopped.signal("-CONT");
     stopped.go_on();
-    assert_eq!(stopped.wait(PATIENCE).and_then(|status| status.code()), Some(1));
+    assert_eq!(stopped.wait(integration::party::PATIENCE).and_then(|status| status.code()), Some(1));
     let said = stopped.stderr();
     assert!(said.contains("1 commands are pending and none ended"), "the reason waited for it: {said}");
     stage.assert_empty("after a stopped client went on");
-}
-
-#[test]
-fn a_backup_and_a_restore_go_through_two_processes() {
-    let stage = Stage::new();
-    let path = |name: &str| stage.root.path().join(name);
-    let parts: Vec<Vec<u8>> = [3_000_001_usize, 0, 70_000]
-        .iter()
-        .map(|len| (0..*len).map(|at| u8::try_from(at * 7 % 251).expect("below 251")).collect())
-        .collect();
-    for (number, part) in parts.iter().enumerate() {
-        std::fs::write(path(&format!("in{number}")), part).expect("a file");
-    }
-    let engine = |what: &str, option: &str, prefix: &str| {
-        let mut command = tool::vdstream_command();
-        command.args(["engine", what, "--device-set", "killed", "--hub"]).arg(stage.hub());
-        for number in 0..parts.len() {
-            command.arg(option).arg(path(&format!("{prefix}{number}")));
-        }
-        Party::spawn("engine", command)
-    };
-    // The engine comes first: it waits for the agent.
-    let mut sending = engine("backup", "--input", "in");
-    let mut command = tool::vdstream_command();
-    command
-        .arg("backup")
-        .arg(path("store"))
-        .args(["--device-set", "killed", "--devices", "3", "--hub"])
-        .arg(stage.hub());
-    let mut agent = Party::spawn("agent", command);
-    assert!(agent.wait(PATIENCE).is_some_and(|status| status.success()), "{}", agent.stderr());
-    assert!(sending.wait(PATIENCE).is_some_and(|status| status.success()), "{}", sending.stderr());
-    assert_eq!(backups(&stage), 1);
-
-    let mut command = tool::vdstream_command();
-    command.arg("restore").arg(path("store")).args(["latest", "--device-set", "killed", "--hub"]).arg(stage.hub());
-    let mut agent = Party::spawn("agent", command);
-    let mut receiving = engine("restore", "--output", "out");
-    assert!(agent.wait(PATIENCE).is_some_and(|status| status.success()), "{}", agent.stderr());
-    assert!(receiving.wait(PATIENCE).is_some_and(|status| status.success()), "{}", receiving.stderr());
-    for (number, part) in parts.iter().enumerate() {
-        assert!(std::fs::read(path(&format!("out{number}"))).expect("restored") == *part, "part {number}");
-    }
-    stage.assert_empty("after a backup and a restore");
 }

@@ -5,14 +5,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, mkdirat, openat, readlinkat,
-    statat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, chmodat, flock, fstat, mkdirat, openat,
+    readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
@@ -30,7 +30,24 @@ pub(crate) enum Found {
     Nothing,
     /// A socket on which nobody listens: its process died.
     Stale,
-    Listening(UnixStream),
+    Listening(UnixStream, Entry),
+}
+
+/// Which file stands under a name: one that is made later under the same name is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    inode: u64,
+    /// Numbers of files are used again, so the time counts too.
+    made: (i64, i64),
+}
+
+impl Entry {
+    fn of(stat: &Stat) -> Self {
+        // Types of these fields differ between architectures.
+        #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)]
+        let made = (stat.st_mtime as i64, stat.st_mtime_nsec as i64);
+        Self { inode: stat.st_ino, made }
+    }
 }
 
 impl Directory {
@@ -67,7 +84,7 @@ impl Directory {
         let stem = stem(name);
         let _lock = self.lock()?;
         match self.find_stem(&stem)? {
-            Found::Listening(_) => return Ok(None),
+            Found::Listening(..) => return Ok(None),
             Found::Stale => self.unlink(&stem)?,
             Found::Nothing => {}
         }
@@ -97,8 +114,8 @@ impl Directory {
     }
 
     fn find_stem(&self, stem: &str) -> io::Result<Found> {
-        match statat(&self.file, socket_file(stem), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => {}
+        let entry = match statat(&self.file, socket_file(stem), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => Entry::of(&stat),
             Ok(_other) => {
                 let path = self.path.join(socket_file(stem));
                 return Err(io::Error::new(
@@ -108,10 +125,10 @@ impl Directory {
             }
             Err(Errno::NOENT) => return Ok(Found::Nothing),
             Err(errno) => return Err(errno.into()),
-        }
+        };
         let socket = new_socket()?;
         match connect(&socket, &self.address(&socket_file(stem))?) {
-            Ok(()) => Ok(Found::Listening(socket.into())),
+            Ok(()) => Ok(Found::Listening(socket.into(), entry)),
             Err(Errno::CONNREFUSED) => Ok(Found::Stale),
             Err(Errno::NOENT) => Ok(Found::Nothing),
             Err(errno) => Err(errno.into()),
@@ -124,13 +141,20 @@ impl Directory {
         self.unlink(&stem(name))
     }
 
-    /// Removes what a process that died has left of a name.
-    pub(crate) fn remove_stale(&self, name: &str) -> io::Result<()> {
+    /// Removes what a process that died has left of a name. False as long as `found` is there and somebody listens.
+    pub(crate) fn remove_stale(&self, name: &str, found: Entry) -> io::Result<bool> {
         let stem = stem(name);
         let _lock = self.lock()?;
+        match statat(&self.file, socket_file(&stem), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if Entry::of(&stat) == found => {}
+            Ok(_others) => return Ok(true),
+            Err(Errno::NOENT) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        }
         match self.find_stem(&stem)? {
-            Found::Stale => self.unlink(&stem),
-            Found::Nothing | Found::Listening(_) => Ok(()),
+            Found::Stale => self.unlink(&stem).map(|()| true),
+            Found::Nothing => Ok(true),
+            Found::Listening(..) => Ok(false),
         }
     }
 
@@ -142,7 +166,7 @@ impl Directory {
             let file = OsStr::from_bytes(entry.file_name().to_bytes());
             let Some(stem) = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)) else { continue };
             // A set that ends while this looks is not there any more.
-            if let Ok(Found::Listening(_)) = self.find_stem(stem)
+            if let Ok(Found::Listening(..)) = self.find_stem(stem)
                 && let Some(name) = self.name(stem)
             {
                 names.push(name);
@@ -172,8 +196,7 @@ impl Directory {
 
     /// A socket's address is at most 107 bytes long, so it goes by the directory's descriptor whatever the path is.
     fn address(&self, file: &OsStr) -> io::Result<SocketAddrUnix> {
-        let path = Path::new("/proc/self/fd").join(self.file.as_fd().as_raw_fd().to_string()).join(file);
-        Ok(SocketAddrUnix::new(path)?)
+        Ok(SocketAddrUnix::new(own_path(&self.file).join(file))?)
     }
 
     /// Sections under the lock are a few system calls, so a lock that stays taken is held by a process that was stopped.
@@ -195,6 +218,11 @@ impl Directory {
 /// A moment without the lock: the calls here are not async, and wait for a few system calls of another process.
 fn pause() {
     let _interrupted = rustix::thread::nanosleep(&rustix::fs::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
+}
+
+/// A path to an open file, whatever its name is.
+fn own_path(file: &OwnedFd) -> PathBuf {
+    Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
 }
 
 fn new_socket() -> io::Result<OwnedFd> {
@@ -264,6 +292,11 @@ mod tests {
         (root, directory)
     }
 
+    fn entry(directory: &Directory, name: &str) -> Entry {
+        let Found::Listening(_, entry) = directory.find(name).unwrap() else { unreachable!("somebody listens") };
+        entry
+    }
+
     fn files(directory: &Directory) -> usize {
         std::fs::read_dir(directory.path()).unwrap().count()
     }
@@ -279,7 +312,7 @@ mod tests {
         sorted.sort_unstable();
         assert_eq!(directory.names().unwrap(), sorted);
         for name in names {
-            assert!(matches!(directory.find(name).unwrap(), Found::Listening(_)));
+            assert!(matches!(directory.find(name).unwrap(), Found::Listening(..)));
             directory.remove(name).unwrap();
         }
         drop(made);
@@ -291,14 +324,20 @@ mod tests {
         let (_root, directory) = directory();
         for name in ["set", &"x".repeat(150)] {
             let listener = directory.bind(name, false).unwrap().unwrap();
-            directory.remove_stale(name).unwrap();
+            let first = entry(&directory, name);
+            assert!(!directory.remove_stale(name, first).unwrap());
             assert!(directory.bind(name, false).unwrap().is_none());
             // As the kernel closes it for a process that is killed: the file stays.
             drop(listener);
             assert!(matches!(directory.find(name).unwrap(), Found::Stale));
             assert_eq!(directory.names().unwrap(), Vec::<String>::new());
-            drop(directory.bind(name, false).unwrap().unwrap());
-            directory.remove_stale(name).unwrap();
+            let listener = directory.bind(name, false).unwrap().unwrap();
+            let second = entry(&directory, name);
+            drop(listener);
+            let before = files(&directory);
+            assert!(directory.remove_stale(name, first).unwrap());
+            assert_eq!(files(&directory), before, "what another process has made is its own");
+            assert!(directory.remove_stale(name, second).unwrap());
             assert_eq!(files(&directory), 0);
         }
     }
@@ -313,7 +352,7 @@ mod tests {
                 starters.into_iter().filter_map(|starter| starter.join().unwrap()).collect()
             });
             assert_eq!(winners.len(), 1);
-            assert!(matches!(directory.find("set").unwrap(), Found::Listening(_)));
+            assert!(matches!(directory.find("set").unwrap(), Found::Listening(..)));
             directory.remove("set").unwrap();
         }
     }

@@ -43,7 +43,7 @@ mod socket;
 pub(crate) mod wire;
 
 pub(crate) use control::{Control, Returned};
-pub(crate) use directory::{Directory, Found};
+pub(crate) use directory::{Directory, Entry, Found};
 pub(crate) use error::ShmError;
 pub(crate) use region::Region;
 pub(crate) use socket::{Attached, Credentials, Inbox, Received, Socket};

@@ -1,5 +1,6 @@
 //! One end of a connection between two processes of a set: bytes and files.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
@@ -116,7 +117,10 @@ impl Socket {
                     return;
                 }
                 // The reading side sees the end of the connection and says so.
-                Err(_) => outbox.break_off(),
+                Err(_) => {
+                    outbox.break_off();
+                    self.work.notify_one();
+                }
             }
         }
     }
@@ -278,11 +282,18 @@ impl Inbox {
         let Self { chunk, bytes, files } = self;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = socket.stream.try_io(Interest::READABLE, || {
+        let was_asked = Cell::new(false);
+        let mut read = || {
+            was_asked.set(true);
             let mut target = [IoSliceMut::new(chunk)];
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
             recvmsg(socket.stream.as_fd(), &mut target, &mut ancillary, flags).map_err(std::io::Error::from)
-        });
+        };
+        let mut received = socket.stream.try_io(Interest::READABLE, &mut read);
+        if !was_asked.get() {
+            // The runtime has not heard of anything yet, which does not mean that nothing has arrived.
+            received = read();
+        }
         let received = match received {
             Ok(received) => received,
             Err(error) => {
@@ -310,6 +321,14 @@ impl Inbox {
         Ok(Received::Bytes)
     }
 
+    /// Reads once, without waiting, and keeps nothing.
+    pub(crate) fn discard(&mut self, socket: &Socket) -> Result<Received, ShmError> {
+        let received = self.receive(socket);
+        self.bytes.clear();
+        self.files.clear();
+        received
+    }
+
     /// The next whole message.
     pub(crate) fn next(&mut self) -> Result<Option<Message>, ShmError> {
         let message = Codec.decode(&mut self.bytes)?;
@@ -331,3 +350,42 @@ const CHUNK: usize = 16 * 1024;
 const MAX_FILES: usize = 16;
 /// All commands that 64 devices can have outstanding fit in it.
 const MAX_OUTBOX: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn pair() -> (Arc<Socket>, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Socket::new(UnixStream::from_std(ours).unwrap()), theirs)
+    }
+
+    /// The runtime learns of arrivals when it next looks. A peer that says why it leaves, and leaves, was taken for dead when a
+    /// write to it failed before that.
+    #[tokio::test]
+    async fn what_has_arrived_is_read_before_the_runtime_knows_of_it() {
+        let (socket, mut peer) = pair();
+        let mut inbox = Inbox::new();
+        assert_eq!(inbox.receive(&socket).unwrap(), Received::Nothing);
+        let mut bytes = BytesMut::new();
+        Codec.encode(&Message::Joined, &mut bytes).unwrap();
+        peer.write_all(&bytes).unwrap();
+        drop(peer);
+        assert_eq!(inbox.receive(&socket).unwrap(), Received::Bytes);
+        assert_eq!(inbox.next().unwrap(), Some(Message::Joined));
+        assert_eq!(inbox.receive(&socket).unwrap(), Received::End);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_wakes_whoever_reads() {
+        let (socket, peer) = pair();
+        peer.shutdown(std::net::Shutdown::Read).unwrap();
+        socket.tell(&Message::Joined);
+        socket.flush();
+        assert!(socket.is_broken());
+        assert_eq!(socket.woken().await.unwrap(), Woken::Writable);
+    }
+}

@@ -94,7 +94,7 @@ pub async fn client_lies(directory: &Path, bytes: &[u8]) -> Result<()> {
     };
     let (lied, ()) = tokio::join!(lying, honest);
     lied?;
-    names.remove_stale(NAME)?;
+    names.remove(NAME)?;
     assert_is_empty(directory)
 }
 
@@ -177,7 +177,7 @@ async fn server_session(set: &server::DeviceSet) -> Result<(), crate::vdi::Error
 }
 
 async fn lie_as_server(directory: &Path, bytes: &[u8]) -> Result<()> {
-    let Found::Listening(stream) = Directory::open(directory, false)?.find(NAME)? else { return Ok(()) };
+    let Found::Listening(stream, _) = Directory::open(directory, false)?.find(NAME)? else { return Ok(()) };
     let mut liar = Liar::new(UnixStream::from_std(stream)?, bytes)?;
     let region = Arc::clone(&liar.region);
     let place = |number: u64| Place { region: 0, offset: number * 4096, len: 512 };

@@ -60,6 +60,11 @@ impl Core {
         core
     }
 
+    /// True if this process holds the server's part and no other.
+    pub(crate) fn is_server(&self) -> bool {
+        self.lock().links.role == Role::Server
+    }
+
     /// The server's process connects to this primary client.
     pub(crate) fn admit_server(&self, link: &Arc<Link>, welcome: &Message) -> Result<(), Error> {
         self.server_open()?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::status::Error;
 use super::inner::Member;
-use crate::shm::{Inbox, ShmError, Socket};
+use crate::shm::{Inbox, Received, ShmError, Socket};
 use crate::sync::Mutex;
 
 /// A connection to another process of the set.
@@ -59,6 +59,22 @@ impl Link {
     /// True once the peer has said that its end is up.
     pub(crate) fn has_joined(&self) -> bool {
         self.has_joined.load(Ordering::Acquire)
+    }
+
+    /// Waits until the peer has closed its end. What it says until then has no meaning any more.
+    pub(crate) async fn hung_up(&self) {
+        loop {
+            let received = self.inbox.lock().discard(&self.socket);
+            match received {
+                Ok(Received::Bytes) => tokio::task::yield_now().await,
+                Ok(Received::Nothing) => {
+                    if self.socket.woken().await.is_err() {
+                        return;
+                    }
+                }
+                Ok(Received::End) | Err(_) => return,
+            }
+        }
     }
 }
 

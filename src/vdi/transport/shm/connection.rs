@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::super::super::core::{Core, Link, Part, Pumped};
 use super::home::SetHome;
 use crate::clock;
-use crate::shm::Found;
 
 /// Serves a connection until one of the processes leaves or dies.
 pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, home: SetHome) {
     let guard = Guard { core: &core, link: &link };
     let socket = &link.socket;
     let mut pumped = Pumped::More;
+    let mut last_reads = 0;
     while !socket.is_closing() {
         match pumped {
             Pumped::Ended | Pumped::Died => break,
@@ -25,53 +25,42 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, home: SetHome) {
         }
         socket.flush_ready();
         pumped = core.pump(&link);
-        if socket.is_broken() && pumped == Pumped::Idle {
-            // Its end of the connection is closed. What it said before comes first: it may have told why.
-            pumped = core.pump(&link);
-            while pumped == Pumped::More {
-                tokio::task::yield_now().await;
-                pumped = core.pump(&link);
+        if socket.is_broken() {
+            // What it said before comes first: it may have told why. Whoever is not gone then, or goes on without end, does
+            // not listen.
+            last_reads += 1;
+            if pumped == Pumped::Idle || last_reads == MAX_LAST_READS {
+                core.connection_lost(&link, "it does not read what it is told");
+                break;
             }
-            if pumped == Pumped::Idle {
-                pumped = core.peer_gone(&link, None);
-            }
-            break;
         }
     }
+    let clock = home.hub.clock();
+    let is_server = link.peer.part == Part::Primary && core.is_server();
     let last_words = async {
         while !socket.is_flushed() && socket.woken().await.is_ok() {
             socket.flush_ready();
         }
+        if is_server && socket.is_closing() {
+            // The primary client frees the name when it learns that the server has closed, and hangs up after that.
+            link.hung_up().await;
+        }
     };
-    let clock = home.hub.clock();
     // A peer that was stopped gets no more than this; it sees the end of the connection when it goes on.
-    let _said = clock::timeout(clock.as_ref(), Some(LAST_WORDS), last_words).await;
+    let is_said = clock::timeout(clock.as_ref(), Some(LAST_WORDS), last_words).await.is_ok();
     drop(guard);
-    if pumped == Pumped::Died && link.peer.part == Part::Primary {
-        remove_name(&core, &link, &home).await;
+    if pumped == Pumped::Died || is_server && is_said {
+        remove_name(&core, &home).await;
     }
 }
 
-/// Removes the name of a set whose primary client died. The kernel may close its listening socket a moment later than this
-/// connection.
-async fn remove_name(core: &Core, link: &Link, home: &SetHome) {
+/// Removes what is left of the name after its primary client is gone: nothing, unless it died. The kernel may close its
+/// listening socket a moment later than this connection.
+async fn remove_name(core: &Core, home: &SetHome) {
+    let Some(found) = home.found else { return };
     for _ in 0..NAME_TRIES {
-        let directory = home.hub.directory();
-        match directory.find(core.name()) {
-            Ok(Found::Listening(stream)) => {
-                let other = tokio::net::UnixStream::from_std(stream).and_then(|stream| stream.peer_cred());
-                let is_dead =
-                    other.is_ok_and(|other| other.pid().and_then(|pid| u32::try_from(pid).ok()) == link.peer.pid);
-                if !is_dead {
-                    return;
-                }
-            }
-            Ok(Found::Nothing) => return,
-            Ok(Found::Stale) | Err(_) => {
-                if directory.remove_stale(core.name()).is_ok() {
-                    return;
-                }
-            }
+        if let Ok(true) = home.hub.directory().remove_stale(core.name(), found) {
+            return;
         }
         home.hub.clock().sleep(NAME_PAUSE).await;
     }
@@ -91,6 +80,8 @@ impl Drop for Guard<'_> {
     }
 }
 
+/// More than a socket holds.
+const MAX_LAST_READS: u32 = 8;
 const LAST_WORDS: Duration = Duration::from_millis(300);
 const NAME_PAUSE: Duration = Duration::from_millis(5);
 const NAME_TRIES: u32 = 40;

@@ -14,7 +14,7 @@ use super::hub::ShmHub;
 use crate::clock;
 use crate::error::ErrorKind;
 use crate::shm::wire::{Message, Reason};
-use crate::shm::{Control, Inbox, Received, ShmError, Socket};
+use crate::shm::{Control, Entry, Inbox, Received, ShmError, Socket};
 
 /// Lets processes in until the name of the set is released.
 pub(super) async fn accept(core: Arc<Core>, listener: Arc<UnixListener>, home: SetHome, config: Config) {
@@ -85,9 +85,13 @@ async fn greet(core: &Core, stream: UnixStream, home: &SetHome, config: &Config)
     let dismissed = Dismissed { core, link: Some(&link) };
     let joined = async {
         while !link.has_joined() {
+            if socket.is_closing() {
+                return false;
+            }
             match core.pump(&link) {
                 Pumped::Ended | Pumped::Died => return false,
-                Pumped::More => {}
+                // Whoever sends without end takes turns with others from the first message on.
+                Pumped::More => tokio::task::yield_now().await,
                 Pumped::Idle if link.has_joined() => {}
                 Pumped::Idle => {
                     if socket.woken().await.is_err() {
@@ -129,10 +133,10 @@ impl Drop for Dismissed<'_> {
 }
 
 /// The server's side: opens the set.
-pub(super) async fn open(hub: &ShmHub, name: &str, stream: UnixStream) -> Result<Arc<Core>, Error> {
+pub(super) async fn open(hub: &ShmHub, name: &str, stream: UnixStream, found: Entry) -> Result<Arc<Core>, Error> {
     let Met { socket, config, inbox, pid, .. } = meet(hub, stream, true).await?;
     let link = Link::new(socket, Peer { part: Part::Primary, pid }, inbox);
-    let home = SetHome::new(hub, None);
+    let home = SetHome::of_finder(hub, found);
     let core = Arc::new(Core::server(Box::new(home.clone()), name, &config, &link)?);
     // No wait lies between the welcome and this: the primary client now counts on this process.
     link.socket.tell(&Message::Joined);
@@ -142,18 +146,23 @@ pub(super) async fn open(hub: &ShmHub, name: &str, stream: UnixStream) -> Result
 }
 
 /// Another client's side: joins the set.
-pub(super) async fn join(hub: &ShmHub, name: &str, stream: UnixStream) -> Result<(Arc<Core>, Member), Error> {
+pub(super) async fn join(
+    hub: &ShmHub,
+    name: &str,
+    stream: UnixStream,
+    found: Entry,
+) -> Result<(Arc<Core>, Member), Error> {
     let Met { socket, config, mut inbox, pid } = meet(hub, stream, false).await?;
     let control = inbox.file().and_then(Control::adopt).map_err(Error::from_shm)?;
     let link = Link::new(socket, Peer { part: Part::Primary, pid }, inbox);
-    let home = SetHome::new(hub, None);
+    let home = SetHome::of_finder(hub, found);
     let (core, member) = Core::secondary(Box::new(home.clone()), name, &config, &link, control)?;
     let core = Arc::new(core);
     let told = async {
         while !link.has_joined() {
             match core.pump(&link) {
                 Pumped::Ended | Pumped::Died => return,
-                Pumped::More => {}
+                Pumped::More => tokio::task::yield_now().await,
                 Pumped::Idle if link.has_joined() => return,
                 Pumped::Idle => {
                     if link.socket.woken().await.is_err() {
@@ -167,8 +176,9 @@ pub(super) async fn join(hub: &ShmHub, name: &str, stream: UnixStream) -> Result
     if !link.has_joined() {
         return Err(core.join_failed());
     }
-    core.finish_join(member)?;
+    // Nothing that this client does counts before it has said this.
     link.socket.tell(&Message::Joined);
+    core.finish_join(member)?;
     link.socket.flush();
     home.tasks.clone().spawn(connection::run(Arc::clone(&core), link, home));
     Ok((core, member))

@@ -15,6 +15,7 @@ use super::super::{Home, Transport};
 use super::ShmHub;
 use crate::buffer::MemoryBudget;
 use crate::clock::Clock;
+use crate::shm::Entry;
 use crate::sync::Mutex;
 
 /// The hub, the tasks of the set, and in the primary client's process its name.
@@ -24,16 +25,29 @@ pub(super) struct SetHome {
     pub(super) tasks: TaskTracker,
     /// Held for as long as the name is in use: whoever holds it may remove the name.
     listener: Arc<Mutex<Option<Arc<UnixListener>>>>,
+    /// In any other process, what it found under the name: that may be removed when its primary client has died.
+    pub(super) found: Option<Entry>,
     /// Ends the task that accepts.
     pub(super) released: CancellationToken,
 }
 
 impl SetHome {
-    pub(super) fn new(hub: &ShmHub, listener: Option<Arc<UnixListener>>) -> Self {
+    /// Of the primary client.
+    pub(super) fn of_creator(hub: &ShmHub, listener: Arc<UnixListener>) -> Self {
+        Self::new(hub, Some(listener), None)
+    }
+
+    /// Of a process that found the name.
+    pub(super) fn of_finder(hub: &ShmHub, found: Entry) -> Self {
+        Self::new(hub, None, Some(found))
+    }
+
+    fn new(hub: &ShmHub, listener: Option<Arc<UnixListener>>, found: Option<Entry>) -> Self {
         Self {
             hub: hub.clone(),
             tasks: TaskTracker::new(),
             listener: Arc::new(Mutex::new(listener)),
+            found,
             released: CancellationToken::new(),
         }
     }

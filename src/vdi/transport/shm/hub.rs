@@ -16,7 +16,7 @@ use super::home::SetHome;
 use crate::buffer::MemoryBudget;
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorKind;
-use crate::shm::{Credentials, Directory, Found};
+use crate::shm::{Credentials, Directory, Entry, Found};
 
 /// Where a [`ShmHub`] is, and who may use it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -126,11 +126,11 @@ impl ShmHub {
         Err(Error::new(Status::Security, format!("user {user} (group {group}) is not allowed to be the other side")))
     }
 
-    fn connect(&self, name: &str) -> Result<Option<UnixStream>, Error> {
+    fn connect(&self, name: &str) -> Result<Option<(UnixStream, Entry)>, Error> {
         check(name)?;
         match self.directory().find(name).map_err(|error| unavailable(name, error))? {
-            Found::Listening(stream) => {
-                Ok(Some(UnixStream::from_std(stream).map_err(|error| unavailable(name, error))?))
+            Found::Listening(stream, found) => {
+                Ok(Some((UnixStream::from_std(stream).map_err(|error| unavailable(name, error))?, found)))
             }
             Found::Nothing | Found::Stale => Ok(None),
         }
@@ -152,7 +152,7 @@ impl Transport for ShmHub {
         let config = config.validate()?;
         check(name)?;
         let listener = Arc::new(self.bind(name)?);
-        let home = SetHome::new(self, Some(Arc::clone(&listener)));
+        let home = SetHome::of_creator(self, Arc::clone(&listener));
         let core = match Core::primary(Box::new(home.clone()), name, &config) {
             Ok(core) => Arc::new(core),
             Err(error) => {
@@ -168,14 +168,14 @@ impl Transport for ShmHub {
 
     async fn open(&self, name: &str) -> Result<server::DeviceSet, Error> {
         let unknown = || Error::new(Status::Invalid, format!("there is no device set {name:?}"));
-        let stream = self.connect(name)?.ok_or_else(unknown)?;
-        Ok(server::DeviceSet::new(handshake::open(self, name, stream).await?))
+        let (stream, found) = self.connect(name)?.ok_or_else(unknown)?;
+        Ok(server::DeviceSet::new(handshake::open(self, name, stream, found).await?))
     }
 
     async fn open_in_secondary(&self, name: &str) -> Result<client::DeviceSet, Error> {
         let unknown = || Error::new(Status::Protocol, format!("there is no device set {name:?} to join"));
-        let stream = self.connect(name)?.ok_or_else(unknown)?;
-        let (core, member) = handshake::join(self, name, stream).await?;
+        let (stream, found) = self.connect(name)?.ok_or_else(unknown)?;
+        let (core, member) = handshake::join(self, name, stream, found).await?;
         Ok(client::DeviceSet::new(core, member))
     }
 
