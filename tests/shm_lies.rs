@@ -37,6 +37,50 @@ async fn a_server_survives_every_lie_of_a_client() {
     }
 }
 
+#[tokio::test]
+async fn a_client_and_its_server_survive_every_lie_of_a_second_client() {
+    let root = tempfile::tempdir().unwrap();
+    for seed in 0..400 {
+        lying_peer::secondary_lies(&root.path().join("hub"), &bytes(seed)).await.unwrap_or_else(|error| {
+            panic!("seed {seed}: {}", error.report());
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_second_client_survives_every_lie_of_the_first() {
+    let root = tempfile::tempdir().unwrap();
+    for seed in 0..400 {
+        lying_peer::primary_lies_to_secondary(&root.path().join("hub"), &bytes(seed)).await.unwrap_or_else(|error| {
+            panic!("seed {seed}: {}", error.report());
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_that_leaves_without_having_joined_leaves_the_set_as_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    lying_peer::strangers_leave(&root.path().join("hub")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_without_end_takes_no_turn_of_others() {
+    let root = tempfile::tempdir().unwrap();
+    lying_peer::peers_flood(&root.path().join("hub")).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_small_buffers_do_not_exceed_the_memory_limit() {
+    let root = tempfile::tempdir().unwrap();
+    lying_peer::small_buffers_crowd(&root.path().join("hub")).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_file_is_mapped_that_could_become_shorter() {
+    let root = tempfile::tempdir().unwrap();
+    lying_peer::wrong_files_come(&root.path().join("hub")).await.unwrap();
+}
+
 #[test]
 fn no_bytes_make_the_codec_panic() {
     for seed in 0..20_000 {

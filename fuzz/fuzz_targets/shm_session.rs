@@ -1,4 +1,4 @@
-//! A whole session of a device set between processes, with a peer that lies: the server's or the client's.
+//! A whole session of a device set between processes, with a peer that lies in any of its parts.
 #![no_main]
 
 use std::path::PathBuf;
@@ -11,10 +11,11 @@ fuzz_target!(|bytes: &[u8]| {
     let directory: PathBuf = std::env::temp_dir().join(format!("vdstream-fuzz-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        if side.is_multiple_of(2) {
-            lying_peer::server_lies(&directory, bytes).await.unwrap();
-        } else {
-            lying_peer::client_lies(&directory, bytes).await.unwrap();
+        match side % 4 {
+            0 => lying_peer::server_lies(&directory, bytes).await.unwrap(),
+            1 => lying_peer::client_lies(&directory, bytes).await.unwrap(),
+            2 => lying_peer::secondary_lies(&directory, bytes).await.unwrap(),
+            _ => lying_peer::primary_lies_to_secondary(&directory, bytes).await.unwrap(),
         }
     });
 });

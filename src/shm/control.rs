@@ -31,12 +31,14 @@ pub(crate) enum Returned {
 }
 
 impl Control {
+    /// The size of its file.
+    pub(crate) const BYTES: usize = (1 + 4 * HANDLES) * size_of::<u64>();
     pub(crate) fn create() -> Result<Self, ShmError> {
-        Ok(Self { region: Region::create(BYTES)? })
+        Ok(Self { region: Region::create(Self::BYTES)? })
     }
 
     pub(crate) fn adopt(file: OwnedFd) -> Result<Self, ShmError> {
-        Ok(Self { region: Region::adopt(file, BYTES as u64)? })
+        Ok(Self { region: Region::adopt(file, Self::BYTES as u64)? })
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
@@ -144,7 +146,6 @@ const INDEX_BITS: u32 = 10;
 const HANDLES: usize = 1 << INDEX_BITS;
 /// A handle's number is the generation above the index, in 32 bits.
 const MAX_GENERATION: u64 = (1 << (32 - INDEX_BITS)) - 1;
-const BYTES: usize = (1 + 4 * HANDLES) * size_of::<u64>();
 
 #[cfg(test)]
 mod tests {

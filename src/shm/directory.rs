@@ -101,11 +101,20 @@ impl Directory {
     fn finish_bind(&self, name: &str, stem: &str, listener: &OwnedFd, is_open_to_others: bool) -> io::Result<()> {
         // Who may connect is checked at each connection; the mode must only not depend on the umask.
         let mode = if is_open_to_others { 0o666 } else { 0o600 };
-        chmodat(&self.file, socket_file(stem), Mode::from_raw_mode(mode), AtFlags::empty())?;
+        self.set_mode(&socket_file(stem), Mode::from_raw_mode(mode))?;
         if is_hashed(stem) {
             symlinkat(name, &self.file, name_file(stem))?;
         }
         Ok(listen(listener, BACKLOG)?)
+    }
+
+    /// Sets the mode of the socket itself: whoever else may write here could have put a link in its place.
+    fn set_mode(&self, file: &OsStr, mode: Mode) -> io::Result<()> {
+        let socket = openat(&self.file, file, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket was replaced while it was made"));
+        }
+        Ok(chmodat(CWD, own_path(&socket), mode, AtFlags::empty())?)
     }
 
     /// Connects to a name.

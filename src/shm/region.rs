@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{ShmError, copy};
@@ -40,6 +40,10 @@ impl Region {
         // Only memory files know seals: a file on a disk, or of a file system in user space, is refused here.
         let seals = fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
         if !seals.contains(SEALS) {
+            return Err(ShmError::NotSealed);
+        }
+        // So can files of huge pages be, but a page that is punched out of one may not come back: an access would fault.
+        if i128::from(fstatfs(&file)?.f_type) != TMPFS {
             return Err(ShmError::NotSealed);
         }
         let actual = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
@@ -125,6 +129,9 @@ impl fmt::Debug for Region {
 /// Without the first, a peer could cut the file under a mapping, and an access would kill this process.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
+/// What the kernel says of the file system that memory files of ordinary pages are in.
+const TMPFS: i128 = 0x0102_1994;
+
 /// The 4 GiB of a whole buffer area, with room for alignment.
 const MAX_REGION: usize = (1 << 32) + (1 << 20);
 
@@ -169,6 +176,12 @@ mod tests {
             assert!(matches!(Region::adopt(file.try_clone().unwrap(), wrong), Err(ShmError::WrongSize { .. })));
         }
         assert!(Region::adopt(file, 4096).is_ok());
+        // Not every kernel has files of huge pages.
+        if let Ok(huge) = memfd_create("huge", MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB) {
+            ftruncate(&huge, 1 << 30).unwrap();
+            fcntl_add_seals(&huge, SEALS).unwrap();
+            assert!(matches!(Region::adopt(huge, 1 << 30), Err(ShmError::NotSealed)));
+        }
         let disk = tempfile::tempfile().unwrap();
         disk.set_len(4096).unwrap();
         assert!(matches!(Region::adopt(disk.into(), 4096), Err(ShmError::NotSealed)));

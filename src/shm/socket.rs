@@ -48,6 +48,9 @@ struct Outbox {
 pub(crate) enum Attached {
     Region(Arc<Region>),
     Control(Arc<Control>),
+    /// Of a peer that lies.
+    #[cfg(feature = "testing")]
+    File(Arc<OwnedFd>),
 }
 
 impl Attached {
@@ -55,6 +58,8 @@ impl Attached {
         match self {
             Self::Region(region) => region.file(),
             Self::Control(control) => control.file(),
+            #[cfg(feature = "testing")]
+            Self::File(file) => file.as_fd(),
         }
     }
 }

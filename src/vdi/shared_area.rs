@@ -248,6 +248,8 @@ impl Area {
     pub(super) fn view(self: &Arc<Self>, place: Place, incoming: usize) -> Result<Buffer, &'static str> {
         let mut inner = self.inner.lock();
         let layout = inner.view_layout(place);
+        let taken = inner.taken.saturating_add(layout.stride() as u64);
+        let is_counted = taken <= inner.capacity;
         let Some(space) = &mut inner.space else { return Err("a buffer of a set that is closed") };
         let region = Arc::clone(space.find(place, layout.prefix)?);
         let (from, to) = (place.offset - layout.prefix as u64, place.offset + u64::from(place.len));
@@ -255,7 +257,12 @@ impl Area {
         if before.is_some_and(|((region, _), end)| *region == place.region && *end > from) {
             return Err("a buffer that overlaps another one");
         }
+        // Small buffers take a whole alignment each, and so do the private copies of them.
+        if !is_counted {
+            return Err("more buffers than the area has room for");
+        }
         space.in_use.insert((place.region, from), to);
+        inner.taken = taken;
         drop(inner);
         let shared = SharedBuffer::new(&region, place, layout, incoming, Origin::Told);
         Ok(Buffer { memory: Memory::Shared(shared), area: Arc::clone(self) })
@@ -277,9 +284,7 @@ impl Area {
         if inner.is_detached || shared.origin == Origin::Mapped {
             return;
         }
-        if shared.origin == Origin::Ours {
-            inner.taken -= shared.layout.stride() as u64;
-        }
+        inner.taken -= shared.layout.stride() as u64;
         if let Some(space) = &mut inner.space {
             match shared.origin {
                 Origin::Ours => space.put_back(&shared),

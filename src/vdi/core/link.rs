@@ -61,6 +61,11 @@ impl Link {
         self.has_joined.load(Ordering::Acquire)
     }
 
+    /// True for a process that connected to the primary client and has not joined yet: nothing here counts on it.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.peer.part != Part::Primary && !self.has_joined()
+    }
+
     /// Waits until the peer has closed its end. What it says until then has no meaning any more.
     pub(crate) async fn hung_up(&self) {
         loop {

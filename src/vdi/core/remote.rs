@@ -72,8 +72,7 @@ impl Core {
     /// The peer's process is gone, unless it had left before.
     pub(crate) fn peer_gone(&self, link: &Link, error: Option<ShmError>) -> Pumped {
         // Who connected and went away before it had joined is as if it had not come.
-        let is_welcome_only = link.peer.part != Part::Primary && !link.has_joined();
-        if link.has_left.swap(true, Ordering::AcqRel) || is_welcome_only {
+        if link.has_left.swap(true, Ordering::AcqRel) || link.is_stranger() {
             return Pumped::Ended;
         }
         let mut reason = crate::Error::new(ErrorKind::Aborted, format!("peer died: {} is gone", link.peer));
@@ -86,6 +85,11 @@ impl Core {
 
     fn end_for(&self, link: &Link, doubt: Doubt) {
         link.has_left.store(true, Ordering::Release);
+        if link.is_stranger() {
+            // It has no part in the set: it is not let in, and that is all.
+            link.socket.close();
+            return;
+        }
         let reason = match doubt {
             Doubt::Lie(text) => {
                 let text = format!("{} broke the rules of the device set: {text}", link.peer);
@@ -112,6 +116,9 @@ impl Core {
     }
 
     fn apply(&self, link: &Link, message: Message, inbox: &mut Inbox) -> Result<(), Doubt> {
+        if link.is_stranger() && message != Message::Joined {
+            return Err("a message of a process that has not joined".into());
+        }
         if let Message::Aborted(reason) = message {
             self.abort_remotely(error_of(reason));
             return Ok(());
