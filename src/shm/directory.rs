@@ -382,6 +382,35 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_judged_by_the_directory_that_it_leads_to() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let (real, link) = (root.path().join("real"), root.path().join("link"));
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(Directory::open(&link, false).is_err(), "nothing is made at its end");
+        std::fs::create_dir(&real).unwrap();
+        for (mode, is_closed) in [(0o755, false), (0o700, true)] {
+            std::fs::set_permissions(&real, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Directory::open(&link, false).is_ok(), is_closed);
+        }
+    }
+
+    /// In a directory that others can write to, a link could be put in the place of a socket that was just made.
+    #[test]
+    fn a_link_in_the_place_of_a_socket_leads_nowhere() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (root, directory) = directory();
+        let document = root.path().join("document");
+        std::fs::write(&document, "private").unwrap();
+        std::fs::set_permissions(&document, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&document, directory.path().join("set.set")).unwrap();
+        assert!(directory.set_mode(&socket_file("set"), Mode::from_raw_mode(0o666)).is_err());
+        assert_eq!(std::fs::metadata(&document).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(directory.find("set").is_err());
+        assert!(directory.bind("set", false).is_err());
+    }
+
+    #[test]
     fn a_file_that_is_no_socket_is_never_removed() {
         let (_root, directory) = directory();
         std::fs::write(directory.path().join("set.set"), "a document").unwrap();
