@@ -8,6 +8,7 @@
 //! | [`place`] | a store for one test: a directory, or a corner of such a server, with checks that nothing was left in it |
 //! | [`party`] | the processes of one device set |
 //! | [`proxy`] | a server in the way of another, which holds chosen requests back |
+//! | [`recorder`] | a server that writes down what it is asked, and answers by itself or hands on |
 //! | [`counting`] | a store that counts requests and can be given any number of bytes |
 //! | [`data`] | test data that shows where a misplaced byte came from |
 //! | [`sample`] | small backups: sizes around every boundary, made and read back |
@@ -28,6 +29,7 @@ pub mod network;
 pub mod party;
 pub mod place;
 pub mod proxy;
+pub mod recorder;
 pub mod sample;
 pub mod server;
 pub mod tool;

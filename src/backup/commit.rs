@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::collection::check_not_collected;
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::session::Session;
+use super::store::Content;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the manifest. On an error that leaves no doubt, everything of the backup is removed.
@@ -43,7 +44,7 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
     let in_doubt = AtomicBool::new(false);
     let put = store.retry(|| async {
         let before = in_doubt.swap(true, Ordering::Relaxed);
-        let outcome = store.create_once(&name, vec![content.clone()]).await;
+        let outcome = store.create_once(&name, vec![content.clone()], Content::Document).await;
         // A store that asks to slow down has refused; one that is unavailable may have worked before it failed.
         if !matches!(&outcome, Err(error) if error.kind() == ErrorKind::Unavailable) {
             in_doubt.store(before, Ordering::Relaxed);

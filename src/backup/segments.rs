@@ -268,7 +268,7 @@ impl Segments {
         let shared = &self.shared;
         let name = shared.names.segment(segment);
         let path = shared.store.path(&name);
-        let id = shared.store.multipart().create_multipart(&path).await;
+        let id = shared.store.begin_upload(&path).await;
         let id = id.map_err(|error| shared.store.error(&error, "begin the upload of", &name))?;
         let attempt = {
             let mut attempts = shared.attempts.lock();

@@ -49,6 +49,9 @@ pub mod retention {}
 #[doc = include_str!("shm.md")]
 pub mod shm {}
 
+#[doc = include_str!("stores.md")]
+pub mod stores {}
+
 #[doc = include_str!("vdi.md")]
 pub mod vdi {}
 

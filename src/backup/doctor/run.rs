@@ -134,7 +134,7 @@ impl Trial<'_> {
         let name = names::probe(Uuid::new_v4());
         let (path, uploads) = (self.store.path(&name), self.store.multipart());
         let outcome = async {
-            let upload = uploads.create_multipart(&path).await?;
+            let upload = self.store.begin_upload(&path).await?;
             let part = uploads.put_part(&path, &upload, 0, PutPayload::from_static(CONTENT)).await;
             let completed = match part {
                 Ok(part) => uploads.complete_multipart(&path, &upload, vec![part]).await.map(drop),
@@ -157,7 +157,7 @@ impl Trial<'_> {
         let name = names::probe(Uuid::new_v4());
         let (path, uploads) = (self.store.path(&name), self.store.multipart());
         let outcome = async {
-            let upload = uploads.create_multipart(&path).await?;
+            let upload = self.store.begin_upload(&path).await?;
             uploads.abort_multipart(&path, &upload).await
         };
         let outcome = outcome.await.map_err(|error| self.store.error(&error, "abort an upload of", &name));

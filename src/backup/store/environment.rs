@@ -15,7 +15,7 @@ impl Environment {
         Self(std::env::vars_os().filter_map(text).collect())
     }
 
-    #[cfg(all(test, any(feature = "aws", feature = "azure")))]
+    #[cfg(all(test, any(feature = "aws", feature = "azure", feature = "gcp")))]
     pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
         Self(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     }
@@ -26,9 +26,11 @@ impl Environment {
         self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    #[cfg(feature = "aws")]
-    pub(super) fn has_any(&self, keys: &[&str]) -> bool {
-        keys.iter().any(|key| self.value(key).is_some())
+    /// True if `key` has a value that means yes.
+    #[cfg(any(feature = "aws", feature = "azure"))]
+    pub(super) fn is_true(&self, key: &str) -> bool {
+        let value = self.value(key).unwrap_or_default().to_ascii_lowercase();
+        matches!(value.as_str(), "1" | "true" | "yes" | "on")
     }
 
     /// All variables whose names start with `prefix` and that are not empty, with lower-case names.

@@ -34,13 +34,15 @@ fn classify(error: &object_store::Error) -> (ErrorKind, String) {
         return (
             ErrorKind::Denied,
             "no credentials: none are set in the environment and this machine has no metadata service to ask; set \
-             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or \
-             GOOGLE_APPLICATION_CREDENTIALS"
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, AZURE_STORAGE_ACCOUNT_NAME and \
+             AZURE_STORAGE_ACCOUNT_KEY or AZURE_USE_AZURE_CLI=true, or GOOGLE_APPLICATION_CREDENTIALS"
                 .to_owned(),
         );
     }
     let cause = facts.describe(error);
     let kind = match error {
+        // Azure answers 409 where others say 403: a policy or a legal hold keeps the blob as it is.
+        _ if facts.is_locked() => ErrorKind::Denied,
         E::NotFound { .. } => ErrorKind::NotFound,
         E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => ErrorKind::Conflict,
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::Denied,
@@ -131,6 +133,12 @@ impl Facts {
             (Some(status), _) if (300..500).contains(&status) || status == 501 => ErrorKind::Invalid,
             _ => ErrorKind::Unavailable,
         }
+    }
+
+    fn is_locked(&self) -> bool {
+        self.code
+            .as_deref()
+            .is_some_and(|code| code.starts_with("BlobImmutable") || code.starts_with("ContainerImmutable"))
     }
 
     fn describe(&self, error: &object_store::Error) -> String {
@@ -238,6 +246,16 @@ mod tests {
         for (text, kind) in cases {
             assert_eq!(convert(&generic(text), "put", "x").kind(), kind, "{text}");
         }
+    }
+
+    #[test]
+    fn an_immutable_blob_is_a_refusal_and_not_a_conflict() {
+        let body = "Server returned non-2xx status code: 409 Conflict: <Error><Code>BlobImmutableDueToPolicy</Code>\
+                    <Message>immutable due to a policy</Message></Error>";
+        let error = object_store::Error::AlreadyExists { path: "x".into(), source: body.into() };
+        let ours = convert(&error, "delete", "az://c/x");
+        assert_eq!(ours.kind(), ErrorKind::Denied);
+        assert!(ours.report().contains("BlobImmutableDueToPolicy"), "{}", ours.report());
     }
 
     #[test]

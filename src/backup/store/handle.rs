@@ -10,12 +10,13 @@ use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    GetOptions, GetResultPayload, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
 };
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::demand::{Content, Demands};
 use super::error::convert;
 use super::open;
 use super::retry::{RetryPolicy, RetryState};
@@ -42,6 +43,7 @@ struct Inner {
     prefix: Path,
     label: String,
     limits: PartLimits,
+    demands: Demands,
     /// Payloads are copied for the store, because it may keep them.
     copies: bool,
     clock: Arc<dyn Clock>,
@@ -90,7 +92,7 @@ impl Store {
     /// | `file:///PATH` or a plain path, absolute or relative | local disk (feature `fs`) |
     /// | `memory://NAME` | the memory of this process; the same name is the same store until the process ends |
     ///
-    /// Credentials come from the environment only. Nothing is sent and nothing is created yet: a bucket that does not
+    /// Credentials come from the environment only, as [`manual::stores`](crate::manual::stores) lists them. Nothing is sent and nothing is created yet: a bucket that does not
     /// exist or a wrong key shows with the first request.
     ///
     /// # Errors
@@ -145,6 +147,7 @@ impl Store {
             prefix,
             label,
             limits,
+            demands: Demands::default(),
             copies: true,
             clock: SystemClock::shared(),
             policy: RetryPolicy::default(),
@@ -179,6 +182,27 @@ impl Store {
         self.change(|inner| inner.copies = false)
     }
 
+    /// The same store, whose segments get this storage class, in the words of the store (`STANDARD_IA`, `NEARLINE`). Manifests and
+    /// other documents keep the class of the bucket, because listing backups reads them. A class that has to be thawed before it can be
+    /// read, such as `DEEP_ARCHIVE`, makes backups that cannot be restored until somebody has done that. Stores opened from
+    /// `s3://` and `gs://` know it; others refuse the first upload.
+    #[must_use]
+    pub fn storage_class(self, class: impl Into<String>) -> Self {
+        self.change(|inner| inner.demands.class = Some(class.into()))
+    }
+
+    /// The same store, whose objects all get this tag; repeat it for more. S3 takes ten. Stores opened from `s3://` know tags; others
+    /// may refuse the first upload, or ignore them.
+    #[must_use]
+    pub fn tag(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.change(|inner| inner.demands.tags.push((key.into(), value.into())))
+    }
+
+    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+    pub(super) fn with_demands(self, demands: Demands) -> Self {
+        self.change(|inner| inner.demands = demands)
+    }
+
     #[cfg(feature = "aws")]
     pub(super) fn with_rules(self, rules: Arc<dyn BucketRules>) -> Self {
         self.change(|inner| inner.rules = Some(rules))
@@ -188,6 +212,15 @@ impl Store {
     pub(crate) async fn ends_unfinished_uploads(&self) -> Option<Result<bool>> {
         let rules = self.inner.rules.as_ref()?;
         Some(self.retry(|| rules.ends_unfinished_uploads()).await)
+    }
+
+    /// Whether the store keeps what is deleted as an older version; false where that cannot be known.
+    pub(crate) async fn keeps_versions(&self) -> bool {
+        let Some(rules) = self.inner.rules.as_ref() else { return false };
+        self.retry(|| rules.keeps_versions()).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %error.report(), "whether the store keeps versions cannot be read");
+            false
+        })
     }
 
     /// A payload as this store may have it.
@@ -260,6 +293,11 @@ impl Store {
 
     pub(super) fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.inner.objects
+    }
+
+    /// Begins an upload in parts.
+    pub(crate) async fn begin_upload(&self, path: &Path) -> object_store::Result<MultipartId> {
+        self.inner.multipart.create_multipart_opts(path, self.inner.demands.upload()).await
     }
 
     pub(crate) fn multipart(&self) -> &Arc<dyn MultipartStore> {
@@ -344,10 +382,11 @@ impl Store {
     }
 
     /// Creates an object that must not exist, in one attempt. `Conflict` if it does.
-    pub(crate) async fn create_once(&self, name: &str, payload: Vec<Bytes>) -> Result<()> {
+    pub(crate) async fn create_once(&self, name: &str, payload: Vec<Bytes>, content: Content) -> Result<()> {
         let path = self.path(name);
         let put = |mode: PutMode| {
-            self.inner.objects.put_opts(&path, self.payload(payload.iter().cloned()), PutOptions::from(mode))
+            let options = self.inner.demands.put(mode, content);
+            self.inner.objects.put_opts(&path, self.payload(payload.iter().cloned()), options)
         };
         let outcome = match put(PutMode::Create).await {
             // Switched off by the user, or not known to the store. Names are never used twice, so the check is a
@@ -367,7 +406,7 @@ impl Store {
     /// own earlier attempt. `Conflict` if the content is another.
     pub(crate) async fn create(&self, name: &str, content: Bytes) -> Result<()> {
         self.retry(|| async {
-            let conflict = match self.create_once(name, vec![content.clone()]).await {
+            let conflict = match self.create_once(name, vec![content.clone()], Content::Document).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => error,
                 outcome => return outcome,
             };
@@ -406,7 +445,7 @@ impl Store {
 
     /// Creates an object of several pieces as [`Store::create`] does, but in one attempt.
     pub(crate) async fn create_segment(&self, name: &str, payload: Vec<Bytes>) -> Result<()> {
-        let conflict = match self.create_once(name, payload.clone()).await {
+        let conflict = match self.create_once(name, payload.clone(), Content::Data).await {
             Err(error) if error.kind() == ErrorKind::Conflict => error,
             outcome => return outcome,
         };

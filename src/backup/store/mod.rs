@@ -5,6 +5,7 @@
 //! | [`Store`] | the handle: opened from a URL, cloned freely |
 //! | `location` | URLs and paths, parsed once and printable without secrets |
 //! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment |
+//! | `demand` | the storage class and the tags of what is put |
 //! | `patience` | how long the answer to one request may take |
 //! | `local`, `publish` | local disk: staged, synced, published without overwriting |
 //! | `sequential` | parts for a caller's store that has only `put_multipart` |
@@ -20,6 +21,7 @@ mod aws;
 mod azure;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod client;
+mod demand;
 mod environment;
 mod error;
 #[cfg(feature = "gcp")]
@@ -39,5 +41,6 @@ mod rules;
 mod sequential;
 mod sweep;
 
+pub(super) use demand::Content;
 pub use handle::{PartLimits, Store};
 pub(crate) use sweep::{Refused, Seen, is_refusal};

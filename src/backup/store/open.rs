@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use object_store::memory::InMemory;
 
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+use super::demand::{Demands, Knows};
 use super::environment::Environment;
 use super::handle::Store;
 use super::location::Location;
@@ -71,9 +73,10 @@ fn local(_: std::path::PathBuf, label: String) -> Result<Store> {
 
 #[cfg(feature = "aws")]
 fn s3(bucket: &str, prefix: object_store::path::Path, label: String, environment: &Environment) -> Result<Store> {
-    let store = Arc::new(super::aws::open(bucket, &label, environment)?);
-    let rules = super::aws::rules(Arc::clone(&store), bucket, &label, environment)?;
-    Ok(assemble(store, prefix, label, super::handle::PartLimits::S3, Default::default()).with_rules(rules))
+    let bucket = super::aws::open(bucket, &label, environment)?;
+    let demands = Demands::of(environment, &label, Knows::Both)?;
+    let store = assemble(bucket.store, prefix, label, super::handle::PartLimits::S3, Default::default());
+    Ok(store.with_rules(bucket.rules).with_demands(demands))
 }
 
 #[cfg(not(feature = "aws"))]
@@ -90,6 +93,7 @@ fn azure(
     environment: &Environment,
 ) -> Result<Store> {
     let store = super::azure::open(container, account, &label, environment)?;
+    Demands::of(environment, &label, Knows::Nothing)?;
     Ok(assemble(Arc::new(store), prefix, label, super::handle::PartLimits::AZURE, Default::default()))
 }
 
@@ -101,7 +105,9 @@ fn azure(_: &str, _: Option<&str>, _: object_store::path::Path, label: String, _
 #[cfg(feature = "gcp")]
 fn gcs(bucket: &str, prefix: object_store::path::Path, label: String, environment: &Environment) -> Result<Store> {
     let store = super::gcp::open(bucket, &label, environment)?;
-    Ok(assemble(Arc::new(store), prefix, label, super::handle::PartLimits::S3, Default::default()))
+    let demands = Demands::of(environment, &label, Knows::Class)?;
+    let limits = super::handle::PartLimits::S3;
+    Ok(assemble(Arc::new(store), prefix, label, limits, Default::default()).with_demands(demands))
 }
 
 #[cfg(not(feature = "gcp"))]

@@ -1,4 +1,4 @@
-//! What a bucket's own rules do with uploads that nobody finishes. `object_store` has no call for it.
+//! What a bucket's own rules do, for which `object_store` has no call.
 
 use std::fmt;
 
@@ -11,6 +11,9 @@ use crate::error::Result;
 pub(crate) trait BucketRules: fmt::Debug + Send + Sync {
     /// True if unfinished uploads are ended after a time.
     async fn ends_unfinished_uploads(&self) -> Result<bool>;
+
+    /// True if what is deleted stays as an older version.
+    async fn keeps_versions(&self) -> Result<bool>;
 }
 
 /// Of a lifecycle configuration in S3's XML: is there an enabled rule that aborts incomplete uploads?

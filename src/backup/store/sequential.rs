@@ -95,7 +95,11 @@ impl Upload {
 #[async_trait]
 impl MultipartStore for Sequential {
     async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
-        let upload = self.objects.put_multipart_opts(path, PutMultipartOptions::default()).await?;
+        self.create_multipart_opts(path, PutMultipartOptions::default()).await
+    }
+
+    async fn create_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<MultipartId> {
+        let upload = self.objects.put_multipart_opts(path, options).await?;
         let id = Uuid::new_v4().simple().to_string();
         let state = State { upload: Some(upload), next: 0 };
         self.uploads.lock().insert(id.clone(), Arc::new(Upload { state: Mutex::new(state), moved: Notify::new() }));
