@@ -2,9 +2,13 @@
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use std::process::Output;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Output, Stdio};
 
+use integration::data::{Entropy, Pattern};
 use integration::place::Place;
+use integration::proxy::Proxy;
 use integration::server::Kind;
 use integration::tool;
 use serde_json::Value;
@@ -68,9 +72,37 @@ async fn a_plan_changes_nothing_and_a_confirmed_one_deletes() {
 
         let done = document(&place, &["prune", "--keep-last", "1", "--confirm", "--json"]);
         assert_eq!(done["series"][0]["report"]["deleted"].as_array().unwrap().len(), 2);
+        assert_eq!(done["series"][0]["report"]["keeps_versions"], false);
         assert_eq!(listed(&place), ids[2..]);
         assert!(refused(&place, 10, &["show", &ids[0]]).contains(&ids[0]));
     }
+}
+
+/// The rules themselves are tested where time can be set; here, that each option asks for its rule and no other.
+#[tokio::test]
+async fn each_option_asks_for_its_rule() {
+    let place = Place::disk();
+    let old = back_up(&place, &["--label", "keep=forever"]);
+    let new = back_up(&place, &[]);
+    let options: [(&[&str], &str, bool); 8] = [
+        (&["--keep-last", "2"], "last", true),
+        (&["--keep-hourly", "1"], "hourly 20", false),
+        (&["--keep-daily", "1"], "daily 20", false),
+        (&["--keep-weekly", "1"], "weekly 20", false),
+        (&["--keep-monthly", "1"], "monthly 20", false),
+        (&["--keep-yearly", "1"], "yearly 20", false),
+        (&["--keep-within", "1h"], "within", true),
+        (&["--keep-tag", "keep=forever"], "label keep", true),
+    ];
+    for (option, reason, keeps_old) in options {
+        let output = run(&place, &[&["prune"], option].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(reason), "{option:?}: {text}");
+        let line = |id: &str| text.lines().find(|line| line.starts_with(id)).unwrap().to_owned();
+        assert!(line(&new).contains("keep"), "{option:?}: {text}");
+        assert_eq!(!line(&old).contains("delete"), keeps_old, "{option:?}: {text}");
+    }
+    assert_eq!(listed(&place), [old, new], "nothing was changed");
 }
 
 #[tokio::test]
@@ -114,4 +146,116 @@ async fn wrong_use_is_told_before_anything_happens() {
         "intent, segment and manifest of the one backup: {:?}",
         place.objects().await
     );
+}
+
+/// The restore has read the manifest and stands before its first segment; then the backup goes.
+#[tokio::test]
+async fn a_restore_of_a_backup_that_is_pruned_meanwhile_ends_well() {
+    let place = Place::server(Kind::Moto).await;
+    let work = tempfile::tempdir().unwrap();
+    let input = work.path().join("in");
+    let content = Pattern::new(7, 0, Entropy::Random).bytes(0, 3_000_001);
+    std::fs::write(&input, &content).unwrap();
+    let made = document(&place, &["backup", "--json", "--input", input.to_str().unwrap()]);
+    let id = made["id"].as_str().unwrap();
+    let newest = back_up(&place, &[]);
+
+    let proxy = Proxy::hold(Kind::Moto.endpoint(), &["GET ", ".zst"]).await;
+    let output = work.path().join("out");
+    let mut restore = tool::vdstream_command();
+    restore.envs(place.environment_at(proxy.endpoint()));
+    restore.args(["restore", &place.url(), id, "--quiet", "--output"]).arg(&output).stdin(Stdio::null());
+    let restore = tokio::process::Command::from(restore).stderr(Stdio::piped()).spawn().unwrap();
+    proxy.holds_one().await;
+    let pruned = document(&place, &["prune", "--keep-last", "1", "--confirm", "--json"]);
+    assert_eq!(pruned["series"][0]["report"]["deleted"], serde_json::json!([id]));
+    assert_eq!(listed(&place), [newest]);
+    // A collection waits for its grace time.
+    document(&place, &["gc", "--confirm", "--json"]);
+    proxy.release();
+
+    let restored = restore.wait_with_output().await.unwrap();
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert!(std::fs::read(&output).unwrap() == content);
+}
+
+/// Deletions of a backup from many processes at once, while another one is made.
+#[tokio::test]
+async fn deletions_and_a_backup_at_once_leave_what_is_to_be_kept() {
+    for place in [Place::disk(), Place::server(Kind::Moto).await] {
+        let ids = [(); 3].map(|()| back_up(&place, &[]));
+        let place = &place;
+        std::thread::scope(|scope| {
+            let prunes = [(); 3].map(|()| {
+                scope.spawn(|| {
+                    let output = run(place, &["prune", "--keep-last", "1", "--confirm", "--json"]);
+                    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                })
+            });
+            let newest = scope.spawn(|| back_up(place, &[])).join().unwrap();
+            prunes.into_iter().for_each(|prune| prune.join().unwrap());
+            let left = listed(place);
+            assert!(left.contains(&newest), "the newest stays: {left:?}");
+            assert!(!left.contains(&ids[0]) && !left.contains(&ids[1]), "{left:?}");
+        });
+        let left = listed(place);
+        document(place, &["restore", "latest", "--json", "--output", "/dev/null"]);
+        assert!(left.len() <= 2, "{left:?}");
+    }
+}
+
+/// A request that moto needs no signature for; its whole answer.
+fn ask_moto(method: &str, target: &str, headers: &str, body: &str) -> String {
+    let address = Kind::Moto.endpoint().trim_start_matches("http://");
+    let mut connection = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        connection,
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A bucket with Object Lock has versions: deleting hides, and what is locked stays as long as its lock.
+#[tokio::test]
+async fn in_a_bucket_with_object_lock_a_deletion_hides_and_nothing_that_is_locked_goes() {
+    let place = Place::server(Kind::Moto).await;
+    let bucket = integration::data::unique("locked");
+    let made = ask_moto("PUT", &format!("/{bucket}"), "x-amz-bucket-object-lock-enabled: true\r\n", "");
+    assert!(made.starts_with("HTTP/1.1 200"), "{made}");
+    let rule = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+                <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+    let locked = ask_moto("PUT", &format!("/{bucket}?object-lock"), "", rule);
+    assert!(locked.starts_with("HTTP/1.1 200"), "{locked}");
+
+    let url = format!("s3://{bucket}/backups");
+    let run = |arguments: &[&str]| {
+        let mut command = tool::vdstream_command();
+        // Amazon wants a checksum with what is locked.
+        command.envs(place.environment()).env("AWS_CHECKSUM_ALGORITHM", "SHA256");
+        let output = command.arg(arguments[0]).arg(&url).args(&arguments[1..]).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for _ in 0..2 {
+        run(&["backup", "--json", "--", "echo", "rows"]);
+    }
+    let versions = || ask_moto("GET", &format!("/{bucket}?versions"), "", "");
+    let before = versions().matches("<Version>").count();
+    let done: Value = serde_json::from_str(&run(&["prune", "--keep-last", "1", "--confirm", "--json"])).unwrap();
+    assert_eq!(done["series"][0]["report"]["deleted"].as_array().unwrap().len(), 1);
+    assert_eq!(done["series"][0]["report"]["keeps_versions"], true);
+    let list: Value = serde_json::from_str(&run(&["list", "--json"])).unwrap();
+    assert_eq!(list["backups"].as_array().unwrap().len(), 1, "it is hidden");
+    let after = versions();
+    assert!(
+        after.matches("<Version>").count() > before,
+        "nothing is gone, and there is a record of the deletion: {after}"
+    );
+    assert_eq!(after.matches("<DeleteMarker>").count(), 1, "{after}");
+    run(&["backup", "--json", "--", "echo", "rows"]);
+    assert!(run(&["prune", "--keep-last", "1", "--confirm"]).contains("the bucket keeps versions"));
 }

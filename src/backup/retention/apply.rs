@@ -25,6 +25,9 @@ pub struct DeletionReport {
     pub deleted: Vec<BackupId>,
     /// Backups that were to go and stay, with the reason: a lock of the store, a backup that continues them.
     pub kept: Vec<(BackupId, String)>,
+    /// The store keeps versions of what was deleted, or locks them: no space is freed before its own rules remove them. False if
+    /// nothing was deleted, or if the store does not say.
+    pub keeps_versions: bool,
 }
 
 /// Judges every backup of `series` by `policy`. Nothing is changed.
@@ -99,6 +102,7 @@ pub async fn apply(store: &Store, plan: &RetentionPlan) -> Result<DeletionReport
         }
         report.kept.push((backup.id, why));
     }
+    report.keeps_versions = !report.deleted.is_empty() && store.keeps_versions().await;
     Ok(report)
 }
 
