@@ -68,7 +68,11 @@ fn runtime() -> Runtime {
 
 /// One stripe of `data` in pieces of `piece` bytes.
 fn back_up(runtime: &Runtime, config: &PipelineConfig, data: &Bytes, piece: usize) {
-    let pipeline = Pipeline::for_backup(config.clone(), 1, Arc::new(Nowhere), SystemClock::shared()).unwrap();
+    run(runtime, Pipeline::for_backup(config.clone(), 1, Arc::new(Nowhere), SystemClock::shared()), data, piece);
+}
+
+fn run(runtime: &Runtime, pipeline: Result<Pipeline>, data: &Bytes, piece: usize) {
+    let pipeline = pipeline.unwrap();
     let pieces: Vec<Result<Input>> =
         (0..data.len()).step_by(piece).map(|at| Ok(Input::Data(data.slice(at..data.len().min(at + piece))))).collect();
     let summary = runtime.block_on(pipeline.backup_stripe(0, stream::iter(pieces))).unwrap();
@@ -177,6 +181,49 @@ fn hashing(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The same as above with every part sealed for one public key, beside what seals alone.
+#[cfg(feature = "encryption")]
+fn sealing(criterion: &mut Criterion) {
+    use chacha20poly1305::aead::AeadInPlace as _;
+    use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _, Nonce};
+    use vdstream::pipeline::Recipients;
+
+    let runtime = runtime();
+    let mut recipients = Recipients::new();
+    recipients.add("age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj").unwrap();
+    let mut group = criterion.benchmark_group("sealing");
+    group.sample_size(20).throughput(Throughput::Bytes(TOTAL as u64));
+    let data = noise(TOTAL);
+    for threads in [1, 2] {
+        let config = PipelineConfig { depth: 0, level: -7, threads, ..PipelineConfig::default() };
+        group.bench_function(BenchmarkId::new("plain", threads), |bencher| {
+            bencher.iter(|| back_up(&runtime, &config, &data, config.frame_bytes));
+        });
+        group.bench_function(BenchmarkId::new("sealed", threads), |bencher| {
+            bencher.iter(|| {
+                let (store, clock) = (Arc::new(Nowhere), SystemClock::shared());
+                let pipeline = Pipeline::for_encrypted_backup(config.clone(), 1, store, clock, recipients.clone());
+                run(&runtime, pipeline, &data, config.frame_bytes);
+            });
+        });
+    }
+    group.bench_function("ChaCha20-Poly1305 alone", |bencher| {
+        let cipher = ChaCha20Poly1305::new(&[7; 32].into());
+        let mut chunk = data[..64 << 10].to_vec();
+        bencher.iter(|| {
+            for number in 0..TOTAL / chunk.len() {
+                let mut nonce = [0; 12];
+                nonce[..8].copy_from_slice(&number.to_le_bytes());
+                cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), &[], &mut chunk).unwrap();
+            }
+        });
+    });
+    group.finish();
+}
+
+#[cfg(not(feature = "encryption"))]
+fn sealing(_: &mut Criterion) {}
+
 /// From devices to local disk and back, with every sync.
 fn local(criterion: &mut Criterion) {
     let runtime = runtime();
@@ -208,5 +255,5 @@ fn local(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pool, framing, zstd_frames, hashing, reorder, local);
+criterion_group!(benches, pool, framing, zstd_frames, hashing, sealing, reorder, local);
 criterion_main!(benches);

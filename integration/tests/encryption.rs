@@ -433,6 +433,66 @@ async fn no_secret_is_logged_printed_or_stored() {
     }
 }
 
+#[tokio::test]
+async fn what_is_there_is_listed_verified_and_deleted_without_a_key() {
+    let keys = Keys::make();
+    for place in [Place::disk(), Place::server(Kind::Garage).await] {
+        let url = place.url();
+        let encrypted =
+            ["backup", &url, "--json", "--recipient", &keys.public[0], "--passphrase-file", &keys.file("passphrase")];
+        let ids: Vec<String> = (0..3)
+            .map(|_| json(&succeed(&place, &[&encrypted[..], &["--", "echo", "rows"]].concat()))["id"].to_string())
+            .map(|id| id.trim_matches('"').to_owned())
+            .collect();
+        let listed =
+            || -> usize { json(&succeed(&place, &["list", &url, "--json"]))["backups"].as_array().unwrap().len() };
+        succeed(&place, &["show", &url, &ids[0]]);
+        for level in ["quick", "stored"] {
+            succeed(&place, &["verify", &url, &ids[0], "--level", level]);
+        }
+        succeed(&place, &["prune", &url, "--keep-last", "2", "--confirm"]);
+        assert_eq!(listed(), 2);
+        succeed(&place, &["delete", &url, &ids[1], "--confirm"]);
+        assert_eq!(listed(), 1);
+        succeed(&place, &["gc", &url, "--confirm"]);
+        succeed(&place, &["verify", &url, "latest", "--level", "stored"]);
+    }
+}
+
+/// What a program started by the tool could see of keys: the tool's arguments, its own environment and open files.
+#[tokio::test]
+async fn no_secret_is_in_arguments_or_in_what_a_program_inherits() {
+    let keys = Keys::make();
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let url = place.url();
+    let (seen, keep) = (work.path().join("seen"), work.path().join("keep"));
+    let spy = format!(
+        "tr '\\0' '\\n' < /proc/$PPID/cmdline >> {0}; env >> {0}; ls -l /proc/$$/fd >> {0}; cat > {1}; echo rows",
+        seen.display(),
+        keep.display()
+    );
+    let (passphrase, locked) = (keys.file("passphrase"), keys.file("ed25519-locked"));
+    let run = |arguments: &[&str], variable: (&str, &str)| {
+        let mut tool = vdstream_command();
+        tool.env(variable.0, variable.1).args(arguments).args(["--", "sh", "-c", &spy]).stdin(Stdio::null());
+        let output = tool.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    };
+    let recipients = keys.file("recipients");
+    run(&["backup", &url, "--recipients-file", &recipients], ("VDSTREAM_PASSPHRASE_FILE", &passphrase));
+    run(&["restore", &url, "latest", "--passphrase-file", &passphrase], ("VDSTREAM_IDENTITY", &locked));
+    let text = fs::read_to_string(&seen).unwrap();
+    assert_eq!(text.lines().filter(|line| line.starts_with("PATH=")).count(), 2, "both programs looked: {text}");
+    assert!(text.contains("--recipients-file") && fs::read_to_string(keep).unwrap().contains("rows"), "{text}");
+    for secret in keys.secrets() {
+        assert!(!text.contains(&secret), "{text}");
+    }
+    let files = text.lines().filter(|line| line.contains(" -> "));
+    assert!(files.clone().count() > 4 && files.clone().all(|line| !line.contains("passphrase")), "{text}");
+    assert!(files.clone().all(|line| !line.contains("ed25519")), "{text}");
+}
+
 /// Given where a file or a public key belongs, a private key is refused and not repeated.
 #[tokio::test]
 async fn a_private_key_as_an_argument_is_refused() {
