@@ -202,6 +202,9 @@ struct Staging {
     destination: PathBuf,
     parts: Mutex<Parts>,
     part_seen: Notify,
+    /// Held by the part that is written. The file has one lock for all writes: those that wait for it inside the kernel spin, on
+    /// cores that have better things to do.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Lengths of the parts that were seen. All but the last have the same, so two parts tell where each begins.
@@ -256,7 +259,14 @@ impl MultipartStore for LocalStore {
         let staging = self
             .blocking(move || {
                 let file = publish::create_file(&root, &staged).map_err(failed)?;
-                Ok(Staging { file, staged, destination, parts: Mutex::default(), part_seen: Notify::new() })
+                Ok(Staging {
+                    file,
+                    staged,
+                    destination,
+                    parts: Mutex::default(),
+                    part_seen: Notify::new(),
+                    writing: Arc::default(),
+                })
             })
             .await?;
         self.uploads.lock().insert(id.clone(), Arc::new(staging));
@@ -267,7 +277,10 @@ impl MultipartStore for LocalStore {
         let staging = self.upload(id)?;
         let length = data.content_length() as u64;
         let offset = staging.place(part_idx, length).await;
+        let turn = Arc::clone(&staging.writing).lock_owned().await;
         self.blocking(move || {
+            // Moved in: a part whose caller left is still being written.
+            let _turn = turn;
             let payload: Vec<Bytes> = data.into_iter().collect();
             publish::write_at(&staging.file, &payload, offset).map_err(failed)?;
             publish::start_write_back(&staging.file, offset, length);
