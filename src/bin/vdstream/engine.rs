@@ -18,7 +18,7 @@ use crate::output;
 use crate::producer;
 use crate::same;
 use crate::signal::Signals;
-use crate::target::Target;
+use crate::target::{Safety, Target};
 
 /// Bytes of one transfer: large enough that what a command costs does not show.
 const TRANSFER: u32 = 1 << 20;
@@ -126,7 +126,7 @@ async fn send(set: &server::DeviceSet, inputs: &[PathBuf]) -> Result<u64> {
 
 async fn receive(set: &server::DeviceSet, outputs: &[PathBuf]) -> Result<u64> {
     same::refuse_twice("output", outputs).await?;
-    let mut targets = try_join_all(outputs.iter().map(|path| Target::open(path))).await?;
+    let mut targets = try_join_all(outputs.iter().map(|path| Target::open(path, Safety::Machine))).await?;
     let filled = targets.iter_mut().map(|target| async move {
         let mut reader = DeviceReader::new(set, set.open_device()?, DEPTH)?;
         let mut bytes = 0;

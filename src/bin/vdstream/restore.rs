@@ -18,7 +18,7 @@ use crate::progress::Watch;
 use crate::same;
 use crate::signal::Signals;
 use crate::store;
-use crate::target::Target;
+use crate::target::{Safety, Target};
 
 pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     #[cfg(feature = "shm")]
@@ -61,7 +61,8 @@ async fn work(
     check_outputs(args, manifest.stripes.len()).await?;
     let restore = begin(args, &store, &manifest).await?;
     let mut targets = if args.consumer.is_empty() {
-        try_join_all(args.output.iter().map(|path| Target::open(path))).await?
+        let safety = if args.no_sync { Safety::Process } else { Safety::Machine };
+        try_join_all(args.output.iter().map(|path| Target::open(path, safety))).await?
     } else {
         let (started, stdin) = Program::consumer(&args.consumer)?;
         *program = Some(started);
@@ -108,8 +109,9 @@ fn is_stdout(path: &std::path::Path) -> bool {
 }
 
 async fn fill(restore: &Restore, targets: &mut [Target]) -> Result<()> {
-    let stripes = (0..restore.stripes()).zip(targets);
-    try_join_all(stripes.map(|(stripe, target)| async move {
+    let stripes = (0..restore.stripes()).zip(&restore.manifest().stripes).zip(targets);
+    try_join_all(stripes.map(|((stripe, summary), target)| async move {
+        target.reserve(summary.raw_bytes).await?;
         let written = target.fill(restore.stripe(stripe)).await;
         written.map_err(|error| error.context(format!("cannot restore to {}", target.name)))?;
         target.finish().await

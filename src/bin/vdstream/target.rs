@@ -18,6 +18,16 @@ pub(crate) struct Target {
     pub(crate) name: String,
     bytes: Bytes,
     file: Option<PartialFile>,
+    safety: Safety,
+}
+
+/// What a file is safe from when its restore has ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Safety {
+    /// From the end of this process: the system has it, and writes it to the disk when it likes.
+    Process,
+    /// From the end of the machine: it is on the disk.
+    Machine,
 }
 
 /// How it is written.
@@ -35,17 +45,15 @@ struct PartialFile {
     is_published: bool,
 }
 
-/// Bytes per write of a file. Against writes of 4 MiB one series was faster and another slower, so it is not a tuned number.
-const WRITE_BYTES: usize = 128 << 10;
-
 impl Target {
     /// `-` is stdout. FIFOs and devices are written directly. A regular file is written beside its place.
-    pub(crate) async fn open(path: &Path) -> Result<Self> {
+    pub(crate) async fn open(path: &Path, safety: Safety) -> Result<Self> {
         if path.as_os_str() == "-" {
             return Ok(Self {
                 name: "stdout".to_owned(),
                 bytes: Bytes::Stream(Box::pin(tokio::io::stdout())),
                 file: None,
+                safety,
             });
         }
         let name = path.display().to_string();
@@ -61,7 +69,7 @@ impl Target {
             }
             Some(kind) if !kind.is_file() => {
                 let file = tokio::fs::OpenOptions::new().write(true).open(path).await.map_err(failed)?;
-                Ok(Self { name, bytes: Bytes::Stream(Box::pin(file)), file: None })
+                Ok(Self { name, bytes: Bytes::Stream(Box::pin(file)), file: None, safety })
             }
             _ => {
                 // A link is followed, so that the file it names is replaced and the link stays.
@@ -78,14 +86,32 @@ impl Target {
                     file.set_permissions(old.permissions()).await.map_err(failed)?;
                 }
                 let bytes = Bytes::File(Arc::new(file.into_std().await));
-                Ok(Self { name, bytes, file: Some(file_at) })
+                Ok(Self { name, bytes, file: Some(file_at), safety })
             }
         }
     }
 
     /// A program's stdin.
     pub(crate) fn program(name: String, stdin: tokio::process::ChildStdin) -> Self {
-        Self { name, bytes: Bytes::Stream(Box::pin(stdin)), file: None }
+        Self { name, bytes: Bytes::Stream(Box::pin(stdin)), file: None, safety: Safety::Process }
+    }
+
+    /// Tells how long the file will be. That it does not fit is known at once; and the system has less to do for each write.
+    pub(crate) async fn reserve(&self, bytes: u64) -> Result<()> {
+        let Bytes::File(file) = &self.bytes else { return Ok(()) };
+        if bytes == 0 {
+            return Ok(());
+        }
+        let file = Arc::clone(file);
+        let reserved =
+            blocking(move || Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)).await;
+        match reserved {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Err(Error::from(error).context(format!("cannot write {}", self.name)))
+            }
+            // Not every file system can do that. A refusal costs only speed.
+            _ => Ok(()),
+        }
     }
 
     /// Writes all of `pieces`, which end with the first error.
@@ -98,7 +124,7 @@ impl Target {
                 }
             }
             Bytes::File(file) => {
-                let mut position = 0;
+                let (mut position, safety) = (0, self.safety);
                 // One piece is written while the next one is waited for; two at once would only wait for the file's lock.
                 let mut writing: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>> = None;
                 while let Some(piece) = pieces.next().await {
@@ -107,7 +133,7 @@ impl Target {
                     }
                     let (file, piece, start) = (Arc::clone(file), piece?, position);
                     position += piece.len() as u64;
-                    writing = Some(Box::pin(blocking(move || write_at(&file, &piece, start))));
+                    writing = Some(Box::pin(blocking(move || write_at(&file, &piece, start, safety))));
                 }
                 if let Some(last) = writing {
                     last.await?;
@@ -117,7 +143,7 @@ impl Target {
         Ok(())
     }
 
-    /// Everything was written: hands it on and ends the stream. A file is durable afterwards, still without its name.
+    /// Everything was written: hands it on and ends the stream. A file is as safe as asked for afterwards, still without its name.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         let failed = |error: io::Error| Error::from(error).context(format!("cannot write {}", self.name));
         match &mut self.bytes {
@@ -126,10 +152,11 @@ impl Target {
                 stream.flush().await.map_err(failed)?;
                 stream.shutdown().await.map_err(failed)?;
             }
-            Bytes::File(file) => {
+            Bytes::File(file) if self.safety == Safety::Machine => {
                 let file = Arc::clone(file);
                 blocking(move || file.sync_all()).await.map_err(failed)?;
             }
+            Bytes::File(_) => {}
         }
         // Closes it: a program that reads the other end sees the end of its input.
         self.bytes = Bytes::Stream(Box::pin(tokio::io::sink()));
@@ -142,6 +169,9 @@ impl Target {
         let failed = |error: io::Error| Error::from(error).context(format!("cannot write {}", self.name));
         tokio::fs::rename(&file.partial, &file.path).await.map_err(failed)?;
         file.is_published = true;
+        if self.safety == Safety::Process {
+            return Ok(());
+        }
         let directory = match file.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -168,16 +198,14 @@ fn blocking<T: Send + 'static>(
     async move { running.await.map_err(io::Error::other)? }
 }
 
-/// Writes `bytes` and asks the kernel to start moving them to the disk now, so that the sync at the end is short.
-fn write_at(file: &File, bytes: &[u8], start: u64) -> io::Result<()> {
-    let mut position = start;
-    for piece in bytes.chunks(WRITE_BYTES) {
-        file.write_all_at(piece, position)?;
-        position += piece.len() as u64;
+/// Writes `bytes`. If there will be a sync, asks the kernel to start moving them to the disk now, so that it is short.
+fn write_at(file: &File, bytes: &[u8], start: u64, safety: Safety) -> io::Result<()> {
+    file.write_all_at(bytes, start)?;
+    if safety == Safety::Machine {
+        // What is dirty starts on its way and stays in memory; only what is clean is dropped. A refusal costs only time.
+        let len = std::num::NonZeroU64::new(bytes.len() as u64);
+        let _ = rustix::fs::fadvise(file, start, len, rustix::fs::Advice::DontNeed);
     }
-    // What is dirty starts on its way and stays in memory; only what is clean is dropped. A refusal costs only time.
-    let len = std::num::NonZeroU64::new(bytes.len() as u64);
-    let _ = rustix::fs::fadvise(file, start, len, rustix::fs::Advice::DontNeed);
     Ok(())
 }
 
@@ -207,11 +235,11 @@ mod tests {
     async fn what_was_private_stays_private_from_the_first_byte() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
-        for mode in [0o600, 0o640, 0o755] {
+        for (mode, safety) in [(0o600, Safety::Machine), (0o640, Safety::Process), (0o755, Safety::Machine)] {
             std::fs::write(&path, b"old").unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-            let mut target = Target::open(&path).await.unwrap();
+            let mut target = Target::open(&path, safety).await.unwrap();
             assert_eq!(partials(directory.path()).iter().map(|path| mode_of(path)).collect::<Vec<_>>(), [mode]);
             target.fill(futures::stream::iter([Ok(b"new"[..].into())])).await.unwrap();
             target.finish().await.unwrap();
@@ -225,12 +253,27 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
         // Of the same process id, as a container gives it again and again.
-        std::mem::forget(Target::open(&path).await.unwrap());
-        let mut target = Target::open(&path).await.unwrap();
+        std::mem::forget(Target::open(&path, Safety::Machine).await.unwrap());
+        let mut target = Target::open(&path, Safety::Machine).await.unwrap();
         assert_eq!(partials(directory.path()).len(), 2);
         target.fill(futures::stream::iter([Ok(b"new"[..].into())])).await.unwrap();
         target.finish().await.unwrap();
         target.publish().await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[tokio::test]
+    async fn room_that_was_reserved_does_not_show() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        // The last is more than any file can have: refused, and not needed.
+        for (reserved, len) in [(0, 0), (1, 1), (4096, 4096), (1_000_001, 1_000_001), (u64::MAX, 3)] {
+            let mut target = Target::open(&path, Safety::Machine).await.unwrap();
+            target.reserve(reserved).await.unwrap();
+            target.fill(futures::stream::iter([Ok(vec![1; len].into())])).await.unwrap();
+            target.finish().await.unwrap();
+            target.publish().await.unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), vec![1; len]);
+        }
     }
 }

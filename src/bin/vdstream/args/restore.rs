@@ -34,6 +34,9 @@ pub(crate) struct Restore {
     /// A file, FIFO or device to write, one per stripe; `-` is stdout
     #[arg(long, short, value_name = "PATH|-", conflicts_with = "consumer")]
     pub(crate) output: Vec<PathBuf>,
+    /// Do not wait until the output is on the disk: faster, but a crash of the machine may take it
+    #[arg(long, requires = "output")]
+    pub(crate) no_sync: bool,
     #[cfg(feature = "encryption")]
     #[command(flatten)]
     pub(crate) keys: keys::Keys,
