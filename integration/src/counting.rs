@@ -12,7 +12,7 @@ use object_store::memory::InMemory;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
@@ -31,6 +31,8 @@ struct Inner {
     uploads: AtomicU64,
     /// Sizes of parts, by how often each came.
     parts: Mutex<BTreeMap<usize, u64>>,
+    /// Bytes of the ranges that were read, in order.
+    ranges: Mutex<Vec<u64>>,
 }
 
 impl CountingStore {
@@ -67,6 +69,15 @@ impl CountingStore {
         self.inner.parts.lock().expect("nobody panics with it").clone()
     }
 
+    /// Bytes of the ranges that were read, in the order of the requests.
+    ///
+    /// # Panics
+    ///
+    /// Never: no panic can happen while the lock is held.
+    pub fn ranges(&self) -> Vec<u64> {
+        self.inner.ranges.lock().expect("nobody panics with it").clone()
+    }
+
     fn count(&self, what: &'static str) {
         *self.inner.counts.lock().expect("nobody panics with it").entry(what).or_default() += 1;
     }
@@ -99,6 +110,9 @@ impl ObjectStore for CountingStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.count(if options.head { "head" } else { "get" });
+        if let Some(GetRange::Bounded(range)) = &options.range {
+            self.inner.ranges.lock().expect("nobody panics with it").push(range.end - range.start);
+        }
         self.inner.objects.get_opts(location, options).await
     }
 

@@ -146,6 +146,24 @@ async fn ranges_of_a_restore_are_parts_and_one_more_per_segment() {
     assert_eq!(counting.take_counts(), Counts::from([("get", 1 + 25)]));
 }
 
+#[tokio::test]
+async fn the_first_ranges_of_a_restore_are_short() {
+    let counting = CountingStore::keeping();
+    let store = store(&counting).part_limits(PartLimits { min_part_bytes: 1, max_parts: 10_000 });
+    let config = PipelineConfig { frame_bytes: 64 << 10, part_bytes: 1 << 20, ..PipelineConfig::default() };
+    let report = back_up(&store, config.clone(), 1, 8 * MIB).await;
+    counting.take_counts();
+    let options = RestoreOptions::default().pipeline(config);
+    let restore = Restore::begin(&store, &report.manifest, options).unwrap();
+    let raw_bytes = restore.stripe(0).try_fold(0, async |sum, piece| Ok(sum + piece.len() as u64)).await.unwrap();
+    assert_eq!(raw_bytes, 8 * MIB);
+    // Frames are a little larger than 64 KiB here, so that 1, 3, 7 and 15 of them fit into 1/8, 1/4, 1/2 and 1 MiB. The tail is read first.
+    let lengths = counting.ranges();
+    let frames = |range: &u64| range / (64 * KIB);
+    assert_eq!(lengths[1..].iter().map(frames).collect::<Vec<_>>(), [1, 3, 7, 15, 15, 15, 15, 15, 15, 15, 12]);
+    assert_eq!(counting.take_counts(), Counts::from([("get", 12)]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_costs_two_requests_per_backup_and_one_per_series() {
     const BACKUPS: u64 = 10_000;

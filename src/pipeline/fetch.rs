@@ -58,6 +58,7 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     pub(super) async fn run(self, segments: Vec<SegmentSummary>) -> Result<()> {
+        let mut ramp = Ramp::new(self.shared.plan.range_bytes() as u64);
         for segment in segments {
             let id = SegmentId { stripe: self.stripe, index: segment.index };
             check_segment(id, &segment)?;
@@ -65,7 +66,7 @@ impl Fetcher {
             let goes_on = if segment.stored_bytes <= self.shared.plan.range_bytes() as u64 {
                 self.whole(id, segment).instrument(span).await?
             } else {
-                self.ranges(id, segment).instrument(span).await?
+                self.ranges(id, segment, &mut ramp).instrument(span).await?
             };
             if !goes_on {
                 break;
@@ -94,8 +95,7 @@ impl Fetcher {
     }
 
     /// A large segment: its tail first, then ranges of whole frames.
-    async fn ranges(&self, id: SegmentId, segment: SegmentSummary) -> Result<bool> {
-        let range_bytes = self.shared.plan.range_bytes() as u64;
+    async fn ranges(&self, id: SegmentId, segment: SegmentSummary, ramp: &mut Ramp) -> Result<bool> {
         let place = self.place().await?;
         let view = self.shared.read_view(id, &segment, &self.ranges).await?;
         let data_bytes = view.content_bytes() - segment.tail_bytes;
@@ -104,6 +104,7 @@ impl Fetcher {
         drop((tail, place));
         let mut frames = layout(&index, id).into_iter().peekable();
         while let Some(first) = frames.next() {
+            let range_bytes = ramp.next();
             let start = first.range.start;
             let mut end = first.range.end;
             let mut slices = vec![first];
@@ -204,6 +205,27 @@ impl Shared {
                 "expected a chunk that its key opens, found a damaged one",
             )),
         }
+    }
+}
+
+/// How long the ranges of a stripe are: short at first, because nothing of a range can be delivered before all of it is here.
+#[derive(Debug)]
+struct Ramp {
+    next: u64,
+    most: u64,
+}
+
+impl Ramp {
+    /// The first range has an eighth of `most`, each further one is twice as long, up to `most`.
+    fn new(most: u64) -> Self {
+        Self { next: most / 8, most }
+    }
+
+    /// The bytes of the next range, which has at least one frame whatever they are.
+    fn next(&mut self) -> u64 {
+        let bytes = self.next;
+        self.next = (2 * bytes).min(self.most);
+        bytes
     }
 }
 
@@ -339,4 +361,15 @@ fn header_bytes(segment: &SegmentSummary) -> usize {
 
 fn length(bytes: u64) -> Result<usize> {
     usize::try_from(bytes).map_err(|_| Error::new(ErrorKind::Invalid, "a segment is larger than the address space"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_grow_to_their_full_length_and_stay_there() {
+        let mut ramp = Ramp::new(8 << 20);
+        assert_eq!([(); 6].map(|()| ramp.next() >> 20), [1, 2, 4, 8, 8, 8]);
+    }
 }
