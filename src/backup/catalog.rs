@@ -19,8 +19,9 @@ use super::verify::VerifyLevel;
 use super::verify::record::{self, Outcome, Verification};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Manifests that are read at once.
-pub(super) const READS_AT_ONCE: usize = 16;
+/// Backups that are looked at at once, with up to two requests each. A store that answers in 20 ms lists 10,000 backups in about
+/// 7 s; more at once would come near the number of requests per second that S3 takes below one prefix.
+pub(super) const READS_AT_ONCE: usize = 32;
 /// Bytes of manifests that are held at once, as permits: two of the largest.
 const PERMIT_BYTES: u64 = 64 << 10;
 const MANIFEST_PERMITS: usize = 2 * (MAX_MANIFEST_BYTES / PERMIT_BYTES) as usize;
@@ -153,7 +154,7 @@ impl FromStr for Select {
 /// Lists the backups of `series`, or of all series.
 ///
 /// Costs one listing per series and one of the root if no series is given; for each backup a small read and beside it a
-/// listing of its verifications, and one more small read if it was verified; 16 backups at once. Never more than 128 MiB of
+/// listing of its verifications, and one more small read if it was verified; 32 backups at once. Never more than 128 MiB of
 /// manifests are held. A damaged manifest does not fail the list.
 ///
 /// # Errors
