@@ -80,10 +80,12 @@ AZURE_BACKUPS = (
     to_azure("by hand", '"$BY_HAND" backup "az://vdstream/$NAME/z" < "$IN"'),
 )
 
-# A restore of vdstream ends with a sync of the file, so `zstd -d` runs with one and without.
+# A restore of vdstream ends with a sync of the file unless it is told not to; `zstd -d` runs with one and without, too.
 WARM = 'find "$OUT" -type f -exec cat {} + > /dev/null'
 FILE_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "file://$OUT/store" latest --output "$OUT/out"',
+         f'{FILE_BACKUPS[0].run}; {WARM}', output="out"),
+    Tool("vdstream --no-sync", '"$VDSTREAM" restore --quiet --no-sync "file://$OUT/store" latest --output "$OUT/out"',
          f'{FILE_BACKUPS[0].run}; {WARM}', output="out"),
     Tool("zstd -d", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"', f'{FILE_BACKUPS[1].run}; {WARM}', output="out"),
     Tool("zstd -d, sync", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"; sync "$OUT/out"',
@@ -95,6 +97,8 @@ FILE_RESTORES = (
 )
 S3_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "s3://vdstream/$NAME" latest --output "$OUT/out"',
+         S3_BACKUPS[0].run, clean=S3_CLEAN, output="out"),
+    Tool("vdstream --no-sync", '"$VDSTREAM" restore --quiet --no-sync "s3://vdstream/$NAME" latest --output "$OUT/out"',
          S3_BACKUPS[0].run, clean=S3_CLEAN, output="out"),
     Tool("s5cmd cat | zstd -d", '"$S5CMD" cat "s3://vdstream/$NAME" | "$ZSTD" -q -d -c > "$OUT/out"',
          S3_BACKUPS[1].run, clean=S3_CLEAN, output="out"),
@@ -118,12 +122,11 @@ GROUPS = [
     Group("backup-file-random", "random", "file", (*FILE_BACKUPS, CAT)),
     Group("backup-s3-postgres", "postgres", "s3", S3_BACKUPS),
     Group("backup-s3-toolchain", "toolchain", "s3", S3_BACKUPS),
-    Group("backup-azure-postgres", "postgres", "azure", AZURE_BACKUPS),
-    Group("backup-azure-toolchain", "toolchain", "azure", AZURE_BACKUPS),
     Group("restore-file-postgres", "postgres", "file", FILE_RESTORES),
     Group("restore-file-toolchain", "toolchain", "file", FILE_RESTORES),
     Group("restore-s3-postgres", "postgres", "s3", S3_RESTORES),
     Group("restore-s3-toolchain", "toolchain", "s3", S3_RESTORES),
+    Group("backup-azure-toolchain", "toolchain", "azure", AZURE_BACKUPS),
     Group("restore-azure-toolchain", "toolchain", "azure", AZURE_RESTORES),
 ]
 

