@@ -90,13 +90,17 @@ impl Demands {
 
 /// What a kind of store can be given with each object, parts included.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+#[cfg_attr(
+    not(all(feature = "aws", feature = "azure", feature = "gcp")),
+    expect(dead_code, reason = "each kind of store makes one of them")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Knows {
-    #[cfg(feature = "azure")]
+    /// Azure.
     Nothing,
-    #[cfg(feature = "gcp")]
+    /// Google.
     Class,
-    #[cfg(feature = "aws")]
+    /// S3.
     Both,
 }
 

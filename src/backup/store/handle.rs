@@ -198,7 +198,7 @@ impl Store {
         self.change(|inner| inner.demands.tags.push((key.into(), value.into())))
     }
 
-    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+    #[cfg(any(feature = "aws", feature = "gcp"))]
     pub(super) fn with_demands(self, demands: Demands) -> Self {
         self.change(|inner| inner.demands = demands)
     }
