@@ -16,7 +16,8 @@ use vdstream::backup::collection;
 use vdstream::backup::doctor;
 use vdstream::backup::retention::{self, Descendants, RetentionPolicy};
 use vdstream::backup::{
-    self, Backup, BackupOptions, Manifest, Restore, RestoreOptions, Select, Series, Store, VerifyLevel, VerifyOptions,
+    self, Backup, BackupOptions, Manifest, Restore, RestoreOptions, ResumeOptions, Select, Series, Store, VerifyLevel,
+    VerifyOptions,
 };
 use vdstream::buffer::MemoryBudget;
 use vdstream::pipeline::{Ack, Input, PipelineConfig};
@@ -137,6 +138,37 @@ async fn begin() {
         } else {
             assert!(!settled(&gate, &store, false).await);
         }
+        is_ready
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn resuming() {
+    let at_once = || ResumeOptions::default().pipeline(config()).silence(Duration::ZERO);
+    at_every_step("Backup::resume", 5, async |at| {
+        let (gate, store) = Gate::new();
+        let mut first = begun(&store).await;
+        let id = first.id();
+        first.wait_stripes().await.unwrap();
+        // As a process that has died: it never ends the backup.
+        std::mem::forget(first);
+        gate.shut();
+        let resumed = cut(&gate, at, Backup::resume(&store, "orders", id, at_once())).await;
+        let is_ready = resumed.is_some();
+        drop(resumed);
+        gate.open();
+        store.wait_idle().await;
+        all_arrived().await;
+        let mut again = Backup::resume(&store, "orders", id, at_once()).await.unwrap();
+        for stripe in 0..2 {
+            again.replay(stripe).unwrap();
+            again.stripe_input(stripe, source(stripe)).unwrap();
+        }
+        let manifest = again.commit().await.unwrap().manifest;
+        store.wait_idle().await;
+        assert_eq!(gate.uploads(), 0, "uploads are left");
+        is_whole(&store, &manifest).await;
         is_ready
     })
     .await;

@@ -25,6 +25,7 @@ const TABLE: &str = "
     backup/encryption.rs       unlock              tests/cancel_backup.rs          unlocking_a_backup                   | unlock
     backup/reader.rs           stripe              tests/cancel_backup.rs          a_stream_of_a_stripe                 | Restore::stripe
     backup/reader.rs           write_to            tests/cancel_backup.rs          writing_a_stripe_out                 | Restore::write_to
+    backup/resume.rs           resume              tests/cancel_backup.rs          resuming                             | Backup::resume
     backup/retention/apply.rs  apply               tests/cancel_backup.rs          deleting_by_a_plan                   | retention::apply
     backup/retention/apply.rs  plan                tests/cancel_backup.rs          calls_that_only_read                 | retention::plan
     backup/retention/apply.rs  plan_deletion       tests/cancel_backup.rs          calls_that_only_read                 | plan_deletion

@@ -16,7 +16,19 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Manifest> {
     session.settle().await;
     match write(session, &manifest).await {
-        Ok(()) => Ok(manifest),
+        Ok(()) => {
+            if manifest.writers.is_resumed() || session.names.writers().is_resumed() {
+                session.tidy(&manifest).await;
+            }
+            Ok(manifest)
+        }
+        Err(Failure::Theirs(theirs)) => {
+            session.tidy(&theirs).await;
+            Err(Error::new(
+                ErrorKind::Conflict,
+                format!("another process has resumed and committed backup {}; it is complete", manifest.id),
+            ))
+        }
         Err(Failure::Absent(error)) => {
             let cause = session.fail(error.context("the backup could not be committed"));
             // What could not be removed is in the log; the cause is what the caller must see.
@@ -30,6 +42,8 @@ pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Man
 enum Failure {
     /// There is no manifest and none can appear.
     Absent(Error),
+    /// The backup was resumed, and another process has committed it.
+    Theirs(Box<Manifest>),
     /// There is one that is not ours, or there may be ours: nothing may be removed.
     Other(Error),
 }
@@ -56,16 +70,17 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
     });
     let error = match put.await {
         Ok(()) => return stand(session, &name).await.map_err(Failure::Other),
-        Err(error) if error.kind() == ErrorKind::Conflict => {
-            return Err(Failure::Other(
-                error.context("another manifest stands in this backup's place; nothing was removed"),
-            ));
-        }
         Err(error) => error,
     };
     match store.read_small(&name, MAX_MANIFEST_BYTES).await {
         Ok(found) if found == content => stand(session, &name).await.map_err(Failure::Other),
-        Ok(_) => {
+        Ok(found) => Err(match taken_over(session, &found) {
+            Some(theirs) => Failure::Theirs(Box::new(theirs)),
+            None => {
+                Failure::Other(error.context("another manifest stands in this backup's place; nothing was removed"))
+            }
+        }),
+        Err(_unknown) if error.kind() == ErrorKind::Conflict => {
             Err(Failure::Other(error.context("another manifest stands in this backup's place; nothing was removed")))
         }
         Err(absent) if absent.kind() == ErrorKind::NotFound && !in_doubt.load(Ordering::Relaxed) => {
@@ -104,4 +119,12 @@ async fn stand(session: &Session, manifest: &str) -> Result<()> {
             stays.report()
         ))),
     }
+}
+
+/// The manifest that another process of this very backup has written, if the backup was resumed.
+fn taken_over(session: &Session, found: &[u8]) -> Option<Manifest> {
+    let names = &session.names;
+    let theirs = Manifest::decode(found, &names.manifest()).ok()?;
+    let is_resumed = theirs.writers.is_resumed() || names.writers().is_resumed();
+    (is_resumed && theirs.id == names.id() && &theirs.series == names.series()).then_some(theirs)
 }

@@ -151,8 +151,9 @@ impl Backup {
         for (stripe, device) in (0..).zip(set.open_all()?) {
             let (source, end) = DeviceSource::new(DeviceStream::new(set, device), has_complete);
             let session = Arc::clone(&self.session);
+            let kept = self.kept(stripe);
             let task = async move {
-                let outcome = Arc::clone(&session).run_stripe(stripe, source).await;
+                let outcome = Arc::clone(&session).run_stripe(stripe, kept, source).await;
                 let ended = end.await;
                 let summary = outcome?;
                 ended.map_err(|error| session.fail(error))?;

@@ -75,6 +75,8 @@ impl Intent {
 pub(crate) struct UploadRecord {
     pub(crate) id: BackupId,
     pub(crate) segment: SegmentId,
+    /// The claim of the process that uploads it; 0 if it has begun the backup.
+    pub(crate) claim: u32,
     /// Whether the segment is encrypted, which its object's name tells.
     pub(crate) is_encrypted: bool,
     /// The store's own id of the upload.
@@ -92,7 +94,7 @@ struct UploadV1 {
 
 impl UploadRecord {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let object = ObjectName::segment(self.segment, self.is_encrypted).to_string();
+        let object = ObjectName::segment(self.segment, self.claim, self.is_encrypted).to_string();
         document::encode_small(
             UPLOAD,
             &UploadV1 { id: self.id, object, upload: self.upload.clone(), created: self.created },
@@ -101,12 +103,12 @@ impl UploadRecord {
 
     pub(crate) fn decode(bytes: &[u8], object: &str) -> Result<Self> {
         let wire: UploadV1 = document::decode_small(UPLOAD, bytes, object)?;
-        let (segment, is_encrypted) = match wire.object.parse() {
-            Ok(ObjectName::Segment(segment)) => (segment, false),
-            Ok(ObjectName::Sealed(segment)) => (segment, true),
-            _ => return Err(corrupt(object, "object", "the name of a segment", shown(&wire.object, 160))),
+        let name: Option<ObjectName> = wire.object.parse().ok();
+        let Some((segment, claim)) = name.as_ref().and_then(ObjectName::as_segment) else {
+            return Err(corrupt(object, "object", "the name of a segment", shown(&wire.object, 160)));
         };
-        Ok(Self { id: wire.id, segment, is_encrypted, upload: wire.upload, created: wire.created })
+        let is_encrypted = matches!(name, Some(ObjectName::Sealed(_)));
+        Ok(Self { id: wire.id, segment, claim, is_encrypted, upload: wire.upload, created: wire.created })
     }
 }
 
@@ -137,12 +139,13 @@ mod tests {
         let record = UploadRecord {
             id,
             segment: SegmentId { stripe: 1, index: 2 },
+            claim: 0,
             is_encrypted: false,
             upload: "a/b?\"".into(),
             created,
         };
-        for is_encrypted in [false, true] {
-            let record = UploadRecord { is_encrypted, ..record.clone() };
+        for (claim, is_encrypted) in [(0, false), (0, true), (3, false)] {
+            let record = UploadRecord { claim, is_encrypted, ..record.clone() };
             assert_eq!(UploadRecord::decode(&record.encode().unwrap(), "x").unwrap(), record);
         }
         assert!(UploadRecord::decode(&intent.encode().unwrap(), "x").is_err());

@@ -11,6 +11,7 @@ use super::id::BackupId;
 use super::kind::Kind;
 use super::names::{MAX_STRIPES, Names, Series};
 use super::wire;
+use super::writers::Writers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{self, LevelRange, SegmentId, StripeSummary};
 
@@ -55,6 +56,8 @@ pub struct Manifest {
     pub frame_bytes: u64,
     /// The stripes in order, with their segments.
     pub stripes: Vec<StripeSummary>,
+    /// Who stored them; it decides their names.
+    pub(crate) writers: Writers,
 }
 
 /// The producer of a backup's data, and how it ended.
@@ -205,7 +208,8 @@ impl Manifest {
     }
 
     pub(crate) fn names(&self) -> Names {
-        Names::new(self.series.clone(), self.id).encrypted(self.encryption.is_some())
+        let names = Names::new(self.series.clone(), self.id).written_by(self.writers.clone());
+        names.encrypted(self.encryption.is_some())
     }
 
     /// Every segment with its name within the store, in order.
@@ -344,6 +348,7 @@ pub(crate) mod tests {
             encryption: None,
             frame_bytes: 4096,
             stripes,
+            writers: Writers::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Backup sets on object storage: one set is visible exactly when its manifest exists.
 
 mod catalog;
+pub(crate) mod claim;
 pub mod collection;
 mod commit;
 mod devices;
@@ -17,6 +18,7 @@ pub(crate) mod names;
 mod options;
 mod reader;
 mod report;
+mod resume;
 pub mod retention;
 mod segments;
 mod session;
@@ -24,6 +26,7 @@ pub mod store;
 pub(crate) mod verify;
 mod wire;
 mod writer;
+pub(crate) mod writers;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +43,7 @@ pub use intent::Intent;
 pub use kind::Kind;
 pub use manifest::{Codec, MAX_MANIFEST_BYTES, MAX_SEGMENTS, Manifest, Producer};
 pub use names::{MAX_STRIPE_SEGMENTS, MAX_STRIPES, Series};
-pub use options::{BackupOptions, RestoreOptions};
+pub use options::{BackupOptions, RestoreOptions, ResumeOptions};
 pub use reader::Restore;
 pub use report::BackupReport;
 pub use store::Store;

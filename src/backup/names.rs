@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::id::BackupId;
+use super::writers::Writers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::SegmentId;
 
@@ -15,6 +16,8 @@ use crate::pipeline::SegmentId;
 pub const MAX_STRIPES: u16 = 64;
 /// The most segments of one stripe: their names have six digits, so that they sort.
 pub const MAX_STRIPE_SEGMENTS: u32 = 1_000_000;
+/// The largest number of a claim: their names have six digits, so that they sort.
+pub(crate) const MAX_CLAIMS: u32 = 999_999;
 
 /// The name of a series of backups, and of its directory in the store.
 ///
@@ -97,11 +100,22 @@ pub(crate) struct Names {
     series: Series,
     id: BackupId,
     is_encrypted: bool,
+    writers: Writers,
 }
 
 impl Names {
     pub(crate) fn new(series: Series, id: BackupId) -> Self {
-        Self { series, id, is_encrypted: false }
+        Self { series, id, is_encrypted: false, writers: Writers::default() }
+    }
+
+    /// The same for a backup whose segments these processes have stored.
+    pub(crate) fn written_by(mut self, writers: Writers) -> Self {
+        self.writers = writers;
+        self
+    }
+
+    pub(crate) fn writers(&self) -> &Writers {
+        &self.writers
     }
 
     /// The same for a backup whose segments are encrypted, if so.
@@ -141,7 +155,12 @@ impl Names {
     }
 
     pub(crate) fn segment(&self, segment: SegmentId) -> String {
-        self.of(&ObjectName::segment(segment, self.is_encrypted))
+        self.of(&ObjectName::segment(segment, self.writers.of(segment), self.is_encrypted))
+    }
+
+    /// The record of an upload of a segment.
+    pub(crate) fn upload(&self, segment: SegmentId, attempt: u32) -> String {
+        self.of(&ObjectName::Upload { segment, claim: self.writers.of(segment), attempt })
     }
 
     pub(crate) fn of(&self, name: &ObjectName) -> String {
@@ -157,6 +176,8 @@ impl Names {
 /// What an object within a backup's directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ObjectName {
+    /// Who may go on with the backup.
+    Claim(u32),
     /// The private key of a backup, encrypted with its passphrase.
     Identity,
     Intent,
@@ -166,9 +187,16 @@ pub(crate) enum ObjectName {
     /// An encrypted segment.
     Sealed(SegmentId),
     Segment(SegmentId),
-    /// The record of an upload of a segment; a segment that is begun again gets the next attempt.
+    /// A segment that was stored by a process that resumed the backup.
+    Resumed {
+        segment: SegmentId,
+        claim: u32,
+    },
+    /// The record of an upload of a segment; a segment that is begun again gets the next attempt. The claim is 0 for the
+    /// process that began the backup.
     Upload {
         segment: SegmentId,
+        claim: u32,
         attempt: u32,
     },
     Verified(Timestamp),
@@ -179,25 +207,47 @@ pub(crate) enum ObjectName {
 }
 
 impl ObjectName {
-    pub(crate) fn segment(segment: SegmentId, is_encrypted: bool) -> Self {
-        if is_encrypted { Self::Sealed(segment) } else { Self::Segment(segment) }
+    /// A segment that the owner of `claim` stores; 0 if it has begun the backup. Encrypted backups are not resumed.
+    pub(crate) fn segment(segment: SegmentId, claim: u32, is_encrypted: bool) -> Self {
+        match claim {
+            0 if is_encrypted => Self::Sealed(segment),
+            0 => Self::Segment(segment),
+            claim => Self::Resumed { segment, claim },
+        }
+    }
+
+    /// Which segment it is, and the claim of who stored it; `None` if it is none.
+    pub(crate) fn as_segment(&self) -> Option<(SegmentId, u32)> {
+        match *self {
+            Self::Segment(segment) | Self::Sealed(segment) => Some((segment, 0)),
+            Self::Resumed { segment, claim } => Some((segment, claim)),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Claim(number) => write!(f, "claims/{number:06}.json"),
             Self::Identity => f.write_str("identity.age"),
             Self::Intent => f.write_str("intent.json"),
             Self::Manifest => f.write_str("manifest.json"),
             Self::Partial => f.write_str("partial"),
             Self::Sealed(id) => write!(f, "s{:02}/{:06}.zst.age", id.stripe, id.index),
             Self::Segment(id) => write!(f, "s{:02}/{:06}.zst", id.stripe, id.index),
-            Self::Upload { segment, attempt: 0 } => {
-                write!(f, "uploads/s{:02}-{:06}.json", segment.stripe, segment.index)
+            Self::Resumed { segment, claim } => {
+                write!(f, "s{:02}/{:06}-c{claim:02}.zst", segment.stripe, segment.index)
             }
-            Self::Upload { segment, attempt } => {
-                write!(f, "uploads/s{:02}-{:06}-{attempt:02}.json", segment.stripe, segment.index)
+            Self::Upload { segment, claim, attempt } => {
+                write!(f, "uploads/s{:02}-{:06}", segment.stripe, segment.index)?;
+                if *claim > 0 {
+                    write!(f, "-c{claim:02}")?;
+                }
+                if *attempt > 0 {
+                    write!(f, "-{attempt:02}")?;
+                }
+                f.write_str(".json")
             }
             Self::Verified(time) => write!(f, "verified/{}.json", basic(*time)),
             Self::Deleted(time) => write!(f, "deleted/{}.json", basic(*time)),
@@ -233,10 +283,15 @@ fn parse_numbered(text: &str) -> Option<ObjectName> {
         return ours.then_some(ObjectName::Partial);
     }
     if let Some(rest) = text.strip_prefix("uploads/s") {
-        let mut numbers = rest.strip_suffix(".json")?.split('-');
+        let mut numbers = rest.strip_suffix(".json")?.split('-').peekable();
         let segment = segment_id(numbers.next()?, numbers.next()?)?;
+        let claim = numbers.next_if(|number| number.starts_with('c')).map_or(Some(0), claim_number)?;
         let attempt = numbers.next().map_or(Some(0), |attempt| attempt.parse().ok())?;
-        return numbers.next().is_none().then_some(ObjectName::Upload { segment, attempt });
+        return numbers.next().is_none().then_some(ObjectName::Upload { segment, claim, attempt });
+    }
+    if let Some(rest) = text.strip_prefix("claims/") {
+        let number = rest.strip_suffix(".json")?.parse().ok()?;
+        return (1..=MAX_CLAIMS).contains(&number).then_some(ObjectName::Claim(number));
     }
     if let Some(rest) = text.strip_prefix("verified/") {
         return time(rest).map(ObjectName::Verified);
@@ -252,7 +307,19 @@ fn parse_numbered(text: &str) -> Option<ObjectName> {
         None => (text, false),
     };
     let (stripe, index) = file.strip_prefix('s')?.strip_suffix(".zst")?.split_once('/')?;
-    Some(ObjectName::segment(segment_id(stripe, index)?, is_encrypted))
+    match index.split_once('-') {
+        None => Some(ObjectName::segment(segment_id(stripe, index)?, 0, is_encrypted)),
+        Some(_) if is_encrypted => None,
+        Some((index, claim)) => {
+            Some(ObjectName::Resumed { segment: segment_id(stripe, index)?, claim: claim_number(claim)? })
+        }
+    }
+}
+
+/// The number of a claim within a name: `c01`.
+fn claim_number(text: &str) -> Option<u32> {
+    let number = text.strip_prefix('c')?.parse().ok()?;
+    (1..=MAX_CLAIMS).contains(&number).then_some(number)
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -312,8 +379,16 @@ mod tests {
         assert_eq!(names.manifest(), format!("orders/{id}/manifest.json"));
         assert_eq!(names.segment(segment), format!("orders/{id}/s03/000017.zst"));
         assert_eq!(names.encrypted(true).segment(segment), format!("orders/{id}/s03/000017.zst.age"));
-        assert_eq!(ObjectName::Upload { segment, attempt: 0 }.to_string(), "uploads/s03-000017.json");
-        assert_eq!(ObjectName::Upload { segment, attempt: 2 }.to_string(), "uploads/s03-000017-02.json");
+        assert_eq!(ObjectName::Claim(7).to_string(), "claims/000007.json");
+        assert_eq!(ObjectName::Resumed { segment, claim: 7 }.to_string(), "s03/000017-c07.zst");
+        for (claim, attempt, name) in [
+            (0, 0, "uploads/s03-000017.json"),
+            (0, 2, "uploads/s03-000017-02.json"),
+            (7, 0, "uploads/s03-000017-c07.json"),
+            (7, 2, "uploads/s03-000017-c07-02.json"),
+        ] {
+            assert_eq!(ObjectName::Upload { segment, claim, attempt }.to_string(), name);
+        }
         let time = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
         assert_eq!(ObjectName::Verified(time).to_string(), "verified/20231114T221320.123Z.json");
     }
@@ -338,6 +413,17 @@ mod tests {
             "s00/+00000.zst",
             "uploads/s00-000000-00.json",
             "uploads/s00.json",
+            "uploads/s00-000000-c00.json",
+            "uploads/s00-000000-c01-00.json",
+            "uploads/s00-000000-02-c01.json",
+            "s00/000000-c00.zst",
+            "s00/000000-c1.zst",
+            "s00/000000-01.zst",
+            "s00/000000-c01.zst.age",
+            "s00/000000-c1000000.zst",
+            "claims/000000.json",
+            "claims/1.json",
+            "claims/1000000.json",
             "s00/../manifest.json",
             "manifest.json/x",
             "manifest.json.partial-1",
@@ -364,11 +450,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_parses_back(stripe in 0..MAX_STRIPES, index in 0..MAX_STRIPE_SEGMENTS, attempt in 0..200u32, millis in 0i64..253_402_207_200_000) {
+        fn every_name_parses_back(stripe in 0..MAX_STRIPES, index in 0..MAX_STRIPE_SEGMENTS, attempt in 0..200u32, claim in 1..=MAX_CLAIMS, millis in 0i64..253_402_207_200_000) {
             let names = names();
             let segment = SegmentId { stripe, index };
             let time = Timestamp::from_millisecond(millis).unwrap();
-            for name in [ObjectName::Segment(segment), ObjectName::Sealed(segment), ObjectName::Identity, ObjectName::Upload { segment, attempt }, ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Collected(time), ObjectName::Intent, ObjectName::Manifest] {
+            for name in [ObjectName::Segment(segment), ObjectName::Sealed(segment), ObjectName::Identity, ObjectName::Upload { segment, claim: 0, attempt }, ObjectName::Upload { segment, claim, attempt }, ObjectName::Resumed { segment, claim }, ObjectName::Claim(claim), ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Collected(time), ObjectName::Intent, ObjectName::Manifest] {
                 prop_assert_eq!(names.parse(&names.of(&name)), Some(name));
             }
         }

@@ -122,6 +122,60 @@ impl BackupOptions {
     }
 }
 
+/// How a backup that was interrupted goes on. What its beginning has decided (stripes, level, frame size, labels, kind and parent)
+/// stays as it is.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ResumeOptions {
+    pub(super) pipeline: PipelineConfig,
+    pub(super) silence: Duration,
+    pub(super) producer: Option<Producer>,
+    pub(super) clean_up_timeout: Duration,
+}
+
+impl Default for ResumeOptions {
+    /// The pipeline's defaults, five minutes of silence.
+    fn default() -> Self {
+        Self {
+            pipeline: PipelineConfig::default(),
+            silence: DEFAULT_SILENCE,
+            producer: None,
+            clean_up_timeout: DEFAULT_CLEAN_UP_TIMEOUT,
+        }
+    }
+}
+
+impl ResumeOptions {
+    /// Memory limit, part and segment sizes, concurrency: see [`PipelineConfig`]. Level and frame size are those of the backup.
+    pub fn pipeline(mut self, config: PipelineConfig) -> Self {
+        self.pipeline = config;
+        self
+    }
+
+    /// The least time without a sign of life, default 5 minutes, zero asks for none: a backup that has stored anything since
+    /// is taken to be running, and is not resumed.
+    ///
+    /// It only keeps a process that is alive from being interrupted. No backup is damaged if the time is too short; the process
+    /// that was taken over from fails. Compared are the store's times with this machine's clock. A process that has
+    /// resumed the backup and has ended in good order needs no silence.
+    pub fn silence(mut self, time: Duration) -> Self {
+        self.silence = time;
+        self
+    }
+
+    /// Notes who produces the data, as [`BackupOptions::producer`] does.
+    pub fn producer(mut self, producer: Producer) -> Self {
+        self.producer = Some(producer);
+        self
+    }
+
+    /// As [`BackupOptions::clean_up_timeout`].
+    pub fn clean_up_timeout(mut self, limit: Duration) -> Self {
+        self.clean_up_timeout = limit;
+        self
+    }
+}
+
 /// How a backup is read back.
 #[derive(Debug, Clone, Default)]
 #[must_use]
@@ -144,6 +198,9 @@ impl RestoreOptions {
         self
     }
 }
+
+/// A process that moves 4 MB/s begins or ends a segment of 1 GiB about as often.
+const DEFAULT_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 const DEFAULT_CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -1,6 +1,6 @@
-//! The segments of one backup as the pipeline writes and reads them.
+//! The segments of one backup as the pipeline writes and reads them, and what becomes of them at its end.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use object_store::multipart::PartId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::collection::LONGEST_SILENCE;
+use super::claim::{Claim, Purpose};
+use super::collection::{LONGEST_SILENCE, abort_uploads};
 use super::intent::UploadRecord;
-use super::manifest::MAX_SEGMENTS;
+use super::manifest::{MAX_SEGMENTS, Manifest};
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
 use super::store::Store;
 use crate::buffer::SlotMut;
@@ -36,6 +37,8 @@ pub(super) struct Segments {
 struct Shared {
     store: Store,
     names: Names,
+    /// Segments that were stored before.
+    kept: usize,
     tasks: TaskTracker,
     /// Ends what hangs: nobody waits any longer.
     abandoned: CancellationToken,
@@ -58,12 +61,18 @@ struct Signs {
 
 impl Segments {
     pub(super) fn new(store: &Store, names: Names) -> Self {
+        Self::resumed(store, names, 0)
+    }
+
+    /// Those of a backup of which `kept` segments are stored already. The names tell whose claim it is.
+    pub(super) fn resumed(store: &Store, names: Names, kept: usize) -> Self {
         let tasks = TaskTracker::new();
         tasks.close();
         Self {
             shared: Arc::new(Shared {
                 store: store.clone(),
                 names,
+                kept,
                 tasks,
                 abandoned: CancellationToken::new(),
                 open: Mutex::default(),
@@ -114,7 +123,7 @@ impl Segments {
     fn count(&self, segment: SegmentId) -> Result<()> {
         let mut begun = self.shared.begun.lock();
         begun.insert(segment);
-        if begun.len() <= MAX_SEGMENTS && segment.index < MAX_STRIPE_SEGMENTS {
+        if self.shared.kept + begun.len() <= MAX_SEGMENTS && segment.index < MAX_STRIPE_SEGMENTS {
             return Ok(());
         }
         Err(Error::new(
@@ -136,16 +145,39 @@ impl Segments {
         }
     }
 
-    /// Removes every trace of the backup: running uploads, segments, records, and the intent last.
+    /// Ends the backup without a commit. Nothing else may write when this is called.
     ///
-    /// Nothing else may write when this is called. If a manifest is found, the backup exists and nothing is removed.
-    pub(super) async fn remove_all(&self) -> Result<()> {
+    /// The process that began it removes every trace: running uploads, segments, records, and the intent at the end. One that
+    /// has resumed it ends its running uploads, and leaves what is stored: another process may still commit that, and anybody
+    /// may resume it. If a manifest is found, the backup exists and nothing is removed.
+    pub(super) async fn remove_all(&self, is_begun: bool) -> Result<()> {
         let shared = &self.shared;
         shared.tasks.wait().await;
         let open: Vec<Arc<Upload>> = shared.open.lock().drain().map(|(_, upload)| upload).collect();
         let mut first = Ok(());
         for upload in open {
-            first = first.and(shared.store.retry(|| upload.abort_parts()).await);
+            first = first.and(shared.store.retry(|| upload.give_up()).await);
+        }
+        match shared.names.writers().next() {
+            0 => self.remove(is_begun, first).await,
+            claim => first.and(release(&shared.store, &shared.names, claim).await),
+        }
+    }
+
+    /// Removes everything, if that is still for the process that began the backup to do.
+    async fn remove(&self, is_begun: bool, mut first: Result<()>) -> Result<()> {
+        let shared = &self.shared;
+        // From here on nobody can resume it, and who has already is the owner of what is stored. Without an intent there is
+        // nothing to resume.
+        let mark = Claim::new(&shared.store, &shared.names, FIRST_CLAIM, Purpose::Remove);
+        if is_begun {
+            match mark.write(&shared.store, &shared.names).await {
+                Err(taken) if taken.kind() == ErrorKind::Conflict => {
+                    tracing::info!(id = %shared.names.id(), "another process has resumed the backup; nothing is removed");
+                    return first;
+                }
+                outcome => outcome?,
+            }
         }
         let listed = match shared.store.list(&shared.names.directory()).await {
             Ok(listed) => listed,
@@ -165,7 +197,7 @@ impl Segments {
                         format!("{} exists: the backup is complete and stays", shared.store.show(&object.name)),
                     ));
                 }
-                Some(ObjectName::Intent) => {}
+                Some(ObjectName::Intent | ObjectName::Claim(_) | ObjectName::Resumed { .. }) => {}
                 Some(_) => {
                     names.insert(object.name);
                 }
@@ -176,9 +208,60 @@ impl Segments {
         first = first.and(shared.store.delete_all(&names).await);
         // As long as something is left, the intent is what finds it.
         first?;
-        shared.store.delete(&shared.names.intent()).await
+        shared.store.delete(&shared.names.intent()).await?;
+        // At the very end, so that whoever comes finds no intent, or that it is being removed.
+        match is_begun {
+            true => shared.store.delete(&shared.names.of(&ObjectName::Claim(FIRST_CLAIM))).await,
+            false => Ok(()),
+        }
+    }
+
+    /// After the commit of a backup that was resumed: removes what processes that were taken over from have left.
+    ///
+    /// The manifest is there, so theirs cannot come any more, and what it does not name belongs to nobody.
+    pub(super) async fn tidy(&self, manifest: &Manifest) -> Result<()> {
+        let shared = &self.shared;
+        let named: HashSet<String> = manifest.objects().map(|(_, name, _)| name).collect();
+        let mut outcome = end_uploads(&shared.store, &shared.names, |_| true).await;
+        let mut names = Vec::new();
+        for object in shared.store.list(&shared.names.directory()).await? {
+            let is_left = match shared.names.parse(&object.name) {
+                Some(ObjectName::Partial) => true,
+                Some(name) => name.as_segment().is_some() && !named.contains(&object.name),
+                None => false,
+            };
+            if is_left {
+                names.push(object.name);
+            }
+        }
+        outcome = outcome.and(shared.store.delete_all(&names).await);
+        outcome
     }
 }
+
+/// Tells that the owner of `claim` has ended in good order.
+pub(super) async fn release(store: &Store, names: &Names, claim: u32) -> Result<()> {
+    match Claim::new(store, names, claim + 1, Purpose::Release).write(store, names).await {
+        // Somebody else has taken it over already.
+        Err(taken) if taken.kind() == ErrorKind::Conflict => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Ends the recorded uploads that are `wanted`, whoever began them, and removes their records.
+pub(super) async fn end_uploads(store: &Store, names: &Names, wanted: impl Fn(u32) -> bool) -> Result<()> {
+    let listed = store.list(&format!("{}/uploads", names.directory())).await?;
+    let is_wanted = |name: &str| matches!(names.parse(name), Some(ObjectName::Upload { claim, .. }) if wanted(claim));
+    let records: Vec<String> = listed.into_iter().map(|object| object.name).filter(|name| is_wanted(name)).collect();
+    let refused = abort_uploads(store, names, &records).await?;
+    match refused.into_iter().next() {
+        Some(refused) => Err(refused.error),
+        None => store.delete_all(&records).await,
+    }
+}
+
+/// The claim that stands against every later one.
+const FIRST_CLAIM: u32 = 1;
 
 impl fmt::Debug for Segments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,7 +359,7 @@ impl Segments {
             *attempt += 1;
             *attempt - 1
         };
-        let record_name = shared.names.of(&ObjectName::Upload { segment, attempt });
+        let record_name = shared.names.upload(segment, attempt);
         let key = shared.next_upload.fetch_add(1, Ordering::Relaxed) as u64;
         let upload = Arc::new(Upload {
             segments: self.clone(),
@@ -291,7 +374,8 @@ impl Segments {
         shared.open.lock().insert(key, Arc::clone(&upload));
         let created = shared.store.time().wall();
         let is_encrypted = shared.names.is_encrypted();
-        let record = UploadRecord { id: shared.names.id(), segment, is_encrypted, upload: upload.id.clone(), created };
+        let (id, claim) = (shared.names.id(), shared.names.writers().of(segment));
+        let record = UploadRecord { id, segment, claim, is_encrypted, upload: upload.id.clone(), created };
         if let Err(error) = shared.store.create(&upload.record_name, record.encode()?.into()).await {
             // It stays in the list of open uploads if this fails too.
             let _ = upload.give_up().await;
@@ -381,11 +465,9 @@ impl Upload {
     }
 
     async fn give_up(&self) -> Result<()> {
+        // An object that is there, because a completion went through whose answer was lost, is removed with the others: it
+        // may belong to another process by now.
         self.abort_parts().await?;
-        // The object is there if a completion went through whose answer was lost.
-        if self.completing.load(Ordering::Acquire) {
-            self.store().delete(&self.name).await?;
-        }
         self.store().delete(&self.record_name).await?;
         self.segments.shared.open.lock().remove(&self.key);
         Ok(())

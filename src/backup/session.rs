@@ -10,13 +10,14 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use super::manifest::Manifest;
 use super::meter::Meter;
 use super::names::Names;
 use super::segments::Segments;
 use super::store::Store;
 use crate::clock::timeout;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Input, Pipeline, StripeSummary};
+use crate::pipeline::{Input, Kept, Pipeline, StripeSummary};
 use crate::sync::Mutex;
 
 /// A stripe's task.
@@ -112,8 +113,8 @@ impl Session {
         self.cause().unwrap_or_else(|| Error::new(ErrorKind::Aborted, "the backup was given up"))
     }
 
-    /// Runs one stripe to its end. Its failure stops the others.
-    pub(super) async fn run_stripe<S>(self: Arc<Self>, stripe: u16, source: S) -> Result<StripeSummary>
+    /// Runs one stripe to its end, behind what is kept of it. Its failure stops the others.
+    pub(super) async fn run_stripe<S>(self: Arc<Self>, stripe: u16, kept: Kept, source: S) -> Result<StripeSummary>
     where
         S: Stream<Item = Result<Input>> + Send + 'static,
     {
@@ -128,7 +129,7 @@ impl Session {
             // Told before the stripe cleans up: whatever comes in that time is not the first cause.
             let noticed = Arc::clone(&self);
             let on_failure = move |cause| drop(noticed.fail(cause));
-            let run = self.pipeline.backup_stripe_noticed(stripe, source, on_failure);
+            let run = self.pipeline.resume_stripe(stripe, kept, source, on_failure);
             tokio::select! {
                 biased;
                 outcome = run => outcome,
@@ -159,10 +160,31 @@ impl Session {
         }
     }
 
+    /// After the commit of a backup that was resumed: removes what it does not consist of, as far as that goes.
+    pub(super) async fn tidy(&self, manifest: &Manifest) {
+        let clock = self.store.time();
+        let tidied = timeout(clock.as_ref(), Some(self.clean_up_timeout), self.segments.tidy(manifest)).await;
+        let left = |error: Error| {
+            error.context(format!(
+                "backup {} is committed; what an interrupted process left is not all removed",
+                manifest.id
+            ))
+        };
+        match tidied {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.store.note_leftovers(left(error)),
+            Err(_elapsed) => self.store.note_leftovers(left(Error::new(
+                ErrorKind::Unavailable,
+                format!("the removal did not end within {:?}", self.clean_up_timeout),
+            ))),
+        }
+    }
+
     /// After the backup stopped: waits for its tasks and removes every object that it made. When its time is up, everything
     /// that still runs is ended, and what it would have removed stays.
     pub(super) async fn clean_up(&self, stripes: Vec<StripeTask>) -> Result<()> {
-        let limit = match self.is_begun.load(Ordering::Relaxed) {
+        let is_begun = self.is_begun.load(Ordering::Relaxed);
+        let limit = match is_begun {
             true => self.clean_up_timeout,
             false => self.clean_up_timeout.min(UNBEGUN_CLEAN_UP),
         };
@@ -173,7 +195,7 @@ impl Session {
                 let _ended = task.await;
             }
             self.pipeline.wait_idle().await;
-            self.segments.remove_all().await
+            self.segments.remove_all(is_begun).await
         };
         let outcome = match timeout(self.store.time().as_ref(), Some(limit), work).await {
             Ok(outcome) => outcome,

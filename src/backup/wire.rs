@@ -11,6 +11,7 @@ use super::id::BackupId;
 use super::kind::Kind;
 use super::manifest::{Codec, Manifest, Producer};
 use super::names::{ObjectName, Series};
+use super::writers::Writers;
 use crate::error::Result;
 use crate::pipeline::{SegmentHeader, SegmentId, SegmentSummary, StripeSummary};
 
@@ -90,10 +91,14 @@ impl TotalsV1 {
 
 impl ManifestV1 {
     pub(super) fn of(manifest: &Manifest) -> Self {
+        let segment = |stripe: u16, segment: &SegmentSummary| {
+            let id = SegmentId { stripe, index: segment.index };
+            SegmentV1::of(ObjectName::segment(id, manifest.writers.of(id), segment.header.is_some()), segment)
+        };
         let stripe = |(stripe, summary): (u16, &StripeSummary)| StripeV1 {
             raw_bytes: summary.raw_bytes,
             stored_bytes: summary.stored_bytes,
-            segments: summary.segments.iter().map(|segment| SegmentV1::of(stripe, segment)).collect(),
+            segments: summary.segments.iter().map(|summary| segment(stripe, summary)).collect(),
         };
         Self {
             series: manifest.series.clone(),
@@ -118,11 +123,20 @@ impl ManifestV1 {
 
     pub(super) fn into_manifest(self, object: &str) -> Result<Manifest> {
         let mut stripes = Vec::with_capacity(self.stripes.len());
+        let mut writers = Vec::with_capacity(self.stripes.len());
         for (stripe, summary) in self.stripes.into_iter().enumerate() {
             let mut segments = Vec::with_capacity(summary.segments.len());
+            let mut claims: Vec<u32> = Vec::with_capacity(summary.segments.len());
             for (index, segment) in summary.segments.into_iter().enumerate() {
-                segments.push(segment.into_summary(stripe, index, object)?);
+                let (segment, claim) = segment.into_summary(stripe, index, object)?;
+                if claims.last().is_some_and(|last| *last > claim) {
+                    let what = format!("stripe {stripe} segment {index} object");
+                    return Err(corrupt(object, what, "a claim that does not fall", claim));
+                }
+                claims.push(claim);
+                segments.push(segment);
             }
+            writers.push(claims);
             stripes.push(StripeSummary { raw_bytes: summary.raw_bytes, stored_bytes: summary.stored_bytes, segments });
         }
         let manifest = Manifest {
@@ -141,6 +155,7 @@ impl ManifestV1 {
             encryption: self.encryption,
             frame_bytes: self.frame_bytes,
             stripes,
+            writers: Writers::of_segments(writers),
         };
         manifest.check(object)?;
         let totals = TotalsV1::of(&manifest.stripes);
@@ -156,10 +171,9 @@ impl ManifestV1 {
 }
 
 impl SegmentV1 {
-    fn of(stripe: u16, segment: &SegmentSummary) -> Self {
+    fn of(object: ObjectName, segment: &SegmentSummary) -> Self {
         Self {
-            object: ObjectName::segment(SegmentId { stripe, index: segment.index }, segment.header.is_some())
-                .to_string(),
+            object: object.to_string(),
             raw_offset: segment.raw_offset,
             raw_bytes: segment.raw_bytes,
             stored_bytes: segment.stored_bytes,
@@ -172,16 +186,19 @@ impl SegmentV1 {
         }
     }
 
-    fn into_summary(self, stripe: usize, index: usize, object: &str) -> Result<SegmentSummary> {
+    /// The summary, and the claim of who stored the segment.
+    fn into_summary(self, stripe: usize, index: usize, object: &str) -> Result<(SegmentSummary, u32)> {
         let at = |what: &str| format!("stripe {stripe} segment {index} {what}");
         let is_encrypted = self.header_bytes.is_some();
-        let named = match self.object.parse() {
-            Ok(ObjectName::Segment(id) | ObjectName::Sealed(id))
-                if ObjectName::segment(id, is_encrypted).to_string() == self.object
+        let named: Option<ObjectName> = self.object.parse().ok();
+        let (named, claim) = match named.as_ref().and_then(ObjectName::as_segment) {
+            Some((id, claim))
+                if named == Some(ObjectName::segment(id, claim, is_encrypted))
+                    && (claim == 0 || !is_encrypted)
                     && usize::from(id.stripe) == stripe
                     && id.index as usize == index =>
             {
-                id.index
+                (id.index, claim)
             }
             _ => return Err(corrupt(object, at("object"), "the name of the layout", shown(&self.object, 160))),
         };
@@ -194,7 +211,7 @@ impl SegmentV1 {
             (Some(bytes), Some(text)) => Some(SegmentHeader { bytes, hash: hash(text, "header hash")? }),
             _ => return Err(corrupt(object, at("header"), "size and hash", "one of them")),
         };
-        Ok(SegmentSummary {
+        let summary = SegmentSummary {
             header,
             index: named,
             raw_offset: self.raw_offset,
@@ -204,7 +221,8 @@ impl SegmentV1 {
             tail_bytes: self.tail_bytes,
             raw_hash: hash(&self.raw_hash, "raw hash")?,
             stored_hash: hash(&self.stored_hash, "stored hash")?,
-        })
+        };
+        Ok((summary, claim))
     }
 }
 
@@ -226,7 +244,10 @@ mod tests {
     #[test]
     fn forged_documents_are_refused() {
         Manifest::decode(&forged(|_| {}), "x").unwrap();
-        let changes: [fn(&mut serde_json::Value); 12] = [
+        let changes: [fn(&mut serde_json::Value); 15] = [
+            |v| v["stripes"][0]["segments"][0]["object"] = "s00/000000-c01.zst".into(),
+            |v| v["stripes"][0]["segments"][1]["object"] = "s00/000001-c00.zst".into(),
+            |v| v["stripes"][0]["segments"][1]["object"] = "s00/000000-c01.zst".into(),
             |v| v["stripes"][0]["segments"][0]["object"] = "../../../etc/passwd".into(),
             |v| v["stripes"][0]["segments"][0]["object"] = "s00/000001.zst".into(),
             |v| v["stripes"][0]["segments"][0]["object"] = "s0/0.zst".into(),
@@ -244,6 +265,15 @@ mod tests {
             let error = Manifest::decode(&forged(change), "x").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "change {number}: {}", error.report());
         }
+    }
+
+    #[test]
+    fn the_names_of_resumed_segments_read_back() {
+        let bytes = forged(|v| v["stripes"][0]["segments"][1]["object"] = "s00/000001-c02.zst".into());
+        let manifest = Manifest::decode(&bytes, "x").unwrap();
+        let objects: Vec<String> = manifest.objects().map(|(_, name, _)| name).collect();
+        assert!(objects[0].ends_with("/s00/000000.zst") && objects[1].ends_with("/s00/000001-c02.zst"), "{objects:?}");
+        assert_eq!(Manifest::decode(&manifest.encode().unwrap(), "x").unwrap(), manifest);
     }
 
     #[test]

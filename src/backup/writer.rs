@@ -24,7 +24,7 @@ use super::segments::Segments;
 use super::session::{Session, StripeTask};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Input, Pipeline, Progress, StripeSummary};
+use crate::pipeline::{Direction, Input, Kept, Pipeline, Progress, StripeSummary};
 
 /// A backup set that is being made: one to 64 stripes that become visible together, or not at all.
 ///
@@ -42,6 +42,8 @@ pub struct Backup {
     identity: Option<Bytes>,
     producer: Option<Producer>,
     stripes: Vec<Stripe>,
+    /// What is stored of each stripe already.
+    kept: Vec<Kept>,
     /// Where the clean-up runs if the backup is dropped elsewhere.
     runtime: Handle,
     started: Duration,
@@ -87,7 +89,8 @@ impl Backup {
             Some(sealing) => (Some(sealing.recipients), Some(sealing.encryption), sealing.identity),
         };
         let (objects, time) = (Arc::new(segments.clone()), Arc::clone(clock));
-        let pipeline = Pipeline::backup(options.pipeline, options.stripes, objects, time, recipients)?;
+        let pipeline =
+            Pipeline::backup(options.pipeline, options.stripes, objects, time, recipients, Direction::Backup)?;
         let intent = Intent {
             series,
             id: names.id(),
@@ -103,16 +106,10 @@ impl Backup {
             frame_bytes: pipeline.plan().frame_bytes as u64,
             encryption,
         };
-        let backup = Self {
-            stripes: (0..options.stripes).map(|_| Stripe::Waiting).collect(),
-            session: Arc::new(Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout)),
-            intent,
-            identity: identity.map(Bytes::from),
-            producer: options.producer,
-            runtime,
-            started: clock.now(),
-            is_ended: false,
-        };
+        let session = Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout);
+        let kept = vec![Kept::default(); usize::from(options.stripes)];
+        let mut backup = Self::new(session, intent, kept, options.producer, runtime);
+        backup.identity = identity.map(Bytes::from);
         // In a task of its own: if the caller goes away, the intent is written, the backup comes out of the task and is
         // dropped, which removes it.
         // It comes through a channel: the runtime drops the unwanted output of a task only after the task has ended, and then
@@ -121,6 +118,28 @@ impl Backup {
         let span = backup.session.span.clone();
         store.tasks().spawn(backup.record(taker).instrument(span));
         begun.await.map_err(|error| Error::new(ErrorKind::Internal, "beginning panicked").with_source(error))?
+    }
+
+    /// A backup whose stripes have nothing to do yet but to go on behind what is kept of them.
+    pub(super) fn new(
+        session: Session,
+        intent: Intent,
+        kept: Vec<Kept>,
+        producer: Option<Producer>,
+        runtime: Handle,
+    ) -> Self {
+        let started = session.store.time().now();
+        Self {
+            stripes: kept.iter().map(|_| Stripe::Waiting).collect(),
+            session: Arc::new(session),
+            intent,
+            identity: None,
+            producer,
+            kept,
+            runtime,
+            started,
+            is_ended: false,
+        }
     }
 
     /// Records the intent, then hands the backup to `taker`, or drops it if nobody takes it.
@@ -172,6 +191,33 @@ impl Backup {
         self.intent.stripes
     }
 
+    /// Raw bytes of each stripe that are stored already. All zero, unless the backup was resumed.
+    ///
+    /// A source has to go on behind them, or to start again after [`Backup::replay`].
+    pub fn offsets(&self) -> Vec<u64> {
+        self.kept.iter().map(|kept| kept.summary.raw_bytes).collect()
+    }
+
+    /// Says that the source of `stripe` starts again at the beginning of the stripe: what is stored already is then compared,
+    /// and only the rest is stored. The backup fails with [`ErrorKind::Invalid`] if the source sends something else, and the
+    /// message has the stripe and the offset of the first byte that differs.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if there is no such stripe or it was started before.
+    pub fn replay(&mut self, stripe: u16) -> Result<()> {
+        self.waiting(stripe)?;
+        if let Some(kept) = self.kept.get_mut(usize::from(stripe)) {
+            kept.is_replayed = true;
+        }
+        Ok(())
+    }
+
+    /// Hands over what is stored of a stripe that starts.
+    pub(super) fn kept(&mut self, stripe: u16) -> Kept {
+        self.kept.get(usize::from(stripe)).cloned().unwrap_or_default()
+    }
+
     /// The pipeline: its memory plan, its budget, its progress.
     pub fn pipeline(&self) -> &Pipeline {
         &self.session.pipeline
@@ -199,8 +245,8 @@ impl Backup {
     where
         S: Stream<Item = Result<Input>> + Send + 'static,
     {
-        let session = Arc::clone(&self.session);
-        self.start(stripe, None, session.run_stripe(stripe, source))
+        let (session, kept) = (Arc::clone(&self.session), self.kept(stripe));
+        self.start(stripe, None, session.run_stripe(stripe, kept, source))
     }
 
     /// Runs `stripe` as a task. For a writer, `is_shut_down` tells whether it was.
@@ -210,16 +256,20 @@ impl Backup {
         is_shut_down: Option<Arc<AtomicBool>>,
         run: impl Future<Output = Result<StripeSummary>> + Send + 'static,
     ) -> Result<()> {
-        let count = self.intent.stripes;
-        let Some(place) = self.stripes.get_mut(usize::from(stripe)) else {
-            return Err(Error::new(ErrorKind::Invalid, format!("there is no stripe {stripe}, only {count} from 0")));
-        };
-        if !matches!(place, Stripe::Waiting) {
-            return Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} was started before")));
-        }
+        let tasks = self.session.store.tasks().clone();
         let run = run.instrument(self.session.span.clone());
-        *place = Stripe::Running { task: self.session.store.tasks().spawn(run), is_shut_down };
+        *self.waiting(stripe)? = Stripe::Running { task: tasks.spawn(run), is_shut_down };
         Ok(())
+    }
+
+    /// A stripe that nobody has started.
+    fn waiting(&mut self, stripe: u16) -> Result<&mut Stripe> {
+        let count = self.intent.stripes;
+        match self.stripes.get_mut(usize::from(stripe)) {
+            Some(place @ Stripe::Waiting) => Ok(place),
+            Some(_) => Err(Error::new(ErrorKind::Invalid, format!("stripe {stripe} was started before"))),
+            None => Err(Error::new(ErrorKind::Invalid, format!("there is no stripe {stripe}, only {count} from 0"))),
+        }
     }
 
     /// Starts `stripe` on a reader. **Its end counts as complete**: use this only where something else tells whether the
@@ -317,6 +367,7 @@ impl Backup {
             codec: session.pipeline.levels().map_or_else(|| Codec::zstd(self.intent.level), Codec::adaptive),
             encryption: self.intent.encryption.clone(),
             frame_bytes: self.intent.frame_bytes,
+            writers: session.names.writers().complete(stripes.iter().map(|stripe| stripe.segments.len())),
             stripes,
         };
         let started = self.started;
@@ -354,6 +405,9 @@ impl Backup {
     }
 
     /// Gives the backup up and removes everything of it. `reason` is what its streams report.
+    ///
+    /// One that was resumed only ends its running uploads: what is stored stays, can be resumed again, and is removed by a
+    /// collection otherwise.
     ///
     /// # Errors
     ///

@@ -136,7 +136,7 @@ impl Fetcher {
 
 impl Shared {
     /// Reads exactly `range` of a segment into a slot of `pool`.
-    async fn read(&self, id: SegmentId, range: Range<u64>, pool: &BufferPool) -> Result<SlotMut> {
+    pub(super) async fn read(&self, id: SegmentId, range: Range<u64>, pool: &BufferPool) -> Result<SlotMut> {
         let size = range.end - range.start;
         let what = format!("read {id}, bytes {} to {}", range.start, range.end);
         // The wait for the slot is part of the attempt: the store may not yet have let go of an earlier one's.

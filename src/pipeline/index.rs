@@ -80,6 +80,31 @@ impl SegmentIndex {
         out
     }
 
+    /// Reads the tail of a segment of `stored_bytes`, not encrypted, of which nothing else is known. The summary is what the
+    /// tail says, and every byte of the tail agrees with it; the hash of the object is not known yet.
+    pub(super) fn survey(tail: &[u8], index: u32, stored_bytes: u64) -> Result<(Self, SegmentSummary), TailError> {
+        let frames = frames_at_end(tail)?;
+        let entries = tail.get(SEGMENT_ENTRIES..).unwrap_or_default().chunks_exact(ENTRY_BYTES);
+        let entries = entries.take(frames as usize).map(|entry| {
+            let mut input = Cursor { bytes: entry, at: 0 };
+            FrameEntry { stored_bytes: input.u32(), raw_bytes: input.u32(), hash: input.array() }
+        });
+        let said = Self { frame_bytes: 0, frames: entries.collect() };
+        let summary = SegmentSummary {
+            index,
+            raw_offset: 0,
+            raw_bytes: said.frames.iter().map(|frame| u64::from(frame.raw_bytes)).sum(),
+            stored_bytes,
+            frames,
+            tail_bytes: tail_bytes(frames),
+            raw_hash: said.raw_hash(),
+            stored_hash: Hash::from_bytes([0; 32]),
+            header: None,
+        };
+        let checked = Self::decode(tail, &summary, stored_bytes, |hash| hash)?;
+        Ok((checked, summary))
+    }
+
     /// Reads a tail and checks it against everything that the manifest says about the segment.
     ///
     /// On success the frames cover the object and the raw bytes exactly, each within its bounds, and their hashes merge
@@ -167,6 +192,21 @@ impl SegmentIndex {
         }
         Ok(index)
     }
+}
+
+/// The number of data frames of a segment, by the last bytes of it.
+pub(super) fn frames_at_end(end: &[u8]) -> Result<u32, TailError> {
+    let start = end.len().saturating_sub(FOOTER_BYTES);
+    let mut input = Cursor { bytes: end, at: start };
+    // The index is a frame too.
+    let frames = input.u32().wrapping_sub(1);
+    if !(1..=MAX_SEGMENT_FRAMES).contains(&frames) {
+        let expected = format!("1 to {MAX_SEGMENT_FRAMES}");
+        return Err(input.error_before(4, "number of data frames in the seek table", expected, frames));
+    }
+    input.expect_array("descriptor of the seek table", [SEEK_DESCRIPTOR])?;
+    input.expect_u32("magic of the seek table", SEEK_MAGIC)?;
+    Ok(frames)
 }
 
 /// For tests: a segment of `data`, with an index that says whatever `frames` says (stored bytes, raw bytes, hash), and a
@@ -282,3 +322,11 @@ const SEEK_DESCRIPTOR: u8 = 0;
 const SEEK_ENTRY: u64 = 8;
 const SEEK_FOOTER: u64 = 9;
 const SKIPPABLE_HEADER: u64 = 8;
+
+/// Where the first entry stands in a tail.
+const SEGMENT_ENTRIES: usize = 24;
+const ENTRY_BYTES: usize = 40;
+/// The last bytes of every segment, which say how many frames it has.
+pub(super) const FOOTER_BYTES: usize = 9;
+const _: () = assert!(SEGMENT_ENTRIES as u64 == SKIPPABLE_HEADER + INDEX_HEADER && FOOTER_BYTES as u64 == SEEK_FOOTER);
+const _: () = assert!(ENTRY_BYTES as u64 == INDEX_ENTRY);

@@ -25,6 +25,7 @@
 //! | `limiter`, `pace` | how many requests at once; how many bytes per second |
 //! | `encrypt` | segments as age files: keys, and where a byte of the content stands |
 //! | `fetch`, `reader` | ranges ahead; decompress and verify, in order |
+//! | `survey`, `replay` | what is stored of a backup that goes on; a producer that sends it once more |
 //! | `writer`, `pipeline`, `stop`, `progress` | the run of a stripe; the handle; the first cause; the counters |
 //!
 //! The memory argument and the bytes of a segment are pages of the manual.
@@ -46,9 +47,11 @@ mod pipeline;
 mod plan;
 mod progress;
 mod reader;
+mod replay;
 mod request;
 mod segment;
 mod stop;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -71,6 +74,8 @@ pub(crate) use index::{check_tail, forge};
 pub use input::{Ack, Input};
 pub(crate) use pace::Pace;
 pub use pipeline::Pipeline;
+pub(crate) use plan::Direction;
 pub use plan::{DevicePlan, MemoryPlan};
 pub use progress::{Progress, StripeProgress};
+pub(crate) use replay::Kept;
 pub use segment::{SegmentHeader, SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};

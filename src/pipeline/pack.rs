@@ -61,16 +61,17 @@ struct Finishing {
 }
 
 impl Packer {
-    pub(super) fn new(shared: &Arc<Shared>, stripe: u16, stop: Arc<Stop>) -> Self {
+    /// Goes on behind the segments of `kept`.
+    pub(super) fn new(shared: &Arc<Shared>, stripe: u16, kept: StripeSummary, stop: Arc<Stop>) -> Self {
         Self {
             shared: Arc::clone(shared),
             stripe,
             stop,
             open: None,
             finishing: VecDeque::new(),
-            next_index: 0,
-            raw_offset: 0,
-            summary: StripeSummary::default(),
+            next_index: u32::try_from(kept.segments.len()).unwrap_or(u32::MAX),
+            raw_offset: kept.raw_bytes,
+            summary: kept,
             ack: None,
         }
     }

@@ -14,8 +14,9 @@ use super::fetch::check_summary;
 use super::input::Input;
 use super::plan::{DevicePlan, Direction, MemoryPlan};
 use super::progress::{Counters, Progress};
-use super::segment::{SegmentStore, SegmentSummary, StripeSummary};
-use super::{reader, writer};
+use super::replay::Kept;
+use super::segment::{SegmentId, SegmentStore, SegmentSummary, StripeSummary};
+use super::{reader, survey, writer};
 use crate::buffer::{MemoryBudget, Reservation};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,7 +69,7 @@ impl Pipeline {
         store: Arc<dyn SegmentStore>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        Self::backup(config, stripes, store, clock, None)
+        Self::backup(config, stripes, store, clock, None, Direction::Backup)
     }
 
     /// As [`Pipeline::for_backup`], with each segment encrypted to `recipients`.
@@ -84,22 +85,24 @@ impl Pipeline {
         clock: Arc<dyn Clock>,
         recipients: Recipients,
     ) -> Result<Self> {
-        Self::backup(config, stripes, store, clock, Some(recipients))
+        Self::backup(config, stripes, store, clock, Some(recipients), Direction::Backup)
     }
 
+    /// Of a new backup, or of one that goes on with what is stored.
     pub(crate) fn backup(
         config: PipelineConfig,
         stripes: u16,
         store: Arc<dyn SegmentStore>,
         clock: Arc<dyn Clock>,
         recipients: Option<Recipients>,
+        direction: Direction,
     ) -> Result<Self> {
         if recipients.as_ref().is_some_and(Recipients::is_empty) {
             return Err(Error::new(ErrorKind::Invalid, "encryption needs at least one recipient"));
         }
         let is_encrypted = recipients.is_some();
-        let plan = MemoryPlan::new(&config, Direction::Backup, stripes, store.min_part_bytes(), is_encrypted)?;
-        Self::new(Direction::Backup, plan, config.memory_limit, plan.encryption_bytes, |budget, tracker, counters| {
+        let plan = MemoryPlan::new(&config, direction, stripes, store.min_part_bytes(), is_encrypted)?;
+        Self::new(direction, plan, config.memory_limit, plan.encryption_bytes, |budget, tracker, counters| {
             let shared = writer::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
             Ok(Half::Backup(Arc::new(shared.encrypted_to(recipients))))
         })
@@ -223,10 +226,31 @@ impl Pipeline {
     where
         S: Stream<Item = Result<Input>> + Send,
     {
+        self.resume_stripe(stripe, Kept::default(), source, on_failure).await
+    }
+
+    /// The same for a stripe of which something is stored already.
+    pub(crate) async fn resume_stripe<S>(
+        &self,
+        stripe: u16,
+        kept: Kept,
+        source: S,
+        on_failure: impl FnOnce(Error) + Send + 'static,
+    ) -> Result<StripeSummary>
+    where
+        S: Stream<Item = Result<Input>> + Send,
+    {
         let Half::Backup(shared) = &self.inner.half else { return Err(wrong_half()) };
         let _running = Running::enter(&self.inner, stripe)?;
         let span = tracing::debug_span!("stripe", stripe);
-        writer::run(shared, stripe, source, on_failure).instrument(span).await
+        writer::run(shared, stripe, kept, source, on_failure).instrument(span).await
+    }
+
+    /// Reads a segment of which only the size is known, and learns the rest; all but its place in the stripe.
+    pub(crate) async fn survey(&self, segment: SegmentId, stored_bytes: u64) -> Result<SegmentSummary> {
+        let Half::Restore(shared) = &self.inner.half else { return Err(wrong_half()) };
+        let _running = Running::enter(&self.inner, segment.stripe)?;
+        survey::survey(shared, segment, stored_bytes).await
     }
 
     /// Restores one stripe: a stream of its raw bytes in order, each verified against `summary` before it is handed out.

@@ -34,6 +34,8 @@ pub struct MemoryPlan {
     pub context_bytes: u64,
     /// What encryption needs beside all of that, or 0 without encryption.
     pub encryption_bytes: u64,
+    /// What comparing a replay with stored frames needs, or 0 if no backup is resumed.
+    pub replay_bytes: u64,
     /// All of it together.
     pub total_bytes: u64,
 }
@@ -49,17 +51,23 @@ pub struct DevicePlan {
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     Backup,
+    /// A backup that goes on with one that exists, whose frames it cannot choose.
+    Resume,
     Restore,
 }
 
 impl Direction {
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Backup => "backup",
+            Self::Backup | Self::Resume => "backup",
             Self::Restore => "restore",
         }
+    }
+
+    fn is_restore(self) -> bool {
+        self == Self::Restore
     }
 }
 
@@ -95,15 +103,16 @@ impl MemoryPlan {
             threads,
             context_bytes: 0,
             encryption_bytes: u64::from(is_encrypted),
+            replay_bytes: 0,
             total_bytes: 0,
         };
-        if direction == Direction::Restore {
+        if direction.is_restore() {
             plan.parts = config.concurrency.div_ceil(plan.stripes).clamp(2, 8);
         }
         plan.measure(config, direction);
 
         // With fewer frames than this in flight, a thread waits while the packer takes the oldest.
-        let busy = if direction == Direction::Backup { threads + 1 } else { 3 };
+        let busy = if direction.is_restore() { 3 } else { threads + 1 };
         let comfortable = Floor {
             depth: 2,
             window: busy,
@@ -115,7 +124,7 @@ impl MemoryPlan {
         };
         let least = Floor {
             depth: 1,
-            window: if direction == Direction::Backup { 1 } else { 2 },
+            window: if direction.is_restore() { 2 } else { 1 },
             frame_bytes: MIN_FRAME_BYTES,
             part_bytes: least_part,
             parts: 1,
@@ -158,7 +167,7 @@ impl MemoryPlan {
     fn shrink(&mut self, floor: &Floor, direction: Direction) -> bool {
         halve(&mut self.depth, floor.depth)
             || halve(&mut self.window, floor.window)
-            // A restore meets the frames that the backup made; it cannot choose.
+            // A restore meets the frames that the backup made; it cannot choose, and neither can who resumes it.
             || (direction == Direction::Backup && halve(&mut self.frame_bytes, floor.frame_bytes))
             || self.halve_part(floor.part_bytes)
             || halve(&mut self.parts, floor.parts)
@@ -176,14 +185,14 @@ impl MemoryPlan {
 
     fn measure(&mut self, config: &PipelineConfig, direction: Direction) {
         self.context_bytes = match direction {
-            Direction::Backup => encoder_bytes(config.highest_level(), self.frame_bytes),
+            Direction::Backup | Direction::Resume => encoder_bytes(config.highest_level(), self.frame_bytes),
             Direction::Restore => DECODER_BYTES,
         };
         let slots = |count: usize, bytes: usize| (count as u64).saturating_mul(bytes as u64);
         let device = slots(self.stripes * self.depth, self.transfer_bytes);
         let contexts = self.context_bytes.saturating_mul(self.threads as u64);
         let stages = match direction {
-            Direction::Backup => {
+            Direction::Backup | Direction::Resume => {
                 slots(self.frame_slots(), self.frame_slot_bytes()) + slots(self.part_slots(), self.part_bytes)
             }
             Direction::Restore => {
@@ -194,12 +203,16 @@ impl MemoryPlan {
         if self.encryption_bytes > 0 {
             // A header for each stripe. A backup: the chunk between two parts. A restore: what a range is longer.
             let beside = match direction {
-                Direction::Backup => chunk::SEALED_BYTES,
+                Direction::Backup | Direction::Resume => chunk::SEALED_BYTES,
                 Direction::Restore => self.parts * (chunk::largest_window(self.range_bytes()) - self.range_bytes()),
             };
             self.encryption_bytes = slots(self.stripes, MAX_HEADER_BYTES as usize + beside);
         }
-        self.total_bytes = (device + stages + self.index_bytes() + self.encryption_bytes).saturating_add(contexts);
+        if direction == Direction::Resume {
+            self.replay_bytes = slots(REPLAY_SLOTS, self.frame_slot_bytes()) + DECODER_BYTES;
+        }
+        let beside = self.index_bytes() + self.encryption_bytes + self.replay_bytes;
+        self.total_bytes = (device + stages + beside).saturating_add(contexts);
     }
 
     /// Backup: slots for frames, raw or compressed. One per stripe to fill, the window, one per thread as its output.
@@ -307,6 +320,9 @@ fn encoder_bytes(level: i32, frame_bytes: usize) -> u64 {
     (by_level << 20).min(20 * frame_bytes as u64 + (1 << 20))
 }
 
+/// A stored frame and its content.
+pub(super) const REPLAY_SLOTS: usize = 2;
+
 /// A decompressor's state; output and input are ours.
 const DECODER_BYTES: u64 = 256 << 10;
 
@@ -333,6 +349,21 @@ mod tests {
             (wish.depth, wish.frame_bytes, wish.part_bytes, wish.concurrency)
         );
         assert!(plan.total_bytes <= 128 * MIB, "{plan:?}");
+    }
+
+    #[test]
+    fn who_resumes_a_backup_keeps_its_frames() {
+        let wish = PipelineConfig { frame_bytes: 8 << 20, ..config(64 * MIB) };
+        let shrunk = MemoryPlan::new(&wish, Direction::Backup, 4, 5 * MIB, false).unwrap();
+        assert!(shrunk.frame_bytes < wish.frame_bytes);
+        assert_eq!(
+            MemoryPlan::new(&wish, Direction::Resume, 4, 5 * MIB, false).unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
+        let wish = PipelineConfig { frame_bytes: shrunk.frame_bytes, ..wish };
+        let plan = MemoryPlan::new(&wish, Direction::Resume, 4, 5 * MIB, false).unwrap();
+        assert_eq!(plan.frame_bytes, shrunk.frame_bytes);
+        assert!(plan.replay_bytes > 2 * plan.frame_bytes as u64 && plan.total_bytes <= 64 * MIB);
     }
 
     #[test]
@@ -363,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_smallest_number_that_works_is_named_and_works() {
-        for direction in [Direction::Backup, Direction::Restore] {
+        for direction in [Direction::Backup, Direction::Resume, Direction::Restore] {
             for (stripes, is_encrypted) in [(1, false), (3, false), (64, false), (1, true), (3, true), (64, true)] {
                 let error = MemoryPlan::new(&config(1), direction, stripes, 5 * MIB, is_encrypted).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Invalid);

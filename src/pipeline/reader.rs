@@ -41,9 +41,9 @@ pub(super) struct Shared {
 
 /// The memory of one stripe.
 #[derive(Debug, Clone)]
-struct StripePools {
-    ranges: BufferPool,
-    frames: BufferPool,
+pub(super) struct StripePools {
+    pub(super) ranges: BufferPool,
+    pub(super) frames: BufferPool,
 }
 
 impl Shared {
@@ -94,10 +94,16 @@ impl Shared {
 
     /// Decompresses and verifies a frame; nothing of it is seen by anybody before.
     fn verify(&self, frame: &StoredFrame, mut slot: SlotMut) -> Result<Bytes> {
+        self.decode(frame, &mut slot)?;
+        Ok(slot.freeze().into_bytes())
+    }
+
+    /// The same into a slot that the caller keeps, and that is empty.
+    pub(super) fn decode(&self, frame: &StoredFrame, slot: &mut SlotMut) -> Result<()> {
         let at = |what: String| corrupt(&self.store.describe(frame.segment), frame.offset, what);
         let decoder = self.decoders.lock().pop();
         let mut decoder = decoder.ok_or_else(|| Error::new(ErrorKind::Internal, "more jobs than decoders"))?;
-        let decoded = decoder.decode(&frame.stored, frame.raw_bytes, &mut slot);
+        let decoded = decoder.decode(&frame.stored, frame.raw_bytes, slot);
         self.decoders.lock().push(decoder);
         decoded.map_err(|what| {
             at(format!("expected a frame of {} raw bytes, found a damaged one: {what}", frame.raw_bytes))
@@ -108,7 +114,12 @@ impl Shared {
             return Err(at(format!("wrong hash of the frame's content: expected {expected}, found {found}")));
         }
         self.counters.frames.add(1);
-        Ok(slot.freeze().into_bytes())
+        Ok(())
+    }
+
+    pub(super) fn pools(&self, stripe: u16) -> Result<StripePools> {
+        let pools = self.stripes.get(usize::from(stripe)).cloned();
+        pools.ok_or_else(|| Error::new(ErrorKind::Internal, "no pool for the stripe"))
     }
 }
 
@@ -135,8 +146,7 @@ fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>, span:
     if shared.plan.encryption_bytes == 0 && segments.iter().any(|segment| segment.header.is_some()) {
         return Err(Error::new(ErrorKind::Locked, "the stripe is encrypted, and the restore was set up without a key"));
     }
-    let pools = shared.stripes.get(usize::from(stripe)).cloned();
-    let pools = pools.ok_or_else(|| Error::new(ErrorKind::Internal, "no pool for the stripe"))?;
+    let pools = shared.pools(stripe)?;
     let (batches_in, batches) = mpsc::channel(shared.plan.parts);
     let (frames_in, frames) = mpsc::channel(shared.plan.window);
     let fetcher = Fetcher {

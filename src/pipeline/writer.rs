@@ -2,9 +2,10 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +20,7 @@ use super::level::Level;
 use super::pack::Packer;
 use super::plan::MemoryPlan;
 use super::progress::Counters;
+use super::replay::{Compare, Kept, replay};
 use super::request::Requests;
 use super::segment::{SegmentStore, StripeSummary};
 use super::stop::{Stop, StopOnDrop};
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     pub(super) level: Level,
     /// To whom the segments are encrypted, if they are.
     pub(super) recipients: Option<Recipients>,
+    /// For replays, if a backup is resumed.
+    pub(super) compare: Option<Compare>,
     /// Known stored bytes at which a segment ends.
     pub(super) segment_limit: u64,
     /// Parts are hashed in pieces of the largest power of two that divides a part.
@@ -65,6 +69,8 @@ impl Shared {
         let frames = BufferPool::new(budget, plan.frame_slot_bytes(), plan.frame_slots())?;
         let parts = BufferPool::new(budget, plan.part_bytes, plan.part_slots())?;
         let level = Level::new(config, plan.threads, &*clock);
+        let is_resumed = plan.replay_bytes > 0;
+        let compare = is_resumed.then(|| Compare::new(budget, plan.frame_slot_bytes())).transpose()?;
         let encoders: Result<Vec<Encoder>> = (0..plan.threads)
             .map(|_| {
                 let slot =
@@ -90,6 +96,7 @@ impl Shared {
             parts,
             level,
             recipients: None,
+            compare,
             segment_limit,
             piece_bytes: 1 << plan.part_bytes.trailing_zeros(),
             encoders: Mutex::new(encoders?),
@@ -148,10 +155,11 @@ fn segment_limit(config: &PipelineConfig, plan: &MemoryPlan, max_parts: u32) -> 
     }
 }
 
-/// Backs one stripe up. Its first error is told as soon as it is known; the return comes after the clean-up.
+/// Backs one stripe up, behind what is kept of it. Its first error is told as soon as it is known; the return comes after the clean-up.
 pub(super) async fn run<S>(
     shared: &Arc<Shared>,
     stripe: u16,
+    kept: Kept,
     source: S,
     on_failure: impl FnOnce(Error) + Send + 'static,
 ) -> Result<StripeSummary>
@@ -163,12 +171,21 @@ where
     let window = shared.plan.window;
     let (steps_in, mut steps) = mpsc::channel(window + 1);
     let (sizes_in, sizes) = mpsc::channel(window + 1);
-    let mut packer = Packer::new(shared, stripe, Arc::clone(&stop));
+    let mut packer = Packer::new(shared, stripe, kept.summary.clone(), Arc::clone(&stop));
+    if let Some(counters) = shared.counters.stripes.get(usize::from(stripe)) {
+        let kept_bytes = kept.summary.raw_bytes;
+        counters.durable.store(kept_bytes, Ordering::Relaxed);
+        counters.position.store(if kept.is_replayed { 0 } else { kept_bytes }, Ordering::Relaxed);
+    }
 
     // Both halves are polled here, side by side, so that neither waits for memory that only the other can free.
     let outcome = {
         let mut pack = pin!(packer.run(&mut steps, sizes_in));
-        let mut assemble = pin!(assemble(shared, stripe, source, steps_in, sizes));
+        let mut assemble = pin!(async {
+            let mut source = pin!(source);
+            let first = replay(shared, stripe, &kept, source.as_mut()).await?;
+            assemble(shared, stripe, stream::iter(first.map(Ok)).chain(source), steps_in, sizes).await
+        });
         tokio::select! {
             biased;
             outcome = &mut pack => outcome,

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::backup::claim::{Claim, Purpose};
 use crate::backup::document::seal;
 use crate::backup::intent::UploadRecord;
 use crate::backup::names::ObjectName;
+use crate::backup::writers::{Run, Writers};
 use crate::backup::{
     BackupId, Codec, Coverage, Finding, Intent, Kind, Manifest, Outcome, Producer, Series, Verification, VerifyLevel,
 };
@@ -27,6 +29,8 @@ pub enum Document {
     Upload,
     /// A record in `verified/`.
     Verification,
+    /// A claim in `claims/`.
+    Claim,
 }
 
 impl Document {
@@ -45,6 +49,7 @@ impl Document {
             Self::Intent => again(Intent::decode(bytes, "x")?, Intent::encode, Intent::decode),
             Self::Upload => again(UploadRecord::decode(bytes, "x")?, UploadRecord::encode, UploadRecord::decode),
             Self::Verification => again(Verification::decode(bytes, "x")?, Verification::encode, Verification::decode),
+            Self::Claim => again(Claim::decode(bytes, "x")?, Claim::encode, Claim::decode),
         }
         Ok(())
     }
@@ -67,6 +72,7 @@ impl Document {
                     UploadRecord {
                         id,
                         segment: SegmentId { stripe: 1, index: 2 },
+                        claim: 0,
                         is_encrypted: true,
                         upload,
                         created,
@@ -75,6 +81,12 @@ impl Document {
                 ])
             }
             Self::Verification => manifests().iter().map(|manifest| verification(manifest).encode()).collect(),
+            Self::Claim => {
+                [Vec::new(), vec![vec![Run { claim: 0, segments: 2 }, Run { claim: 2, segments: 1 }], vec![]]]
+                    .into_iter()
+                    .map(|kept| claim(id, kept).encode())
+                    .collect()
+            }
         }
     }
 }
@@ -129,6 +141,7 @@ fn manifest(id: BackupId, shape: &[Vec<u64>]) -> Manifest {
         encryption: None,
         frame_bytes: 65_536,
         stripes: shape.iter().map(stripe).collect(),
+        writers: Writers::default(),
     }
 }
 
@@ -171,6 +184,19 @@ fn verification(manifest: &Manifest) -> Verification {
         seed: Some(7),
         findings: 2,
         damage: vec![Finding { object: "x".to_owned(), error: "y".to_owned() }],
+    }
+}
+
+fn claim(id: BackupId, kept: Vec<Vec<Run>>) -> Claim {
+    Claim {
+        id,
+        number: 3,
+        purpose: if kept.is_empty() { Purpose::Resume } else { Purpose::Continue },
+        owner: "07".repeat(16),
+        created: Timestamp::UNIX_EPOCH,
+        tool: "vdstream".to_owned(),
+        host: Some("h".to_owned()),
+        kept,
     }
 }
 
@@ -219,7 +245,7 @@ mod tests {
 
     #[test]
     fn valid_documents_are_valid_and_sealing_them_changes_nothing() {
-        for kind in [Document::Manifest, Document::Intent, Document::Upload, Document::Verification] {
+        for kind in [Document::Manifest, Document::Intent, Document::Upload, Document::Verification, Document::Claim] {
             for bytes in kind.valid().unwrap() {
                 kind.decode(&bytes).unwrap();
                 assert_eq!(sealed(&bytes), bytes);

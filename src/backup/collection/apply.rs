@@ -223,9 +223,11 @@ impl Part {
             ObjectName::Upload { .. } => Some(Self::Uploads),
             ObjectName::Intent => Some(Self::Intent),
             ObjectName::Collected(_) => Some(Self::Marks),
-            ObjectName::Deleted(_)
+            ObjectName::Claim(_)
+            | ObjectName::Deleted(_)
             | ObjectName::Identity
             | ObjectName::Partial
+            | ObjectName::Resumed { .. }
             | ObjectName::Sealed(_)
             | ObjectName::Segment(_)
             | ObjectName::Verified(_) => Some(Self::Data),

@@ -37,7 +37,11 @@ impl Found {
             self.newest = self.newest.max(Some(seen.modified));
         }
         let is_stray = match name {
-            ObjectName::Identity | ObjectName::Sealed(_) | ObjectName::Segment(_) | ObjectName::Verified(_) => false,
+            ObjectName::Identity
+            | ObjectName::Sealed(_)
+            | ObjectName::Segment(_)
+            | ObjectName::Resumed { .. }
+            | ObjectName::Verified(_) => false,
             ObjectName::Manifest => {
                 self.has_manifest = true;
                 false
@@ -58,7 +62,7 @@ impl Found {
                 self.is_marked = true;
                 true
             }
-            ObjectName::Partial => true,
+            ObjectName::Claim(_) | ObjectName::Partial => true,
         };
         if is_stray && self.strays.len() < MOST_STRAYS {
             self.strays.push(seen);

@@ -28,3 +28,4 @@ pub use apply::{CollectionReport, Left, apply, plan};
 pub use plan::{CollectionPlan, DEFAULT_GRACE, Leftover, Reason, SAFE_GRACE, Subject, Verdict};
 
 pub(super) use mark::{LONGEST_SILENCE, check_not_collected};
+pub(super) use uploads::abort as abort_uploads;

@@ -110,6 +110,8 @@ pub enum Reason {
     DeletionRecord,
     /// The mark of a collection that found the backup committed.
     CollectionMark,
+    /// The claim of a process that resumed the backup, which is committed.
+    Claim,
     /// A throw-away object by which it was tried what the store does.
     Probe,
 }
@@ -125,6 +127,7 @@ impl fmt::Display for Reason {
             Self::HalfWritten => "half written",
             Self::DeletionRecord => "record of a deletion that did not happen",
             Self::CollectionMark => "mark of a collection that is over",
+            Self::Claim => "claim on a backup that is committed",
             Self::Probe => "probe",
         })
     }
@@ -215,6 +218,7 @@ fn beside(names: &Names, stray: &Seen, now: Timestamp, grace: Duration) -> Lefto
         Some(ObjectName::Upload { .. }) => (Reason::UploadRecord, 1),
         Some(ObjectName::Deleted(_)) => (Reason::DeletionRecord, 0),
         Some(ObjectName::Collected(_)) => (Reason::CollectionMark, 0),
+        Some(ObjectName::Claim(_)) => (Reason::Claim, 0),
         _ => (Reason::HalfWritten, 0),
     };
     Leftover {

@@ -31,7 +31,7 @@ fn found(names: &Names, objects: &[(ObjectName, &str)]) -> Found {
 }
 
 const SEGMENT: SegmentId = SegmentId { stripe: 0, index: 0 };
-const UPLOAD: ObjectName = ObjectName::Upload { segment: SEGMENT, attempt: 0 };
+const UPLOAD: ObjectName = ObjectName::Upload { segment: SEGMENT, claim: 0, attempt: 0 };
 const EARLY: &str = "2026-01-01T00:00:00Z";
 const LATE: &str = "2026-01-01T12:00:00Z";
 

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 const AT_ONCE: usize = 8;
 
 /// Ends the uploads of these records of a backup. Answers the records that have to stay, because their uploads may.
-pub(super) async fn abort(store: &Store, names: &Names, records: &[String]) -> Result<Vec<Refused>> {
+pub(in crate::backup) async fn abort(store: &Store, names: &Names, records: &[String]) -> Result<Vec<Refused>> {
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..records.len())
         .map(|number| async move { (number, abort_one(store, names, &records[number]).await) })
@@ -38,12 +38,13 @@ async fn abort_one(store: &Store, names: &Names, record: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let UploadRecord { id, segment, is_encrypted, upload, .. } = UploadRecord::decode(&content, &store.show(record))?;
+    let UploadRecord { id, segment, claim, is_encrypted, upload, .. } =
+        UploadRecord::decode(&content, &store.show(record))?;
     if id != names.id() {
         let message = format!("{}: it is the record of an upload of backup {id}", store.show(record));
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
-    let object = names.of(&ObjectName::segment(segment, is_encrypted));
+    let object = names.of(&ObjectName::segment(segment, claim, is_encrypted));
     let path = store.path(&object);
     let aborted = store.retry(|| async {
         let aborted = store.multipart().abort_multipart(&path, &upload).await;

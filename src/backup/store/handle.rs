@@ -79,6 +79,8 @@ pub(crate) struct Listed {
     /// Its name below the store's prefix.
     pub(crate) name: String,
     pub(crate) bytes: u64,
+    /// When it was written, by the store's clock.
+    pub(crate) modified: Timestamp,
 }
 
 impl Store {
@@ -607,12 +609,12 @@ impl Store {
         let path = self.path(directory);
         let mut objects: Vec<Listed> = self
             .retry(|| async {
-                let listing = self
-                    .inner
-                    .objects
-                    .list(Some(&path))
-                    .map_ok(|meta| Listed { name: self.relative(&meta.location), bytes: meta.size });
-                listing.try_collect().await.map_err(|error| self.error(&error, "list", directory))
+                let listing = self.inner.objects.list(Some(&path)).map(|meta| {
+                    let meta = meta.map_err(|error| self.error(&error, "list", directory))?;
+                    let modified = self.time_of(&meta)?;
+                    Ok(Listed { name: self.relative(&meta.location), bytes: meta.size, modified })
+                });
+                listing.try_collect().await
             })
             .await?;
         objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));

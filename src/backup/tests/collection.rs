@@ -115,6 +115,7 @@ async fn beside_a_committed_backup_only_strays_go() {
     let record = intent::UploadRecord {
         id: manifest.id,
         segment,
+        claim: 0,
         is_encrypted: false,
         upload: "over".to_owned(),
         created: clock.wall(),

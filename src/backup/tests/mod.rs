@@ -10,6 +10,7 @@ mod faults;
 mod fixture;
 mod hostile;
 mod late;
+mod resume;
 mod round_trip;
 mod scenarios;
 mod verify;

@@ -1,0 +1,440 @@
+//! Backups that one process begins and another one ends.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use object_store::ObjectStore;
+use object_store::multipart::MultipartStore;
+
+use super::*;
+use crate::ErrorKind;
+use crate::backup::store::PartLimits;
+use crate::testing::{Bucket, Contents, RecordingStore, SimClock};
+
+fn bucket(contents: Contents) -> Bucket {
+    Bucket::new(contents, SimClock::new().shared())
+}
+
+fn over(objects: Arc<dyn ObjectStore>, multipart: Arc<dyn MultipartStore>) -> Store {
+    Store::with_multipart(objects, multipart, "").part_limits(PartLimits::LOCAL)
+}
+
+fn on(bucket: &Bucket) -> Store {
+    over(Arc::new(bucket.clone()), Arc::new(bucket.clone()))
+}
+
+fn at_once() -> ResumeOptions {
+    ResumeOptions::default().pipeline(config()).silence(Duration::ZERO)
+}
+
+/// Three segments and a bit; one put; nothing.
+fn contents() -> Vec<Bytes> {
+    vec![noise(1, 1_300_000), noise(2, 100_000), Bytes::new()]
+}
+
+async fn resume(store: &Store, id: BackupId) -> Result<Backup> {
+    Backup::resume(store, "orders", id, at_once()).await
+}
+
+/// Gives every stripe what is missing of it, or everything once more, and commits.
+async fn finish(mut backup: Backup, contents: &[Bytes], replays: bool) -> Result<BackupReport> {
+    let offsets = backup.offsets();
+    for ((stripe, content), offset) in (0..).zip(contents).zip(offsets) {
+        let mut rest = content.clone();
+        if replays {
+            backup.replay(stripe)?;
+        } else {
+            rest = rest.slice(usize::try_from(offset).unwrap()..);
+        }
+        backup.stripe_input(stripe, complete(&rest))?;
+    }
+    backup.commit().await
+}
+
+/// One backup is there, whole at every level, with nothing beside it but the claims.
+async fn is_whole(store: &Store, contents: &[Bytes], at: &str) {
+    store.wait_idle().await;
+    let listing = list(store, None).await.unwrap();
+    assert_eq!((listing.backups.len(), listing.damaged.len(), listing.uncommitted.len()), (1, 0, 0), "{at}");
+    let (series, which) = latest();
+    let manifest = find(store, &series, which).await.unwrap();
+    assert!(restore(store, &manifest).await.unwrap() == contents, "{at}: restored something else");
+    for level in [VerifyLevel::Stored, VerifyLevel::Full] {
+        let report =
+            verify(store, &manifest, VerifyOptions::new(level).pipeline(config()).record(false)).await.unwrap();
+        assert!(report.is_good(), "{at}: {report:?}");
+    }
+    let mut expected: BTreeSet<String> = manifest.objects().map(|(_, name, _)| name).collect();
+    expected.extend([manifest.names().intent(), manifest.names().manifest()]);
+    let found: BTreeSet<String> = names(store).await.into_iter().filter(|name| !name.contains("/claims/")).collect();
+    assert_eq!(found, expected, "{at}");
+}
+
+/// A backup in a bucket, recorded, of which nothing was lost.
+async fn recorded(before: Contents, work: impl AsyncFnOnce(Store) -> BackupId) -> (crate::testing::Log, BackupId) {
+    let bucket = bucket(before);
+    let recording = RecordingStore::new(Arc::new(bucket.clone()), Arc::new(bucket)).interleaved(7);
+    let store = over(Arc::new(recording.clone()), Arc::new(recording.clone()));
+    let id = work(store.clone()).await;
+    store.wait_idle().await;
+    (recording.log(), id)
+}
+
+/// Takes a crash over, and ends the backup if there is something to go on with.
+async fn go_on(contents: &Contents, id: BackupId, replays: bool, at: &str) -> &'static str {
+    let bucket = bucket(contents.clone());
+    let store = on(&bucket);
+    let outcome = match resume(&store, id).await {
+        Ok(backup) => {
+            finish(backup, &self::contents(), replays).await.unwrap_or_else(|error| panic!("{at}: {}", error.report()));
+            is_whole(&store, &self::contents(), at).await;
+            "gone on with"
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            assert!(!contents.objects.keys().any(|name| name.ends_with("intent.json")), "{at}: {}", error.report());
+            "not begun"
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{at}: {}", error.report());
+            let is_complete = contents.objects.keys().any(|name| name.ends_with("manifest.json"));
+            assert!(is_complete && error.report().contains("complete already"), "{at}: {}", error.report());
+            return "complete";
+        }
+    };
+    // An upload that was begun and not recorded holds nothing, and nobody knows of it.
+    let known = bucket.contents().uploads.into_values().filter(|upload| !upload.parts.is_empty()).count();
+    assert_eq!(known, 0, "{at}: uploads are left");
+    outcome
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_cut_at_any_point_goes_on_and_restores() {
+    let (log, id) =
+        recorded(Contents::default(), async |store| back_up(&store, &contents()).await.unwrap().manifest.id).await;
+    let mut outcomes = std::collections::BTreeMap::new();
+    for events in 0..=log.len() {
+        for (nth, crash) in log.crashes(&Contents::default(), events, Timestamp::UNIX_EPOCH).into_iter().enumerate() {
+            let replays = (events + nth) % 2 == 1;
+            let at = format!("after {events} events, {}, replayed: {replays}", crash.note);
+            *outcomes.entry(go_on(&crash.contents, id, replays, &at).await).or_insert(0) += 1;
+        }
+    }
+    println!("{} events: {outcomes:?}", log.len());
+    assert!(outcomes["gone on with"] > 50 && outcomes.len() == 3, "{outcomes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_backup_cut_at_any_point_is_resumed_again() {
+    let (log, id) =
+        recorded(Contents::default(), async |store| back_up(&store, &contents()).await.unwrap().manifest.id).await;
+    // Where two segments are whole and an upload runs.
+    let before = (0..log.len()).map(|events| log.rebuild(&Contents::default(), events, Timestamp::UNIX_EPOCH)).find(
+        |contents| {
+            let segments = contents.objects.keys().filter(|name| name.ends_with(".zst")).count();
+            segments >= 3 && contents.uploads.values().any(|upload| !upload.parts.is_empty())
+        },
+    );
+    let before = before.unwrap();
+    let (log, _) = recorded(before.clone(), async |store| {
+        let backup = resume(&store, id).await.unwrap();
+        finish(backup, &contents(), true).await.unwrap();
+        id
+    })
+    .await;
+    let mut outcomes = std::collections::BTreeMap::new();
+    for events in 0..=log.len() {
+        for (nth, crash) in log.crashes(&before, events, Timestamp::UNIX_EPOCH).into_iter().enumerate() {
+            let replays = (events + nth) % 2 == 1;
+            let at = format!("after {events} events, {}, replayed: {replays}", crash.note);
+            *outcomes.entry(go_on(&crash.contents, id, replays, &at).await).or_insert(0) += 1;
+        }
+    }
+    println!("{} events: {outcomes:?}", log.len());
+    assert!(outcomes["gone on with"] > 50 && outcomes["complete"] > 0, "{outcomes:?}");
+}
+
+/// A backup of which two segments of stripe 0 and all of stripe 1 are stored, and whose process has died.
+async fn crashed() -> (Bucket, Store, BackupId) {
+    let bucket = bucket(Contents::default());
+    let store = on(&bucket);
+    let mut backup = Backup::begin(&store, "orders", options(3)).await.unwrap();
+    let id = backup.id();
+    for (stripe, content) in (0..).zip(contents()) {
+        let source = pieces(&content.slice(..content.len().min(1_200_000))).chain(stream::pending());
+        match stripe {
+            0 => backup.stripe_input(stripe, source).unwrap(),
+            _ => backup.stripe_input(stripe, complete(&content)).unwrap(),
+        }
+    }
+    let mut polls = 0;
+    while backup.progress().stripes[0].durable < 600_000 || backup.progress().stripes[1].durable < 100_000 {
+        store.time().sleep(Duration::from_millis(10)).await;
+        polls += 1;
+        assert!(polls < 10_000, "{:?}", backup.progress());
+    }
+    // As the bucket is now; what the process still does to it is not seen.
+    let frozen = self::bucket(bucket.contents());
+    drop(backup);
+    store.wait_idle().await;
+    let store = on(&frozen);
+    (frozen, store, id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_rest_is_stored_and_names_tell_by_whom() {
+    for replays in [false, true] {
+        let (bucket, store, id) = crashed().await;
+        let before: BTreeSet<String> =
+            bucket.contents().objects.into_keys().filter(|name| name.ends_with(".zst")).collect();
+        let backup = resume(&store, id).await.unwrap();
+        let offsets = backup.offsets();
+        assert!(offsets[0] > 500_000 && offsets[0] < 1_200_000 && offsets[1..] == [100_000, 0], "{offsets:?}");
+        let limit = backup.pipeline().plan().total_bytes;
+        let report = finish(backup, &contents(), replays).await.unwrap();
+        assert!(report.progress.memory_peak <= limit);
+        let taken = report.progress.stripes[0];
+        assert_eq!((taken.position, taken.durable), (1_300_000, 1_300_000));
+        // What was stored by this process is less than the whole, and nothing is stored twice.
+        assert!(report.progress.stored_bytes < 1_300_000 - offsets[0] + 10_000, "{:?}", report.progress);
+        let after: BTreeSet<String> =
+            bucket.contents().objects.into_keys().filter(|name| name.ends_with(".zst")).collect();
+        assert!(before.iter().filter(|name| after.contains(*name)).count() >= 3);
+        assert!(after.difference(&before).all(|name| name.ends_with("-c02.zst")), "{after:?}");
+        is_whole(&store, &contents(), "").await;
+        let error = resume(&store, id).await.unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Conflict && error.report().contains("complete already"),
+            "{}",
+            error.report()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_differs_is_refused_with_the_first_offset_and_nothing_is_lost() {
+    let (bucket, store, id) = crashed().await;
+    let stored = usize::try_from(resume(&store, id).await.unwrap().offsets()[0]).unwrap();
+    store.wait_idle().await;
+    let frame = 64 << 10;
+    for at in [0, 1, frame - 1, frame, 3 * frame + 7, stored - frame, stored - 1] {
+        let store = on(&bucket);
+        let mut changed = contents();
+        let mut bytes = changed[0].to_vec();
+        bytes[at] ^= 0x40;
+        bytes[at + 1] ^= 1;
+        changed[0] = bytes.into();
+        let error = finish(resume(&store, id).await.unwrap(), &changed, true).await.unwrap_err();
+        let expected = format!("stripe 0, offset {at}: the replay differs");
+        assert!(error.kind() == ErrorKind::Invalid && error.report().contains(&expected), "{}", error.report());
+        store.wait_idle().await;
+    }
+    for end in [0, 1, frame, stored - 1] {
+        let store = on(&bucket);
+        let mut short = contents();
+        short[0] = short[0].slice(..end);
+        let error = finish(resume(&store, id).await.unwrap(), &short, true).await.unwrap_err();
+        let expected = format!("stripe 0, offset {end}: the replay differs");
+        assert!(error.kind() == ErrorKind::Invalid && error.report().contains(&expected), "{}", error.report());
+        store.wait_idle().await;
+    }
+    let store = on(&bucket);
+    finish(resume(&store, id).await.unwrap(), &contents(), true).await.unwrap();
+    is_whole(&store, &contents(), "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_in_the_middle_of_a_replayed_frame_tells_the_truth() {
+    for is_changed in [false, true] {
+        let (_, store, id) = crashed().await;
+        let mut backup = resume(&store, id).await.unwrap();
+        backup.replay(0).unwrap();
+        let mut head = contents()[0].slice(..100_000).to_vec();
+        if is_changed {
+            head[99_999] ^= 1;
+        }
+        let (told, mut answer) = tokio::sync::oneshot::channel();
+        let flush = Input::Flush(Ack::new(move |outcome| drop(told.send(outcome))));
+        let source = stream::iter([Ok(Input::Data(head.into())), Ok(flush)]).chain(stream::pending());
+        backup.stripe_input(0, source).unwrap();
+        let outcome = (&mut answer).await.unwrap();
+        match outcome {
+            Ok(()) => assert!(!is_changed),
+            Err(error) => {
+                assert!(is_changed && error.report().contains("stripe 0, offset 99999"), "{}", error.report());
+            }
+        }
+        backup.abort(given_up()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_who_resume_at_once_one_wins_and_the_other_is_told() {
+    let (_, store, id) = crashed().await;
+    let (one, other) = tokio::join!(resume(&store, id), resume(&store, id));
+    let (winner, error) = match (one, other) {
+        (Ok(winner), Err(error)) | (Err(error), Ok(winner)) => (winner, error),
+        (one, other) => panic!("{:?} {:?}", one.map(|backup| backup.id()), other.map(|backup| backup.id())),
+    };
+    assert!(error.kind() == ErrorKind::Conflict && error.report().contains("another process"), "{}", error.report());
+    finish(winner, &contents(), false).await.unwrap();
+    is_whole(&store, &contents(), "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_shows_signs_of_life_is_left_alone_until_it_is_silent_or_was_released() {
+    let memory = Store::memory();
+    let mut backup = Backup::begin(&memory, "orders", options(1)).await.unwrap();
+    let id = backup.id();
+    backup.stripe_input(0, pieces(&noise(1, 400_000)).chain(stream::pending())).unwrap();
+    let patient = || ResumeOptions::default().pipeline(config());
+    let error = Backup::resume(&memory, "orders", id, patient()).await.unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Conflict && error.report().contains("seems to be running"),
+        "{}",
+        error.report()
+    );
+    // Who does not ask gets it, and gives it back in good order: then nobody has to wait.
+    let taken = resume(&memory, id).await.unwrap();
+    taken.abort(given_up()).await.unwrap();
+    drop(Backup::resume(&memory, "orders", id, patient()).await.unwrap());
+    drop(backup);
+    memory.wait_idle().await;
+}
+
+/// How the first process ends, at which time, and whether the second one commits.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_taken_over_from_harms_nothing_whenever_it_wakes() {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Wakes {
+        BeforeTheResumption,
+        BeforeTheEnd,
+        AfterTheEnd,
+    }
+    let mut counts = [0, 0];
+    for is_complete in [true, false] {
+        for first_commits in [true, false] {
+            for second_commits in [true, false] {
+                for wakes in [Wakes::BeforeTheResumption, Wakes::BeforeTheEnd, Wakes::AfterTheEnd] {
+                    let at = format!("complete: {is_complete}, commits: {first_commits} {second_commits}, {wakes:?}");
+                    let bucket = bucket(Contents::default());
+                    let store = on(&bucket);
+                    let mut first = Backup::begin(&store, "orders", options(1)).await.unwrap();
+                    let id = first.id();
+                    let content = noise(1, 1_300_000);
+                    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+                    let gate = stream::once(async move {
+                        let _woken = gone.await;
+                        Ok(Input::Data(Bytes::new()))
+                    });
+                    let (head, tail) = (content.slice(..1_200_000), content.slice(1_200_000..));
+                    if is_complete {
+                        first.stripe_input(0, complete(&content)).unwrap();
+                        first.wait_stripes().await.unwrap();
+                    } else {
+                        first.stripe_input(0, pieces(&head).chain(gate).chain(complete(&tail))).unwrap();
+                        while first.progress().stripes[0].durable < 600_000 {
+                            store.time().sleep(Duration::from_millis(10)).await;
+                        }
+                    }
+                    let mut first = Some(first);
+                    let mut go = Some(go);
+                    let mut wake = async || {
+                        drop(go.take());
+                        let Some(first) = first.take() else { return false };
+                        match first_commits {
+                            true => first.commit().await.is_ok(),
+                            false => {
+                                first.abort(given_up()).await.unwrap();
+                                false
+                            }
+                        }
+                    };
+                    let mut committed = 0;
+                    if wakes == Wakes::BeforeTheResumption {
+                        committed += usize::from(wake().await);
+                    }
+                    let second = resume(&store, id).await;
+                    if wakes == Wakes::BeforeTheEnd {
+                        committed += usize::from(wake().await);
+                    }
+                    let contents = [content];
+                    if let Ok(second) = second {
+                        match second_commits {
+                            true => committed += usize::from(finish(second, &contents, true).await.is_ok()),
+                            false => second.abort(given_up()).await.unwrap(),
+                        }
+                    }
+                    if wakes == Wakes::AfterTheEnd {
+                        committed += usize::from(wake().await);
+                    }
+                    store.wait_idle().await;
+                    assert!(committed <= 1, "{at}: both have committed");
+                    assert!(committed == 1 || !second_commits || wakes == Wakes::BeforeTheResumption, "{at}: none has");
+                    let listing = list(&store, None).await.unwrap();
+                    assert_eq!((listing.backups.len(), listing.damaged.len()), (committed, 0), "{at}");
+                    if committed == 1 {
+                        is_whole(&store, &contents, &at).await;
+                    }
+                    assert!(bucket.contents().uploads.is_empty(), "{at}: uploads are left");
+                    counts[committed] += 1;
+                }
+            }
+        }
+    }
+    println!("{} orders, {} of them with a backup", counts[0] + counts[1], counts[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_segment_ends_what_is_kept() {
+    let (bucket, store, id) = crashed().await;
+    let name = format!("orders/{id}/s00/000001.zst");
+    bucket.edit(|contents| {
+        let object = contents.objects.get_mut(&name).unwrap();
+        let mut bytes = object.bytes.to_vec();
+        bytes[100_000] ^= 1;
+        object.bytes = bytes.into();
+    });
+    let backup = resume(&store, id).await.unwrap();
+    let offsets = backup.offsets();
+    assert!(offsets[0] > 100_000 && offsets[0] < 600_000, "{offsets:?}");
+    finish(backup, &contents(), false).await.unwrap();
+    is_whole(&store, &contents(), "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_resumed_is_refused_and_stays_as_it_is() {
+    let (bucket, store, id) = crashed().await;
+    let before = bucket.contents();
+    let other = BackupId::generate(Timestamp::UNIX_EPOCH);
+    let error = resume(&store, other).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.report());
+
+    let ignoring = self::bucket(before.clone()).ignoring_create_only();
+    let error = resume(&on(&ignoring), id).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && error.report().contains("create-only"), "{}", error.report());
+    assert_eq!(ignoring.contents(), before);
+
+    let small = at_once().pipeline(PipelineConfig { memory_limit: 1 << 20, ..config() });
+    let error = Backup::resume(&store, "orders", id, small).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && error.report().contains("memory_limit"), "{}", error.report());
+
+    let deleted = format!("orders/{id}/deleted/20260102T030405.678Z.json");
+    store.create(&deleted, "x".into()).await.unwrap();
+    let error = resume(&store, id).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Conflict && error.report().contains("being removed"), "{}", error.report());
+}
+
+#[cfg(feature = "encryption")]
+#[tokio::test(start_paused = true)]
+async fn an_encrypted_backup_is_not_resumed() {
+    let store = Store::memory();
+    let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    let mut recipients = crate::pipeline::Recipients::new();
+    recipients.add(recipient).unwrap();
+    let backup = Backup::begin(&store, "orders", options(1).recipients(recipients)).await.unwrap();
+    let error = resume(&store, backup.id()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && error.report().contains("encrypted"), "{}", error.report());
+    backup.abort(given_up()).await.unwrap();
+}
