@@ -214,7 +214,7 @@ impl Backup {
     }
 
     /// Hands over what is stored of a stripe that starts.
-    pub(super) fn kept(&mut self, stripe: u16) -> Kept {
+    pub(super) fn kept(&self, stripe: u16) -> Kept {
         self.kept.get(usize::from(stripe)).cloned().unwrap_or_default()
     }
 

@@ -8,6 +8,7 @@ mod limits;
 mod pipes;
 mod programs;
 mod progress;
+mod resume;
 mod signals;
 mod support;
 mod transfers;

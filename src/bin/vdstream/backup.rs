@@ -1,7 +1,7 @@
 //! `backup`: from producers to a committed backup.
 
 use serde::Serialize;
-use vdstream::backup::{self, Backup, BackupOptions, BackupReport, Select, Store};
+use vdstream::backup::{self, Backup, BackupId, BackupOptions, BackupReport, ResumeOptions, Select, Store};
 use vdstream::clock::SystemClock;
 use vdstream::pipeline::{LevelRange, PipelineConfig};
 use vdstream::{Error, ErrorKind, Result};
@@ -23,7 +23,14 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
             return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other inputs").into());
         }
         let store = store::open(&args.url)?;
-        let begin = async |store: &Store, stripes| begin(&args, store, stripes).await;
+        let begin = async |store: &Store, stripes: u16| {
+            let mut backup = begin(&args, store, stripes).await?;
+            if args.resume.is_some() {
+                // The engine starts again.
+                (0..stripes).try_for_each(|stripe| backup.replay(stripe))?;
+            }
+            Ok::<_, Error>(backup)
+        };
         let report = crate::devices::backup(&args, common, metrics, name, begin, &store).await?;
         return print(&args, common, &report)
             .map_err(|failure| failure.after(format!("backup {} is committed", report.manifest.id)));
@@ -48,6 +55,9 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
             });
         }
     };
+    if args.resume.is_some() && !common.quiet {
+        output::note(&format!("{} are stored already", output::size(backup.offsets().iter().sum())));
+    }
     let mut writers = backup.take_writers()?;
     let watch = Watch::new(common, metrics, Direction::Backup, backup.pipeline(), args.expect_size);
     let fed = tokio::select! {
@@ -113,7 +123,14 @@ async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
     let mut feed = Feed::open(args).await?;
     let stripes = u16::try_from(feed.stripes())
         .map_err(|_| Error::new(ErrorKind::Invalid, "more inputs than a backup has stripes"))?;
-    let backup = begin(args, store, stripes).await?;
+    let mut backup = begin(args, store, stripes).await?;
+    if args.resume.is_some()
+        && let Err(error) = feed.rewind(&mut backup).await
+    {
+        // It can be resumed again; the first error is the answer.
+        let _released = backup.abort(error.clone()).await;
+        return Err(error);
+    }
     if !args.producer.is_empty()
         && let Err(error) = feed.start(args)
     {
@@ -125,6 +142,9 @@ async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
 }
 
 async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backup> {
+    if let Some(id) = &args.resume {
+        return resume(args, store, id, stripes).await;
+    }
     let mut options =
         BackupOptions::default().stripes(stripes).pipeline(pipeline(args)).clean_up_timeout(args.clean_up_timeout);
     for (key, value) in &args.label {
@@ -145,6 +165,27 @@ async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backu
         options = args.readers.add_to(options).await?;
     }
     Backup::begin(store, &args.series, options).await
+}
+
+/// Takes an interrupted backup over.
+async fn resume(args: &args::Backup, store: &Store, id: &str, stripes: u16) -> Result<Backup> {
+    #[cfg(feature = "encryption")]
+    if args.readers.is_given() {
+        return Err(Error::new(ErrorKind::Invalid, "an encrypted backup cannot be resumed: begin a new one"));
+    }
+    let (id, series) = (id.parse::<BackupId>()?, args.series.parse()?);
+    // Asked first, because a backup that is taken over is no longer left alone.
+    let intent = backup::intent(store, &series, id).await;
+    let expected = intent.map_err(|error| error.context(format!("cannot resume backup {id}")))?.stripes;
+    if expected != stripes {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("backup {id} has {expected} stripes, and there are {stripes} inputs: give the same inputs again"),
+        ));
+    }
+    let options =
+        ResumeOptions::default().pipeline(pipeline(args)).silence(args.silence).clean_up_timeout(args.clean_up_timeout);
+    Backup::resume(store, &args.series, id, options).await
 }
 
 fn pipeline(args: &args::Backup) -> PipelineConfig {

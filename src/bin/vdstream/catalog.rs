@@ -13,6 +13,14 @@ use crate::store;
 struct ListDocument {
     backups: Vec<BackupSummary>,
     damaged: Vec<DamagedDocument>,
+    /// In progress, given up, or interrupted.
+    uncommitted: Vec<UncommittedDocument>,
+}
+
+#[derive(Serialize)]
+struct UncommittedDocument {
+    id: String,
+    series: String,
 }
 
 #[derive(Serialize)]
@@ -39,7 +47,11 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
         output::note(&format!("{} in {} cannot be used: {}", found.id, found.series, found.error));
     }
     if common.json {
-        return output::json(&ListDocument { backups: listing.backups, damaged });
+        let uncommitted = listing.uncommitted.iter();
+        let uncommitted = uncommitted
+            .map(|(series, id)| UncommittedDocument { id: id.to_string(), series: series.as_str().to_owned() })
+            .collect();
+        return output::json(&ListDocument { backups: listing.backups, damaged, uncommitted });
     }
     let header = ["ID", "SERIES", "FINISHED", "STRIPES", "RAW", "STORED", "VERIFIED"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use tokio::io::AsyncWriteExt as _;
-use vdstream::backup::{MAX_STRIPES, Producer};
+use vdstream::backup::{Backup, MAX_STRIPES, Producer};
 use vdstream::stream::DeviceWriter;
 use vdstream::{Error, ErrorKind, Result};
 
@@ -49,6 +49,20 @@ impl Feed {
         let (program, stdout) = Program::producer(&args.producer)?;
         self.sources.push(Source { name: format!("`{}`", self.name), bytes: Bytes::Stream(Box::pin(stdout)) });
         self.program = Some(program);
+        Ok(())
+    }
+
+    /// For a resumed backup: files go on behind what is stored of their stripes, everything else starts again.
+    pub(crate) async fn rewind(&self, backup: &mut Backup) -> Result<()> {
+        for ((stripe, source), offset) in (0..).zip(&self.sources).zip(backup.offsets()) {
+            if !source.seek(offset).await? {
+                backup.replay(stripe)?;
+            }
+        }
+        if self.sources.is_empty() {
+            // A program, which starts again.
+            backup.replay(0)?;
+        }
         Ok(())
     }
 

@@ -43,6 +43,14 @@ pub(crate) struct Keys {
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 impl Readers {
+    /// True if the backup is to be encrypted.
+    pub(crate) fn is_given(&self) -> bool {
+        self.passphrase
+            || self.passphrase_file.is_some()
+            || !self.recipient.is_empty()
+            || !self.recipients_file.is_empty()
+    }
+
     /// Adds them to `options`.
     pub(crate) async fn add_to(&self, mut options: BackupOptions) -> Result<BackupOptions> {
         let mut recipients = Recipients::new();

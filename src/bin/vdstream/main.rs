@@ -69,7 +69,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Backup(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "backup", &args.series);
-            metrics.end(Box::pin(backup::run(args, &common, &metrics)).await)
+            metrics.end(Box::pin(backup::run(*args, &common, &metrics)).await)
         }
         Command::Restore(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "restore", &args.series);

@@ -1,7 +1,7 @@
 //! Where a backup's bytes come from: stdin, files and FIFOs, and any other reader.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,35 @@ pub(crate) struct Source {
     /// What to call it in messages.
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
+}
+
+impl Source {
+    /// Goes to `offset` if it is a regular file; answers whether it is one.
+    pub(crate) async fn seek(&self, offset: u64) -> Result<bool> {
+        let Bytes::File(file) = &self.bytes else { return Ok(false) };
+        let file = Arc::clone(file);
+        let sought = move || {
+            let metadata = file.metadata()?;
+            if metadata.is_file() && metadata.len() >= offset {
+                (&*file).seek(SeekFrom::Start(offset))?;
+            }
+            Ok::<_, io::Error>(metadata)
+        };
+        #[expect(clippy::disallowed_methods, reason = "nothing is left behind: the process ends with the command")]
+        let sought = tokio::task::spawn_blocking(sought).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let metadata = sought.map_err(|error| Error::from(error).context(format!("cannot read {}", self.name)))?;
+        if metadata.is_file() && metadata.len() < offset {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{} has {} bytes, and {offset} bytes of it are stored already: it is another file, or was cut",
+                    self.name,
+                    metadata.len()
+                ),
+            ));
+        }
+        Ok(metadata.is_file())
+    }
 }
 
 /// How it is read.

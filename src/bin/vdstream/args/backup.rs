@@ -38,6 +38,12 @@ pub(crate) struct Backup {
     /// The series that the backup belongs to
     #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
     pub(crate) series: String,
+    /// Go on with this backup, which was interrupted: files at their offset, all else from the start
+    #[arg(long, value_name = "ID", conflicts_with_all = ["label", "parent", "kind", "keep_until"])]
+    pub(crate) resume: Option<String>,
+    /// Resume it only if nothing was stored of it for this long
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "5m", value_parser = age, requires = "resume")]
+    pub(crate) silence: Duration,
     /// A label to keep with the backup; repeat for more
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,

@@ -57,7 +57,7 @@ pub(crate) enum ProgressStyle {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Back up what a program, a pipe or files deliver
-    Backup(Backup),
+    Backup(Box<Backup>),
     /// Bring a backup back
     Restore(Restore),
     /// List the backups of a store, oldest first

@@ -1,0 +1,156 @@
+//! A backup whose process was killed, and one that goes on with it.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use integration::chaos::Tool;
+use integration::place::Place;
+use integration::server::Kind;
+use integration::tool::vdstream_command;
+use tempfile::TempDir;
+
+use crate::support::*;
+
+const LEN: usize = 40 << 20;
+/// Small frames, so that a segment ends soon.
+const SIZES: [&str; 8] = ["--memory", "40MiB", "--threads", "1", "--segment-size", "5MiB", "--part-size", "5MiB"];
+const LIMIT: Duration = Duration::from_secs(100);
+
+fn arguments<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    ["backup", url].into_iter().chain(SIZES).chain(more.iter().copied()).collect()
+}
+
+/// Backs up from a pipe that stands still before its end, and kills the tool once so many segments are there. The backup's id.
+async fn killed(place: &Place, resumed: Option<&str>, content: &[u8], segments: usize) -> String {
+    let url = place.url();
+    let more = resumed.map_or_else(Vec::new, |id| vec!["--resume", id, "--silence", "0s"]);
+    let mut command = vdstream_command();
+    command.envs(place.environment()).args(arguments(&url, &[&["-"][..], &more].concat())).stdin(Stdio::piped());
+    let mut tool = Tool::start(command);
+    let mut stdin = tool.stdin();
+    stdin.write_all(&content[..LEN - (2 << 20)]).unwrap();
+    let limit = Instant::now() + LIMIT;
+    let names = loop {
+        let names = place.objects().await;
+        if names.iter().filter(|name| name.ends_with(".zst")).count() >= segments {
+            break names;
+        }
+        assert!(Instant::now() < limit && !tool.has_ended(), "{place:?}: {names:?}, {:?}", tool.kill());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(tool.kill().code().is_none(), "it had ended before the signal");
+    let intent = names.iter().find(|name| name.ends_with("/intent.json")).unwrap();
+    intent.split('/').nth_back(1).unwrap().to_owned()
+}
+
+/// Resumes the backup with what `more` names, or from a pipe that delivers `piped`.
+fn resume(place: &Place, id: &str, more: &[&str], piped: Option<&[u8]>) -> Output {
+    let url = place.url();
+    let mut command = vdstream_command();
+    let resumed = ["--resume", id, "--silence", "0s"];
+    command.envs(place.environment()).args(arguments(&url, &[&resumed[..], more].concat()));
+    command.stdin(if piped.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    if let (Some(content), Some(mut stdin)) = (piped, child.stdin.take()) {
+        stdin.write_all(content).unwrap();
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// The one backup is there, whole, and nothing beside it.
+async fn is_whole(place: &Place, id: &str, content: &[u8], work: &TempDir) {
+    let url = place.url();
+    let listed = backups(place);
+    assert_eq!(listed.len(), 1, "{place:?}");
+    assert_eq!(listed[0]["id"], id);
+    let verified = run(place, &["verify", &url, id, "--level", "full", "--no-record"]);
+    assert!(verified.status.success(), "{place:?}: {}", stderr(&verified));
+    let output = work.path().join("restored");
+    let restored = run(place, &["restore", &url, id, "--output", output.to_str().unwrap()]);
+    assert!(restored.status.success(), "{place:?}: {}", stderr(&restored));
+    assert!(fs::read(&output).unwrap() == content, "{place:?}: restored something else");
+    fs::remove_file(output).unwrap();
+    assert_eq!(place.uploads_with_parts().await, [""; 0], "{place:?}");
+    let names = place.objects().await;
+    assert!(!names.iter().any(|name| name.contains("/uploads/") || name.contains(".partial-")), "{place:?}: {names:?}");
+    let segments = names.iter().filter(|name| name.ends_with(".zst")).count() as u64;
+    assert_eq!(listed[0]["segments"].as_u64(), Some(segments), "{place:?}: {names:?}");
+}
+
+fn input(work: &TempDir) -> (Vec<u8>, String) {
+    let content = pattern().bytes(0, LEN);
+    let path = work.path().join("input");
+    fs::write(&path, &content).unwrap();
+    (content, path.to_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_was_killed_goes_on_from_a_file_a_pipe_or_a_program() {
+    let work = tempfile::tempdir().unwrap();
+    let (content, path) = input(&work);
+    for way in ["a file", "a pipe", "a program"] {
+        for place in [Place::disk(), Place::server(Kind::Azurite).await, Place::server(Kind::Moto).await] {
+            let id = killed(&place, None, &content, 2).await;
+            let resumed = match way {
+                "a file" => resume(&place, &id, &["--input", &path], None),
+                "a pipe" => resume(&place, &id, &["-"], Some(&content)),
+                _ => resume(&place, &id, &["--", "cat", &path], None),
+            };
+            assert!(resumed.status.success(), "{way}, {place:?}: {}", stderr(&resumed));
+            assert!(stderr(&resumed).contains("are stored already"), "{way}: {}", stderr(&resumed));
+            assert_eq!(String::from_utf8(resumed.stdout).unwrap().trim(), id, "{way}");
+            is_whole(&place, &id, &content, &work).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_backup_that_was_killed_too_is_resumed_again() {
+    let work = tempfile::tempdir().unwrap();
+    let (content, path) = input(&work);
+    for place in [Place::disk(), Place::server(Kind::Moto).await] {
+        let id = killed(&place, None, &content, 2).await;
+        assert_eq!(killed(&place, Some(&id), &content, 3).await, id);
+        let resumed = resume(&place, &id, &["--input", &path], None);
+        assert!(resumed.status.success(), "{place:?}: {}", stderr(&resumed));
+        is_whole(&place, &id, &content, &work).await;
+        let again = resume(&place, &id, &["--input", &path], None);
+        assert_fails(&again, 11, "complete already");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_is_refused_and_the_backup_can_still_go_on() {
+    let work = tempfile::tempdir().unwrap();
+    let (mut content, path) = input(&work);
+    let place = Place::disk();
+    let (url, id) = (place.url(), killed(&place, None, &content, 2).await);
+    let running = run(&place, &["backup", &url, "--resume", &id, "--input", &path]);
+    assert_fails(&running, 11, "seems to be running");
+    let stripes = resume(&place, &id, &["--input", &path, "--input", "/etc/passwd"], None);
+    assert_fails(&stripes, 2, "has 1 stripes");
+    let short = work.path().join("short");
+    fs::write(&short, b"short").unwrap();
+    assert_fails(&resume(&place, &id, &["--input", short.to_str().unwrap()], None), 2, "it is another file");
+    content[1_234_567] ^= 1;
+    fs::write(&short, &content).unwrap();
+    let differs = resume(&place, &id, &["--", "cat", short.to_str().unwrap()], None);
+    assert_fails(&differs, 2, "stripe 0, offset 1234567: the replay differs");
+    content[1_234_567] ^= 1;
+    let resumed = resume(&place, &id, &["--", "cat", &path], None);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    is_whole(&place, &id, &content, &work).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_ignores_create_only_is_refused() {
+    let work = tempfile::tempdir().unwrap();
+    let (content, path) = input(&work);
+    let place = Place::server(Kind::Garage).await;
+    let id = killed(&place, None, &content, 2).await;
+    let before = place.objects().await;
+    assert_fails(&resume(&place, &id, &["--input", &path], None), 2, "ignores create-only writes");
+    assert_eq!(place.objects().await, before);
+}
