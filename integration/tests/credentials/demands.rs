@@ -41,7 +41,7 @@ fn is_part(request: &Request) -> bool {
 }
 
 fn is_begun(request: &Request) -> bool {
-    request.method == "POST" && request.target.ends_with("?uploads")
+    request.method == "POST" && request.target.contains("?uploads")
 }
 
 fn is_segment(request: &Request) -> bool {
@@ -140,8 +140,9 @@ async fn the_bucket_stands_in_the_path_or_in_the_host() {
     home.succeed(&["list", "s3://bucket/x"], &there);
     home.succeed(&["list", "s3://bucket/x"], &[&there[..], &[("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")]].concat());
     let asked = service.requests();
-    assert!(asked[0].target.starts_with("/bucket?"), "{asked:?}");
-    assert!(asked[1].target.starts_with("/?"), "the endpoint names the bucket: {asked:?}");
+    let (first, last) = (&asked[0].target, &asked[asked.len() - 1].target);
+    assert!(first.starts_with("/bucket?"), "{asked:?}");
+    assert!(last.starts_with("/?"), "the endpoint names the bucket: {asked:?}");
 }
 
 #[tokio::test]

@@ -95,14 +95,19 @@ pub(crate) struct TlsFront {
 
 impl TlsFront {
     pub(crate) fn before(endpoint: &str, home: &Home) -> Self {
-        let (key, certificate) = (home.path("key.pem"), home.path("authority.pem"));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"])
-            .args(["-keyout", &key, "-out", &certificate])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let (authority, certificate, key) = (home.path("authority.pem"), home.path("server.pem"), home.path("key.pem"));
+        let signing_key = home.path("authority.key");
+        let make = |options: &[&str]| {
+            let mut command = Command::new("openssl");
+            command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+            let made = command.args(["-days", "2"]).args(options).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        };
+        make(&["-subj", "/CN=authority", "-keyout", &signing_key, "-out", &authority]);
+        let names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
+        let signed =
+            ["-subj", "/CN=server", "-CA", &authority, "-CAkey", &signing_key, "-keyout", &key, "-out", &certificate];
+        make(&[&signed[..], &names].concat());
         let mut process = Command::new("python3")
             .args(["-c", FRONT, endpoint.trim_start_matches("http://"), &certificate, &key])
             .stdout(Stdio::piped())
@@ -111,7 +116,7 @@ impl TlsFront {
         let mut port = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
         let port = port.trim();
-        Self { process, endpoint: format!("https://127.0.0.1:{port}"), authority: certificate }
+        Self { process, endpoint: format!("https://127.0.0.1:{port}"), authority }
     }
 }
 
