@@ -3,16 +3,13 @@
 # Where b3sum is installed, the hash of every object is checked too; zstd checks each frame in any case.
 #
 #   restore.sh BACKUP STRIPE OUTPUT [-i IDENTITY]
-#
-#   restore.sh /srv/backups/orders/019ab6d1-… 0 orders.tar
 #   restore.sh s3://bucket/prod/orders/019ab6d1-… 0 orders.tar -i key.txt
 #   restore.sh /srv/backups/orders/019ab6d1-… 0 orders.tar -i identity.age     with the passphrase of the backup
 #
-# BACKUP is the place that holds manifest.json; without a manifest there is no backup. OUTPUT must not exist. It gets its name
-# only when everything was right.
+# BACKUP holds manifest.json; without one there is no backup. OUTPUT must not exist, and appears only when everything was right.
 set -eu
 
-[ $# -ge 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 backup=${1%/} stripe=$2 output=$3
 shift 3
 
@@ -28,8 +25,7 @@ get() {
 
 [ ! -e "$output" ] || fail "$output exists already"
 work=$(mktemp -d "$output.partial-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+trap 'rm -rf "$work"' EXIT; trap 'exit 1' INT TERM
 
 get manifest.json "$work/manifest"
 python3 - "$work/manifest" "$stripe" >"$work/segments" <<'PLAN'

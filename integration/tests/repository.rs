@@ -113,3 +113,28 @@ fn every_example_is_in_the_table() {
 fn the_changelog_has_a_section_for_what_comes() {
     assert!(read("CHANGELOG.md").contains("## Unreleased"));
 }
+
+#[test]
+fn every_cell_about_another_tool_names_where_it_can_be_checked() {
+    let readme = read("README.md");
+    let table = readme.split("## Beside other tools").nth(1).expect("the table").split("\n## ").next().unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() >= 8, "{rows:?}");
+    for row in rows {
+        for cell in row.trim_matches('|').split(" | ").skip(1) {
+            let cell = cell.trim();
+            let target = cell.strip_prefix('[').and_then(|cell| cell.rsplit_once(']').map(|_| cell));
+            assert!(target.is_some() || cell.ends_with(')'), "no link: {cell}");
+            if let Some((_, path)) = cell.strip_suffix(')').and_then(|cell| cell.rsplit_once("](")) {
+                assert!(path.starts_with('#') || tool::repository().join(path).exists(), "{path} is not there");
+            } else if let Some((_, name)) = cell.strip_suffix(']').and_then(|cell| cell.rsplit_once('[')) {
+                assert!(table.contains(&format!("\n[{name}]: https://")), "[{name}] has no address");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_restore_script_is_short_enough_to_be_read() {
+    assert!(read("examples/restore.sh").lines().count() <= 60);
+}

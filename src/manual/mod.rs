@@ -57,3 +57,6 @@ pub mod vdi {}
 
 #[doc = include_str!("verify.md")]
 pub mod verify {}
+
+#[doc = include_str!("walkthrough.md")]
+pub mod walkthrough {}
