@@ -3,6 +3,7 @@
 // Signals and servers live in real time.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod exit_codes;
 mod failures;
 mod limits;
 mod pipes;
