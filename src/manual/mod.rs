@@ -15,6 +15,12 @@ pub mod commit {}
 #[doc = include_str!("costs.md")]
 pub mod costs {}
 
+#[doc = include_str!("documents.md")]
+#[doc = "```json"]
+#[doc = include_str!("schema.json")]
+#[doc = "```"]
+pub mod documents {}
+
 #[doc = include_str!("encryption.md")]
 pub mod encryption {}
 
