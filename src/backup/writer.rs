@@ -256,9 +256,11 @@ impl Backup {
         is_shut_down: Option<Arc<AtomicBool>>,
         run: impl Future<Output = Result<StripeSummary>> + Send + 'static,
     ) -> Result<()> {
-        let tasks = self.session.store.tasks().clone();
         let run = run.instrument(self.session.span.clone());
-        *self.waiting(stripe)? = Stripe::Running { task: tasks.spawn(run), is_shut_down };
+        let tasks = self.session.store.tasks().clone();
+        // Only one that waits may run: the task is spawned after that is known.
+        let place = self.waiting(stripe)?;
+        *place = Stripe::Running { task: tasks.spawn(run), is_shut_down };
         Ok(())
     }
 
