@@ -82,7 +82,9 @@ async fn is_whole(store: &Store, contents: &[Bytes], at: &str) {
     }
     let mut expected: BTreeSet<String> = manifest.objects().map(|(_, name, _)| name).collect();
     expected.extend([manifest.names().intent(), manifest.names().manifest()]);
-    let found: BTreeSet<String> = names(store).await.into_iter().filter(|name| !name.contains("/claims/")).collect();
+    // A crash may leave the object by which it was tried what the store does.
+    let is_beside = |name: &String| name.contains("/claims/") || name.starts_with(".vdstream/");
+    let found: BTreeSet<String> = names(store).await.into_iter().filter(|name| !is_beside(name)).collect();
     assert_eq!(found, expected, "{at}");
 }
 
