@@ -232,7 +232,7 @@ fn the_record_of_an_upload_and_the_claims_of_who_goes_on_fit_the_schema() {
     assert_eq!(listed["uncommitted"].as_array().unwrap().len(), 1, "{listed}");
     assert_fits("list", &listed);
     let id = listed["uncommitted"][0]["id"].as_str().unwrap().to_owned();
-    assert_fits("backup", &tool.document(0, "backup", &["--resume", &id, "--", "cat", &data]));
+    assert_fits("backup", &tool.document(0, "backup", &["--resume", &id, "--silence", "0s", "--", "cat", &data]));
     let claims = tool::files_below(&directory.join("claims"));
     assert!(!claims.is_empty(), "nobody claimed it");
     for claim in claims {
