@@ -4,10 +4,11 @@ use super::record::{Known, Recorder, Run};
 use super::*;
 use crate::backup::collection::{self, DEFAULT_GRACE};
 use crate::backup::retention::{self, RetentionPolicy};
+use crate::clock::Clock;
 use crate::testing::{Contents, SimClock};
 
-/// A stripe of two segments in parts and a short one.
-const LONG: usize = 270_000;
+/// A stripe of a segment in parts and another one.
+const LONG: usize = 200_000;
 
 /// Few and small requests, a few of them at once.
 fn small() -> BackupOptions {
@@ -56,8 +57,11 @@ pub(super) async fn abort(seed: u64) -> Run {
 async fn committed(seed: u64, clock: &SimClock) -> (Contents, Vec<Known>) {
     let mut recorder = Recorder::new(Contents::default(), Vec::new(), clock.clone(), seed);
     let full = recorder.back_up(&[noise(seed, 70_000)], small()).await;
+    // Each is newer than the one before, and their ids tell it.
+    clock.advance(HOUR);
     let log = small().continues(full, Kind::Log);
     recorder.back_up(&[noise(seed + 1, 10)], log).await;
+    clock.advance(HOUR);
     recorder.back_up(&[noise(seed + 2, 150_000)], small()).await;
     let run = recorder.end().await;
     let contents = run.log.rebuild(&run.before, run.log.len(), run.at);
@@ -81,6 +85,8 @@ pub(super) async fn prune(seed: u64) -> Run {
 /// A committed backup, a deleted one, and one that died in the middle of its uploads.
 async fn leftovers(seed: u64, clock: &SimClock) -> (Contents, Vec<Known>) {
     let pruned = prune(seed).await;
+    // It was made at the same time.
+    clock.advance(pruned.clock.now() - clock.now());
     let contents = pruned.log.rebuild(&pruned.before, pruned.log.len(), pruned.at);
     let backups = pruned.backups.into_iter().filter(|known| known.deletion.is_none()).collect();
     let recorder = Recorder::new(contents, Vec::new(), clock.clone(), seed);
