@@ -59,7 +59,7 @@ async fn a_crash_anywhere_in_a_backup_of_one_stripe() {
 
 #[tokio::test]
 async fn a_crash_anywhere_in_a_backup_of_three_stripes() {
-    every_crash("three stripes", 100, shapes::backup_of_three_stripes).await;
+    every_crash("three stripes", 60, shapes::backup_of_three_stripes).await;
 }
 
 #[tokio::test]
