@@ -64,7 +64,7 @@ async fn a_crash_anywhere_in_a_backup_of_three_stripes() {
 
 #[tokio::test]
 async fn a_crash_anywhere_in_an_abort() {
-    every_crash("abort", 100, shapes::abort).await;
+    every_crash("abort", 60, shapes::abort).await;
 }
 
 #[tokio::test]
