@@ -76,7 +76,7 @@ impl Future for CompletionAgent {
         }
         agent.phase = Phase::Running;
         if !agent.batch.is_empty() {
-            // A callback panicked, somebody caught that, and polls the agent again.
+            // It gave way before these, or a callback panicked, somebody caught that, and polls the agent again.
             agent.core.agent_resumes();
         }
         for _ in 0..MAX_BATCHES {
@@ -98,8 +98,7 @@ impl Future for CompletionAgent {
                 }
             }
         }
-        // Let others run, and come back. What was taken last is given before that: between two polls no callback runs.
-        agent.give();
+        // Let others run, and come back: between two polls no callback runs.
         agent.core.agent_pauses();
         cx.waker().wake_by_ref();
         Poll::Pending
