@@ -78,6 +78,22 @@ fn close_reports_busy_in_every_answer_of_a_busy_agent() {
     assert!(longest > 2, "the agent gave way more than once: {longest}");
 }
 
+/// What the agent has taken and not given, because a callback panicked, is given while the agent is dropped.
+#[test]
+fn an_answer_that_a_panic_had_delayed_is_given_when_the_agent_is_dropped() {
+    let mut active = active(1);
+    let mut agent = running_agent(&active.pair.server);
+    active.devices[0].send_with(server::Command::flush(), |_| panic!("the callback fails")).unwrap();
+    let mut delayed = active.devices[0].send(server::Command::flush()).unwrap();
+    for _ in 0..2 {
+        next(&mut active.client_devices[0]).complete(client::Completion::success()).unwrap();
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| agent.poll())).is_err());
+    assert!(poll_once(&mut delayed).is_pending());
+    drop(agent);
+    assert!(now(delayed).is_success(), "as it was completed, before the agent was dropped");
+}
+
 /// Somebody catches the panic of a callback and polls the agent again: it goes on with the answers that it had taken, and they
 /// are as much in a callback as the others.
 #[test]

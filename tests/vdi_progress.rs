@@ -69,6 +69,7 @@ fn without_pending_commands_time_does_not_matter() {
     let mut agent = task::spawn(active.pair.server.completion_agent());
     for _ in 0..20 {
         assert_pending!(agent.poll());
+        assert!(!agent.is_woken(), "it does not spin");
         clock.advance(LIMIT * 5);
     }
     assert_pending!(agent.poll());

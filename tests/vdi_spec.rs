@@ -612,6 +612,34 @@ fn a_command_that_a_handler_does_not_know_is_not_supported() {
     assert_eq!(now(unknown).code, CompletionCode::NotSupported);
 }
 
+struct CountsTooMuch;
+
+#[async_trait::async_trait]
+impl client::Handler for CountsTooMuch {
+    async fn carry_out(&mut self, command: &mut client::Command) -> Option<Completion> {
+        Some(Completion::transferred(command.size() + 1))
+    }
+}
+
+/// A handler whose count is wrong fails its command, and the next one is its to carry out all the same.
+#[test]
+fn a_handler_that_reports_too_many_bytes_goes_on() {
+    let mut active = active(1);
+    let mut agent = running_agent(&active.pair.server);
+    let device = &active.devices[0];
+    let written = device.send(write(&active.pair.server)).unwrap();
+    let mut handler = CountsTooMuch;
+    let mut serving = task::spawn(active.client_devices[0].serve(&mut handler));
+    assert_pending!(serving.poll());
+    let cleared = device.send(Command::clear_error()).unwrap();
+    device.close().unwrap();
+    assert!(serving.is_woken());
+    assert_ready!(serving.poll()).unwrap();
+    assert_ready!(agent.poll()).unwrap();
+    assert_eq!(now(written).code, CompletionCode::IoDevice);
+    assert_eq!(now(cleared).code, CompletionCode::OperationAborted, "withheld when the device was closed");
+}
+
 #[test]
 fn a_secondary_joins_a_configured_set_and_answers_for_its_own_devices() {
     let hub = LocalHub::new();

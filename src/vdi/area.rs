@@ -445,6 +445,32 @@ mod tests {
         assert_eq!(budget.used(), 0);
     }
 
+    /// Prefix and data are each rounded up to the alignment; a buffer may be aligned more strictly than its set, never less.
+    #[test]
+    fn an_area_counts_what_prefix_and_alignment_cost() {
+        for (prefix, base, size, alignment, bytes) in [
+            (0, 512, 1, 0, 512),
+            (0, 512, 512, 0, 512),
+            (0, 512, 513, 0, 1024),
+            (1, 512, 512, 0, 1024),
+            (512, 512, 512, 0, 1024),
+            (513, 512, 512, 0, 1536),
+            (0, 512, 512, 4096, 4096),
+            (1, 512, 512, 4096, 8192),
+            (0, 4096, 512, 512, 4096),
+        ] {
+            let area = area(prefix, base, None);
+            area.request(size, alignment, 3).unwrap();
+            assert_eq!(area.end().unwrap(), 3 * bytes, "{prefix} {base} {size} {alignment}");
+            assert_eq!(area.available(size, alignment).unwrap(), 3);
+            let buffers = [(); 3].map(|()| area.allocate(size, alignment).unwrap());
+            for buffer in &buffers {
+                assert_eq!(buffer.as_ptr().addr() % alignment.max(base as usize), 0);
+            }
+            assert_eq!(area.allocate(size, alignment).unwrap_err().status(), Status::Memory);
+        }
+    }
+
     #[test]
     fn sizes_and_alignments_are_checked() {
         let area = area(0, 512, None);
