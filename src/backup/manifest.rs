@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::course::Course;
 use super::document::{self, corrupt};
 use super::encryption::{AGE, Encryption};
 use super::id::BackupId;
@@ -58,6 +59,8 @@ pub struct Manifest {
     pub stripes: Vec<StripeSummary>,
     /// Who stored them; it decides their names.
     pub(crate) writers: Writers,
+    /// How its making went, if that was recorded.
+    pub course: Option<Course>,
 }
 
 /// The producer of a backup's data, and how it ended.
@@ -255,6 +258,9 @@ impl Manifest {
         if segments.any(|segment| segment.header.is_some() != self.encryption.is_some()) {
             return Err(corrupt(object, "segments", "all encrypted or none", "both"));
         }
+        if let Some(course) = &self.course {
+            course.check(object)?;
+        }
         let (mut raw_total, mut stored_total) = (Some(0u64), Some(0u64));
         for (number, stripe) in self.stripes.iter().enumerate() {
             check_stripe(stripe, self.frame_bytes, &|what: &str| format!("stripe {number} {what}"), object)?;
@@ -349,6 +355,7 @@ pub(crate) mod tests {
             frame_bytes: 4096,
             stripes,
             writers: Writers::default(),
+            course: None,
         }
     }
 

@@ -4,6 +4,7 @@ mod catalog;
 pub(crate) mod claim;
 pub mod collection;
 mod commit;
+mod course;
 mod devices;
 pub mod doctor;
 pub(crate) mod document;
@@ -34,6 +35,7 @@ mod tests;
 pub use catalog::{
     BackupSummary, DamagedBackup, LastVerification, Listing, Select, find, intent, last_verification, list, series_of,
 };
+pub use course::Course;
 pub use document::MAX_LABELS;
 #[cfg(feature = "encryption")]
 pub use encryption::unlock;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::course::Course;
 use super::document::{corrupt, shown, unique_map};
 use super::encryption::Encryption;
 use super::id::BackupId;
@@ -41,6 +42,8 @@ pub(super) struct ManifestV1 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encryption: Option<Encryption>,
     frame_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    course: Option<Course>,
     stripes: Vec<StripeV1>,
     totals: TotalsV1,
     root: String,
@@ -115,6 +118,7 @@ impl ManifestV1 {
             codec: manifest.codec.clone(),
             encryption: manifest.encryption.clone(),
             frame_bytes: manifest.frame_bytes,
+            course: manifest.course.clone(),
             stripes: (0u16..).zip(&manifest.stripes).map(stripe).collect(),
             totals: TotalsV1::of(&manifest.stripes),
             root: manifest.root().to_hex().to_string(),
@@ -156,6 +160,7 @@ impl ManifestV1 {
             frame_bytes: self.frame_bytes,
             stripes,
             writers: Writers::of_segments(writers),
+            course: self.course,
         };
         manifest.check(object)?;
         let totals = TotalsV1::of(&manifest.stripes);

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::commit;
+use super::course::Course;
 use super::feed;
 use super::id::BackupId;
 use super::intent::Intent;
@@ -371,6 +372,11 @@ impl Backup {
             frame_bytes: self.intent.frame_bytes,
             writers: session.names.writers().complete(stripes.iter().map(|stripe| stripe.segments.len())),
             stripes,
+            course: Some(Course::new(
+                &session.pipeline.progress(),
+                clock.now().saturating_sub(self.started),
+                session.pipeline.plan().threads,
+            )),
         };
         let started = self.started;
         let publish = {

@@ -48,6 +48,9 @@ pub mod operating {}
 #[doc = include_str!("progress.md")]
 pub mod progress {}
 
+#[doc = include_str!("report.md")]
+pub mod report {}
+
 #[doc = include_str!("retention.md")]
 pub mod retention {}
 

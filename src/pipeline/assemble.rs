@@ -112,7 +112,7 @@ impl Assembler<'_> {
 
     /// Counts bytes that were taken from the source.
     fn count(&self, bytes: usize) {
-        self.shared.counters.add_raw(self.stripe, bytes);
+        self.shared.counters.add_raw(&*self.shared.clock, self.stripe, bytes);
     }
 
     /// Ends the frame and the segment, so that all of it can become durable.

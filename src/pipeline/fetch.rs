@@ -149,7 +149,7 @@ impl Shared {
                 format!("expected {size} bytes, found {}", filled.len()),
             ));
         }
-        self.counters.stored_bytes.add(size);
+        self.counters.add_stored(&*self.clock, size);
         Ok(filled)
     }
 

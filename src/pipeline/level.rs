@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn windows_are_cut_by_the_clock_and_by_frames() {
-        let (clock, counters) = (SimClock::new(), Counters::new(Direction::Backup, 1));
+        let (clock, counters) = (SimClock::new(), Counters::new(Direction::Backup, 1, Duration::ZERO));
         let config = PipelineConfig { adaptive: Some(RANGE), level: 5, ..PipelineConfig::default() };
         let level = Level::new(&config, 1, &clock);
         for _ in 0..100 {

@@ -26,7 +26,7 @@
 //! | `encrypt` | segments as age files: keys, and where a byte of the content stands |
 //! | `fetch`, `reader` | ranges ahead; decompress and verify, in order |
 //! | `survey`, `replay` | what is stored of a backup that goes on; a producer that sends it once more |
-//! | `writer`, `pipeline`, `stop`, `progress` | the run of a stripe; the handle; the first cause; the counters |
+//! | `writer`, `pipeline`, `stop`, `progress`, `timeline` | the run of a stripe; the handle; the first cause; the counters; what moved when |
 //!
 //! The memory argument and the bytes of a segment are pages of the manual.
 
@@ -54,6 +54,7 @@ mod stop;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod tree;
 mod upload;
 mod writer;
@@ -79,3 +80,4 @@ pub use plan::{DevicePlan, MemoryPlan};
 pub use progress::{Progress, StripeProgress};
 pub(crate) use replay::Kept;
 pub use segment::{SegmentHeader, SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};
+pub use timeline::{Moved, Timeline};

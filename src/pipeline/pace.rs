@@ -34,7 +34,7 @@ impl Pace {
 
     /// The same for what is read outside of a pipeline.
     pub(crate) fn alone(bytes_per_second: Option<u64>, clock: Arc<dyn Clock>) -> Self {
-        Self::new(bytes_per_second, clock, Arc::new(Counters::new(Direction::Restore, 0)))
+        Self::new(bytes_per_second, clock, Arc::new(Counters::new(Direction::Restore, 0, Duration::ZERO)))
     }
 
     /// Waits until `bytes` may be sent or asked for. Cancel-safe: a dropped wait has spent nothing.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -102,7 +103,8 @@ impl Pipeline {
         }
         let is_encrypted = recipients.is_some();
         let plan = MemoryPlan::new(&config, direction, stripes, store.min_part_bytes(), is_encrypted)?;
-        Self::new(direction, plan, config.memory_limit, plan.encryption_bytes, |budget, tracker, counters| {
+        let start = clock.now();
+        Self::new(direction, plan, start, config.memory_limit, plan.encryption_bytes, |budget, tracker, counters| {
             let shared = writer::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
             Ok(Half::Backup(Arc::new(shared.encrypted_to(recipients))))
         })
@@ -148,7 +150,8 @@ impl Pipeline {
     ) -> Result<Self> {
         // A ranged read has no lower bound at the store.
         let plan = MemoryPlan::new(&config, Direction::Restore, stripes, 1, is_encrypted)?;
-        Self::new(Direction::Restore, plan, config.memory_limit, plan.header_bytes(), |budget, tracker, counters| {
+        let (direction, start) = (Direction::Restore, clock.now());
+        Self::new(direction, plan, start, config.memory_limit, plan.header_bytes(), |budget, tracker, counters| {
             let shared = reader::Shared::new(&config, plan, budget, store, clock, tracker, counters)?;
             Ok(Half::Restore(Arc::new(shared.opened_by(identities))))
         })
@@ -157,6 +160,7 @@ impl Pipeline {
     fn new(
         direction: Direction,
         plan: MemoryPlan,
+        start: Duration,
         memory_limit: u64,
         encryption_bytes: u64,
         half: impl FnOnce(&MemoryBudget, TaskTracker, Arc<Counters>) -> Result<Half>,
@@ -165,7 +169,7 @@ impl Pipeline {
         let tracker = TaskTracker::new();
         // Closed only means that waiting for it ends when no task is left; tasks can still be added.
         tracker.close();
-        let counters = Arc::new(Counters::new(direction, plan.stripes));
+        let counters = Arc::new(Counters::new(direction, plan.stripes, start));
         let beside = Beside {
             _devices: budget.reserve(plan.device_bytes())?,
             _contexts: Counted::new(&budget, plan.context_bytes * plan.threads as u64)?,

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::plan::Direction;
+use super::timeline::{Recorder, Timeline};
 use crate::clock::Clock;
 use crate::meter::{self, Counter, Histogram, Metric};
 
@@ -52,6 +53,8 @@ pub struct Progress {
     pub memory_peak: u64,
     /// Each stripe's position.
     pub stripes: Vec<StripeProgress>,
+    /// How much moved when.
+    pub timeline: Timeline,
 }
 
 /// How far a stripe is.
@@ -83,6 +86,7 @@ pub(super) struct Counters {
     pub(super) throttled: TimeSum,
     pub(super) limited: TimeSum,
     pub(super) stripes: Vec<StripeCounters>,
+    timeline: Recorder,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +96,8 @@ pub(super) struct StripeCounters {
 }
 
 impl Counters {
-    pub(super) fn new(direction: Direction, stripes: usize) -> Self {
+    /// `start` is the time at which the pipeline was made.
+    pub(super) fn new(direction: Direction, stripes: usize, start: Duration) -> Self {
         let direction = ("direction", direction.name());
         let sum = |metric: &Metric| Sum { value: AtomicU64::new(0), meter: Counter::new(metric, &[direction]) };
         let time = |metric: &Metric, stage| TimeSum {
@@ -116,15 +121,23 @@ impl Counters {
             throttled: time(&meter::WAIT_SECONDS, "pause"),
             limited: time(&meter::WAIT_SECONDS, "limit"),
             stripes: (0..stripes).map(|_| StripeCounters::default()).collect(),
+            timeline: Recorder::new(start),
         }
     }
 
     /// Counts bytes that came from a stripe's producer, or went to its consumer.
-    pub(super) fn add_raw(&self, stripe: u16, bytes: usize) {
+    pub(super) fn add_raw(&self, clock: &dyn Clock, stripe: u16, bytes: usize) {
         if let Some(counters) = self.stripes.get(usize::from(stripe)) {
             count(&counters.position, bytes as u64);
         }
         self.raw_bytes.add(bytes as u64);
+        self.timeline.raw(clock.now(), bytes as u64);
+    }
+
+    /// Counts bytes that the store has accepted or sent.
+    pub(super) fn add_stored(&self, clock: &dyn Clock, bytes: u64) {
+        self.stored_bytes.add(bytes);
+        self.timeline.stored(clock.now(), bytes);
     }
 
     pub(super) fn snapshot(&self) -> Progress {
@@ -153,6 +166,7 @@ impl Counters {
             level: None,
             memory_peak: 0,
             stripes,
+            timeline: self.timeline.get(),
         }
     }
 }

@@ -206,7 +206,7 @@ fn deliver(shared: Arc<Shared>, stripe: u16, frames: Frames) -> impl Stream<Item
             };
             match outcome {
                 Ok(bytes) => {
-                    shared.counters.add_raw(stripe, bytes.len());
+                    shared.counters.add_raw(&*shared.clock, stripe, bytes.len());
                     Some((Ok(bytes), Some(frames)))
                 }
                 Err(error) => Some((Err(error), None)),

@@ -128,7 +128,7 @@ impl Replay<'_> {
             let taken = frame.put(&bytes[..bytes.len().min(room)]);
             bytes.advance(taken);
             self.position += taken as u64;
-            shared.counters.add_raw(self.stripe, taken);
+            shared.counters.add_raw(&*shared.clock, self.stripe, taken);
             if frame.len() == wanted {
                 self.compare().await?;
             }

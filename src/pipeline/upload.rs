@@ -158,7 +158,7 @@ impl Task {
             .requests
             .run(Request::new(Operation::Put, &what, size), || shared.store.put(self.segment, vec![bytes.clone()]));
         self.unless_stopped(put).await?;
-        shared.counters.stored_bytes.add(size);
+        shared.counters.add_stored(&*shared.clock, size);
         Ok(merge(&hash.wait().await?))
     }
 
@@ -183,7 +183,7 @@ impl Task {
                 .requests
                 .run(Request::new(Operation::Part, &what, size), || upload.put_part(index, vec![bytes.clone()]))
                 .await?;
-            shared.counters.stored_bytes.add(size);
+            shared.counters.add_stored(&*shared.clock, size);
             Ok((index, hash.wait().await?))
         };
         self.parts.spawn(self.shared.tracker.track_future(upload_part.in_current_span()));

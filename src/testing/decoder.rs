@@ -142,6 +142,7 @@ fn manifest(id: BackupId, shape: &[Vec<u64>]) -> Manifest {
         frame_bytes: 65_536,
         stripes: shape.iter().map(stripe).collect(),
         writers: Writers::default(),
+        course: None,
     }
 }
 

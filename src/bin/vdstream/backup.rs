@@ -12,11 +12,48 @@ use crate::exit::Failure;
 use crate::feed::Feed;
 use crate::metrics_file::MetricsFile;
 use crate::output;
+use crate::page::{self, Attempt, Facts, PageFile, Story};
 use crate::progress::Watch;
 use crate::signal::Signals;
 use crate::store;
 
 pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
+    let page = match &args.report {
+        Some(path) => Some(PageFile::open(path).await?),
+        None => None,
+    };
+    let mut attempt = Attempt::default();
+    let made = Box::pin(make(&args, common, metrics, &mut attempt)).await;
+    let facts = |story| Facts { url: &args.url, series: &args.series, story };
+    match made {
+        Ok(report) => {
+            let manifest = &report.manifest;
+            let told = print(&args, common, &report);
+            let drawn = match page {
+                Some(page) => page.write(&facts(Story::Committed { manifest, verifications: &[] })).await,
+                None => Ok(()),
+            };
+            told.and_then(|()| drawn.map_err(Failure::from))
+                .map_err(|failure| failure.after(format!("backup {} is committed", manifest.id)))
+        }
+        Err(failure) => {
+            if let (Some(page), Some(why)) = (page, failure.line())
+                && let Err(error) = page.write(&facts(Story::Failed { attempt: &attempt, why: &why })).await
+            {
+                output::note(&format!("the report could not be written: {}", error.report()));
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Makes the backup; `attempt` gets what is known of it if it fails.
+async fn make(
+    args: &args::Backup,
+    common: &args::Common,
+    metrics: &MetricsFile,
+    attempt: &mut Attempt,
+) -> Result<BackupReport, Failure> {
     #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if args.stdin.is_some() || !args.input.is_empty() || !args.producer.is_empty() {
@@ -24,21 +61,19 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
         }
         let store = store::open(&args.url)?;
         let begin = async |store: &Store, stripes: u16| {
-            let mut backup = begin(&args, store, stripes).await?;
+            let mut backup = begin(args, store, stripes).await?;
             if args.resume.is_some() {
                 // The engine starts again.
                 (0..stripes).try_for_each(|stripe| backup.replay(stripe))?;
             }
             Ok::<_, Error>(backup)
         };
-        let report = crate::devices::backup(&args, common, metrics, name, begin, &store).await?;
-        return print(&args, common, &report)
-            .map_err(|failure| failure.after(format!("backup {} is committed", report.manifest.id)));
+        return crate::devices::backup(args, common, metrics, name, begin, &store).await;
     }
     let mut signals = Signals::install()?;
     let store = store::open(&args.url)?;
     let prepared = tokio::select! {
-        prepared = prepare(&args, &store) => Ok(prepared?),
+        prepared = prepare(args, &store) => Ok(prepared?),
         signal = signals.next() => Err(signal),
     };
     let (mut backup, mut feed) = match prepared {
@@ -58,6 +93,7 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
     if args.resume.is_some() && !common.quiet {
         output::note(&format!("{} are stored already", output::size(backup.offsets().iter().sum())));
     }
+    attempt.begun(&backup);
     let mut writers = backup.take_writers()?;
     let watch = Watch::new(common, metrics, Direction::Backup, backup.pipeline(), args.expect_size);
     let fed = tokio::select! {
@@ -66,6 +102,7 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
         never = watch.follow(|| backup.progress()) => match never {},
     };
     watch.end(backup.progress());
+    attempt.moved(&backup.progress(), watch.elapsed(), backup.pipeline().plan().threads);
     match fed {
         Ok(()) => {
             if let Some(producer) = feed.producer() {
@@ -79,9 +116,7 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
             if let Some(error) = store.take_leftovers() {
                 output::note(&format!("the clean-up is not complete: {}", error.report()));
             }
-            let report = report?;
-            print(&args, common, &report)
-                .map_err(|failure| failure.after(format!("backup {} is committed", report.manifest.id)))
+            Ok(report?)
         }
         Err(failure) => {
             // The abort comes first, so that its reason is what the stripes end with; the writers are dropped after it.
@@ -254,22 +289,13 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
     }
     output::line(&document.id)?;
     if !common.quiet {
-        let url = output::shell_word(&args.url);
-        let series = match args.series.as_str() {
-            "default" => String::new(),
-            other => format!(" --series {}", output::shell_word(other)),
-        };
-        let outputs: String = match document.stripes {
-            1 => " --output FILE".to_owned(),
-            stripes => (0..stripes).map(|stripe| format!(" --output FILE{stripe}")).collect(),
-        };
         output::note(&format!(
             "backed up {} as {} in {:.1} s",
             output::size(document.raw_bytes),
             output::size(document.stored_bytes),
             document.seconds
         ));
-        output::note(&format!("restore with: vdstream restore {url} {}{series}{outputs}", document.id));
+        output::note(&format!("restore with: {}", page::restore_command(&args.url, manifest)));
     }
     Ok(())
 }

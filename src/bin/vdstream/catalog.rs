@@ -7,6 +7,7 @@ use vdstream::{Error, ErrorKind, Result};
 use crate::args;
 use crate::exit::Failure;
 use crate::output;
+use crate::page::{Facts, PageFile, Story};
 use crate::store;
 
 #[derive(Serialize)]
@@ -83,7 +84,8 @@ pub(crate) async fn find(store: &Store, series: &str, id: &str) -> Result<Manife
     backup::find(store, &series.parse()?, id.parse()?).await
 }
 
-fn encryption(encryption: &Encryption) -> String {
+/// How a backup is encrypted, in few words.
+pub(crate) fn encryption(encryption: &Encryption) -> String {
     let passphrase = if encryption.identity.is_some() { ", one of them behind a passphrase" } else { "" };
     format!("{}, {} recipients{passphrase}", encryption.name, encryption.recipients)
 }
@@ -91,6 +93,12 @@ fn encryption(encryption: &Encryption) -> String {
 pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), Failure> {
     let store = store::open(&args.url)?;
     let manifest = find(&store, &args.series, &args.id).await?;
+    if let Some(path) = &args.html {
+        let verifications = backup::verifications(&store, &manifest).await?;
+        let story = Story::Committed { manifest: &manifest, verifications: &verifications };
+        let file = PageFile::open(path).await?;
+        file.write(&Facts { url: &args.url, series: manifest.series.as_str(), story }).await?;
+    }
     let last = backup::last_verification(&store, &manifest).await?;
     if common.json {
         let text = String::from_utf8_lossy(&manifest.encode()?).into_owned();

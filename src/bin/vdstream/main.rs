@@ -17,6 +17,7 @@ mod gc;
 mod keys;
 mod metrics_file;
 mod output;
+mod page;
 mod producer;
 mod program;
 mod progress;

@@ -82,8 +82,13 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Time since the data began to move.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.clock.now().saturating_sub(self.start)
+    }
+
     fn sample(&self, progress: Progress) -> Sample {
-        Sample { elapsed: self.clock.now().saturating_sub(self.start), progress }
+        Sample { elapsed: self.elapsed(), progress }
     }
 
     fn show(&self, before: &Sample, now: &Sample) {

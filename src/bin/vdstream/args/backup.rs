@@ -80,6 +80,9 @@ pub(crate) struct Backup {
     /// Size of one part of a multipart upload
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
     pub(crate) part_size: Option<u64>,
+    /// Write a page about it to look at, with charts; also about one that fails
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     #[cfg(feature = "encryption")]
     #[command(flatten)]
     pub(crate) readers: keys::Readers,

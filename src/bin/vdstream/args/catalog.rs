@@ -1,5 +1,7 @@
 //! `list` and `show`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -25,4 +27,7 @@ pub(crate) struct Show {
     /// The series that `latest` looks in
     #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
     pub(crate) series: String,
+    /// Write a page about it to look at, with charts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }

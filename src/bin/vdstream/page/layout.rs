@@ -1,0 +1,348 @@
+//! The page around the pictures. Everything that comes from outside is escaped by the template, and control characters and marks
+//! that turn the direction of writing are shown as such.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use vdstream::Result;
+use vdstream::backup::{Course, Manifest, Outcome, Verification};
+
+use super::chart::{self, Bar, LONGEST, RAW, STORED, WIDTHS, Width};
+use super::facts::{Attempt, Facts, Story, restore_command};
+use crate::output::{self, printable};
+
+/// No script, no other file, no address: only what is in the page itself.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+const STYLE: &str = include_str!("style.css");
+/// Segments whose hashes the page lists; `show --json` has all.
+const MOST_SEGMENTS: usize = 256;
+/// The newest verifications that the page lists.
+const MOST_VERIFICATIONS: usize = 100;
+
+pub(super) fn page(facts: &Facts<'_>) -> Result<String> {
+    let (title, body) = match &facts.story {
+        Story::Committed { manifest, verifications } => {
+            (format!("Backup {}", manifest.id), committed(facts, manifest, verifications)?)
+        }
+        Story::Failed { attempt, why } => ("No backup".to_owned(), failed(facts, attempt, why)?),
+    };
+    Ok(html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href="data:,";
+                title { (title) " · vdstream" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (body) } }
+        }
+    }
+    .into_string())
+}
+
+fn committed(facts: &Facts<'_>, manifest: &Manifest, verifications: &[Verification]) -> Result<Markup> {
+    let (raw, stored) = (manifest.raw_bytes(), manifest.stored_bytes());
+    let (class, word) = match verifications.last().map(|last| last.outcome) {
+        None => ("plain", "committed"),
+        Some(Outcome::Good) => ("good", "committed, verified"),
+        Some(Outcome::Damaged) => ("bad", "damaged"),
+    };
+    let mut tiles = vec![("raw", output::size(raw)), ("stored", output::size(stored)), ("ratio", ratio(raw, stored))];
+    if let Some(course) = &manifest.course {
+        tiles.extend([("time", time(course.millis)), ("rate", rate(raw, course.millis))]);
+    }
+    tiles.push(("segments", manifest.segments().to_string()));
+    Ok(html! {
+        header {
+            p.kicker { "vdstream backup · series " (printable(facts.series)) }
+            h1 { code { (manifest.id) } " " span class={ "badge " (class) } { (word) } }
+            p.muted { (format!("{:.0}", manifest.finished)) " · " (printable(facts.url)) }
+        }
+        (tiles_of(&tiles))
+        (course_of(manifest.course.as_ref())?)
+        (stripes_of(manifest)?)
+        section { h2 { "Restore" } pre { (printable(&restore_command(facts.url, manifest))) } }
+        section { h2 { "Verifications" } (history(verifications)) }
+        section { h2 { "About" } (about(manifest)) }
+        section { h2 { "Hashes" } (hashes(manifest)) }
+        (footer())
+    })
+}
+
+fn failed(facts: &Facts<'_>, attempt: &Attempt, why: &str) -> Result<Markup> {
+    let course = attempt.course.as_ref();
+    let raw: u64 = attempt.stripes.iter().map(|stripe| stripe.position).sum();
+    let durable: u64 = attempt.stripes.iter().map(|stripe| stripe.durable).sum();
+    let mut tiles = vec![("taken in", output::size(raw)), ("of it durable", output::size(durable))];
+    if let Some(course) = course {
+        tiles.extend([("time", time(course.millis)), ("retries", course.retries.to_string())]);
+    }
+    let most = attempt.stripes.iter().map(|stripe| stripe.position).max().unwrap_or(0);
+    let rows: Vec<Bar> = attempt
+        .stripes
+        .iter()
+        .enumerate()
+        .map(|(nth, stripe)| Bar {
+            label: format!("stripe {nth}"),
+            value: format!("{} taken in, {} durable", output::size(stripe.position), output::size(stripe.durable)),
+            parts: vec![(share(stripe.position, most), RAW), (share(stripe.durable, most), STORED)],
+        })
+        .collect();
+    Ok(html! {
+        header {
+            p.kicker { "vdstream backup · series " (printable(facts.series)) }
+            h1 { "There is no backup " span class="badge bad" { "failed" } }
+            p.muted { (printable(facts.url)) @if let Some(id) = attempt.id { " · would have been " code { (id) } } }
+        }
+        section.alarm {
+            h2 { "Why" }
+            p { (printable(why)) }
+            p { "Nothing of this attempt can be restored. Earlier backups are as they were." }
+        }
+        @if course.is_some() {
+            (tiles_of(&tiles))
+            (course_of(course)?)
+        }
+        @if !rows.is_empty() {
+            section {
+                h2 { "Stripes" }
+                (legend(&[("raw", "taken in"), ("stored", "durable")]))
+                (figure("Bytes of each stripe", |width| chart::bars(&rows, width))?)
+            }
+        }
+        (footer())
+    })
+}
+
+fn footer() -> Markup {
+    html! { footer { "Written by vdstream " (env!("CARGO_PKG_VERSION")) ". Sizes are binary: 1 MiB = 1,048,576 bytes. Times are in UTC." } }
+}
+
+fn tiles_of(tiles: &[(&str, String)]) -> Markup {
+    html! { dl.tiles { @for (name, value) in tiles { div { dt { (name) } dd { (value) } } } } }
+}
+
+/// The same picture for each width; the style sheet shows the one that fits.
+fn figure(words: &str, draw: impl Fn(Width) -> Result<String>) -> Result<Markup> {
+    let pictures = WIDTHS.map(|width| draw(width).map(|svg| (width.class, svg)));
+    let mut figure = Vec::new();
+    for picture in pictures {
+        let (class, svg) = picture?;
+        figure.push(html! { div class=(class) role="img" aria-label=(words) { (PreEscaped(svg)) } });
+    }
+    Ok(html! { figure { @for picture in figure { (picture) } } })
+}
+
+fn legend(entries: &[(&str, &str)]) -> Markup {
+    html! { p.legend { @for (class, word) in entries { span class=(class) { (word) } " " } } }
+}
+
+fn course_of(course: Option<&Course>) -> Result<Markup> {
+    let Some(course) = course else {
+        return Ok(
+            html! { section { h2 { "Throughput" } p.muted { "Not recorded: the backup was made without it." } } },
+        );
+    };
+    let waits = [
+        ("producer", "program, file or engine", course.source_wait_millis),
+        ("compression", "a free thread", course.cpu_wait_millis),
+        ("upload", "the store or the way to it", course.store_wait_millis),
+        ("throttled", "pauses between attempts", course.throttled_millis),
+    ];
+    let longest = waits.iter().map(|(_, _, millis)| *millis).max().unwrap_or(0);
+    let who = waits.iter().find(|(_, _, millis)| *millis == longest && longest > 0);
+    let rows: Vec<Bar> = waits
+        .iter()
+        .map(|(name, what, millis)| Bar {
+            label: format!("{name}: {what}"),
+            value: time(*millis),
+            parts: vec![(share(*millis, longest), if *millis == longest { LONGEST } else { RAW })],
+        })
+        .collect();
+    let busy = share(course.cpu_busy_millis, course.millis.saturating_mul(course.threads.max(1))) * 100.0;
+    Ok(html! {
+        section {
+            h2 { "Throughput" }
+            @if course.raw_bytes.is_empty() {
+                p.muted { "Nothing moved." }
+            } @else {
+                (legend(&[("raw", "raw bytes taken in"), ("stored", "bytes stored")]))
+                (figure("Bytes per second over time", |width| chart::throughput(course, width))?)
+            }
+        }
+        section {
+            h2 { "Who was waited for" }
+            p.muted {
+                @match who {
+                    Some((name, ..)) => { "Longest for: " strong { (name) } ". " }
+                    None => { "For nobody. " }
+                }
+                "Time is summed over everything that ran at once. "
+                (format!("{busy:.0} % of the time of {}", output::plural(usize::try_from(course.threads).unwrap_or(0), "thread")))
+                " went into compression and hashing; "
+                (output::plural(usize::try_from(course.requests).unwrap_or(0), "request")) ", "
+                (course.retries) " made again; at most " (output::size(course.memory_peak_bytes)) " of memory."
+            }
+            (figure("Time waited for each stage", |width| chart::bars(&rows, width))?)
+        }
+    })
+}
+
+fn stripes_of(manifest: &Manifest) -> Result<Markup> {
+    let most = manifest.stripes.iter().map(|stripe| stripe.raw_bytes.max(stripe.stored_bytes)).max().unwrap_or(0);
+    let rows: Vec<Bar> = manifest
+        .stripes
+        .iter()
+        .enumerate()
+        .map(|(nth, stripe)| Bar {
+            label: format!("stripe {nth}"),
+            value: format!("{} as {}", output::size(stripe.raw_bytes), output::size(stripe.stored_bytes)),
+            parts: vec![(share(stripe.raw_bytes, most), RAW), (share(stripe.stored_bytes, most), STORED)],
+        })
+        .collect();
+    Ok(html! {
+        section {
+            h2 { "Stripes" }
+            (legend(&[("raw", "raw"), ("stored", "stored")]))
+            (figure("Raw and stored bytes of each stripe", |width| chart::bars(&rows, width))?)
+        }
+    })
+}
+
+fn history(verifications: &[Verification]) -> Markup {
+    if verifications.is_empty() {
+        return html! { p.muted { "Not verified yet: " code { "vdstream verify" } " does it, and is recorded." } };
+    }
+    html! {
+        div.scroll { table {
+            thead { tr { th { "time" } th { "level" } th { "outcome" } th { "segments" } th { "findings" } th { "host" } } }
+            tbody { @for record in verifications.iter().rev().take(MOST_VERIFICATIONS) {
+                tr {
+                    td { (format!("{:.0}", record.finished)) }
+                    td { (record.level) }
+                    td class=(if record.outcome == Outcome::Good { "good" } else { "bad" }) { (record.outcome.as_str()) }
+                    td { (record.good) " of " (record.segments) }
+                    td { (record.findings) @for finding in record.damage.iter().take(3) { br; (printable(&finding.error)) } }
+                    td { (printable(record.host.as_deref().unwrap_or("-"))) }
+                }
+            } }
+        } }
+        @if verifications.len() > MOST_VERIFICATIONS {
+            p.muted { "And " (verifications.len() - MOST_VERIFICATIONS) " older ones." }
+        }
+    }
+}
+
+fn about(manifest: &Manifest) -> Markup {
+    let mut rows = vec![
+        ("series", manifest.series.to_string()),
+        ("kind", manifest.kind.to_string()),
+        ("begun", format!("{:.0}", manifest.created)),
+        ("finished", format!("{:.0}", manifest.finished)),
+        ("host", manifest.host.clone().unwrap_or_else(|| "-".to_owned())),
+        ("tool", manifest.tool.clone()),
+        ("codec", format!("{} level {}", manifest.codec.name, manifest.codec.level)),
+        ("root hash", manifest.root().to_hex().to_string()),
+    ];
+    if let Some(parent) = manifest.parent {
+        rows.push(("continues", parent.to_string()));
+    }
+    if let Some(until) = manifest.keep_until {
+        rows.push(("kept until", format!("{until:.0}")));
+    }
+    if let Some(producer) = &manifest.producer {
+        let status = producer.exit_status.map_or_else(String::new, |status| format!(", exit status {status}"));
+        rows.push(("producer", format!("{}{status}", producer.name)));
+    }
+    let encryption = manifest.encryption.as_ref();
+    rows.push(("encryption", encryption.map_or_else(|| "none".to_owned(), crate::catalog::encryption)));
+    rows.extend(manifest.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
+    html! { dl.about { @for (name, value) in rows { dt { (name) } dd { (printable(&value)) } } } }
+}
+
+fn hashes(manifest: &Manifest) -> Markup {
+    let all = (0..)
+        .zip(&manifest.stripes)
+        .flat_map(|(nth, stripe): (u16, _)| stripe.segments.iter().map(move |segment| (nth, segment)));
+    let left = manifest.segments().saturating_sub(MOST_SEGMENTS);
+    html! {
+        p.muted { "BLAKE3 of each object as it is stored ("  code { "b3sum" } " prints the same), and of the raw bytes in it." }
+        details open[manifest.segments() <= 16] {
+            summary { (output::plural(manifest.segments(), "segment")) }
+            div.scroll { table {
+                thead { tr { th { "segment" } th { "raw" } th { "stored" } th { "hash of the object" } th { "hash of the raw bytes" } } }
+                tbody { @for (stripe, segment) in all.take(MOST_SEGMENTS) {
+                    tr {
+                        td { (format!("s{stripe:02}/{:06}", segment.index)) }
+                        td { (output::size(segment.raw_bytes)) }
+                        td { (output::size(segment.stored_bytes)) }
+                        td { code { (segment.stored_hash.to_hex().as_str()) } }
+                        td { code { (segment.raw_hash.to_hex().as_str()) } }
+                    }
+                } }
+            } }
+            @if left > 0 { p.muted { "And " (left) " more: " code { "vdstream show --json" } " has all." } }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a picture")]
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people; two digits are shown")]
+fn ratio(raw: u64, stored: u64) -> String {
+    if stored == 0 { "-".to_owned() } else { format!("{:.2}", raw as f64 / stored as f64) }
+}
+
+fn rate(bytes: u64, millis: u64) -> String {
+    format!("{}/s", output::size(bytes.saturating_mul(1000) / millis.max(1)))
+}
+
+/// `340 ms`, `12.3 s`, `4:05 min`, `1:02:03 h`.
+fn time(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0 => format!("{millis} ms"),
+        1..60 => format!("{seconds}.{} s", millis % 1000 / 100),
+        60..3600 => format!("{}:{:02} min", seconds / 60, seconds % 60),
+        _ => format!("{}:{:02}:{:02} h", seconds / 3600, seconds / 60 % 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_long_as_their_sense() {
+        for (millis, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1000, "1.0 s"),
+            (59_999, "59.9 s"),
+            (60_000, "1:00 min"),
+            (3_723_000, "1:02:03 h"),
+        ] {
+            assert_eq!(time(millis), text);
+        }
+        assert_eq!(
+            (ratio(3, 2), ratio(1, 0), rate(2048, 1000)),
+            ("1.50".to_owned(), "-".to_owned(), "2.0 KiB/s".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_failure_says_that_there_is_no_backup_and_nothing_from_outside_is_markup() {
+        let hostile = "<script>alert(1)</script>\"'&\u{202e}";
+        let attempt = Attempt::default();
+        let facts = Facts { url: hostile, series: hostile, story: Story::Failed { attempt: &attempt, why: hostile } };
+        let page = page(&facts).unwrap();
+        assert!(page.contains("There is no backup"), "{page}");
+        assert!(!page.contains("<script") && !page.contains('\u{202e}') && page.contains("&lt;script&gt;"), "{page}");
+    }
+}
