@@ -38,7 +38,7 @@ pub(crate) struct Backup {
     /// The series that the backup belongs to
     #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
     pub(crate) series: String,
-    /// Go on with this backup, which was interrupted: files at their offset, all else from the start
+    /// Go on with this interrupted backup: files at their offset
     #[arg(long, value_name = "ID", conflicts_with_all = ["label", "parent", "kind", "keep_until"])]
     pub(crate) resume: Option<String>,
     /// Resume it only if nothing was stored of it for this long
@@ -47,7 +47,7 @@ pub(crate) struct Backup {
     /// A label to keep with the backup; repeat for more
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
-    /// The committed backup of the same series that this one continues
+    /// The committed backup of its series that this one continues
     #[arg(long, value_name = "ID|latest", requires = "kind")]
     pub(crate) parent: Option<String>,
     /// What it contains: everything, or what changed since its parent
@@ -80,7 +80,7 @@ pub(crate) struct Backup {
     /// Size of one part of a multipart upload
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
     pub(crate) part_size: Option<u64>,
-    /// Write a page about it to look at, with charts; also about one that fails
+    /// Write a page about it, with charts; also about one that fails
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
     #[cfg(feature = "encryption")]
