@@ -86,8 +86,9 @@ impl Segments {
 
     /// Notes that an object was stored just now.
     fn note_sign(&self) {
-        let now = self.shared.store.time().wall();
         let mut signs = self.shared.signs.lock();
+        // Asked for under the lock, so that of two at once none finds the other's time to be yet to come.
+        let now = self.shared.store.time().wall();
         let silence = Duration::try_from(now.duration_since(signs.last));
         // A clock that went back tells nothing about the time that has passed.
         signs.was_silent |= !silence.is_ok_and(|silence| silence <= LONGEST_SILENCE);
