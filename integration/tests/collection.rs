@@ -36,12 +36,13 @@ fn document(place: &Place, arguments: &[&str]) -> Value {
 
 /// Kills a backup that has stored a segment and is in the middle of the next one.
 async fn kill_one(place: &Place) {
+    let before = place.objects().await;
     let mut command = tool::vdstream_command();
     command.envs(place.environment()).args(["backup", &place.url(), "-", "--progress", "none", "--memory", "64MiB"]);
     command.args(["--part-size", &PART.to_string(), "--segment-size", &(2 * PART).to_string()]);
     let mut tool = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut stdin = tool.stdin.take().unwrap();
-    stdin.write_all(&Pattern::new(1, 0, Entropy::Random).bytes(0, 4 * PART)).unwrap();
+    stdin.write_all(&Pattern::new(1, 0, Entropy::Random).bytes(0, 12 * PART)).unwrap();
     let limit = Instant::now() + Duration::from_secs(60);
     loop {
         let names = place.objects().await;
@@ -49,7 +50,7 @@ async fn kill_one(place: &Place) {
             true => !place.uploads_with_parts().await.is_empty(),
             false => names.iter().any(|name| name.contains(".partial-")) || !place.uploads().await.is_empty(),
         };
-        let has = |part: &str| names.iter().any(|name| name.contains(part));
+        let has = |part: &str| names.iter().any(|name| name.contains(part) && !before.contains(name));
         if has_parts && has("/uploads/") && has(".zst") {
             break;
         }
