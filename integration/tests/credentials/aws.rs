@@ -19,7 +19,7 @@ fn session(action: &str) -> String {
     )
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_web_identity_is_exchanged_for_credentials() {
     let place = Place::server(Kind::Moto).await;
     let home = Home::new();
@@ -47,7 +47,7 @@ fn given() -> String {
     )
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_asks_the_address_that_it_was_given() {
     let place = Place::server(Kind::Moto).await;
     let home = Home::new();
@@ -75,7 +75,7 @@ async fn a_container_asks_the_address_that_it_was_given() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_asks_its_metadata_service() {
     let place = Place::server(Kind::Moto).await;
     let home = Home::new();

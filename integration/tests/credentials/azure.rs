@@ -33,7 +33,7 @@ fn storage(service: &Recorder) -> [(&'static str, &str); 2] {
     [("AZURE_STORAGE_ACCOUNT_NAME", "acc"), ("AZURE_STORAGE_ENDPOINT", service.endpoint())]
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_managed_identity_is_asked_where_the_service_says() {
     let home = Home::new();
     let service = Recorder::answering(answer).await;
@@ -47,7 +47,7 @@ async fn a_managed_identity_is_asked_where_the_service_says() {
     assert_used(&asked);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_workload_identity_is_exchanged_for_a_token() {
     let home = Home::new();
     let service = Recorder::answering(answer).await;
@@ -67,7 +67,7 @@ async fn a_workload_identity_is_exchanged_for_a_token() {
     assert_used(&asked);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_azure_command_line_tool_gives_a_token() {
     let home = Home::new();
     let service = Recorder::answering(answer).await;
@@ -87,7 +87,7 @@ async fn the_azure_command_line_tool_gives_a_token() {
     assert!(!failed.status.success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signature_is_a_part_of_each_request_and_of_no_message() {
     let home = Home::new();
     let service = Recorder::answering(answer).await;
@@ -99,7 +99,7 @@ async fn a_signature_is_a_part_of_each_request_and_of_no_message() {
     home.denied(URL, &[&storage(&refusing)[..], &[("AZURE_STORAGE_SAS_TOKEN", &signature)]].concat());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_string_says_where_and_as_whom() {
     let home = Home::new();
     let service = Recorder::answering(answer).await;

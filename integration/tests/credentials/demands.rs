@@ -61,7 +61,7 @@ fn assert_sent(request: &Request, name: &str, value: &str) {
     assert!(request.signs(name), "{name} of {request:?} is not signed");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn class_and_tags_go_with_what_is_put() {
     let asked = requests(&[("VDSTREAM_STORAGE_CLASS", "STANDARD_IA"), ("VDSTREAM_TAGS", "team=dba,cost=42")]).await;
     for request in of(&asked, |request| is_begun(request) || is_segment(request)) {
@@ -79,7 +79,7 @@ async fn class_and_tags_go_with_what_is_put() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_store_encrypts_with_its_key_or_with_a_named_one() {
     let key = "arn:aws:kms:us-east-1:123456789012:key/abc";
     let ways: [(Pairs<'_>, Pairs<'_>); 2] = [
@@ -110,7 +110,7 @@ async fn the_store_encrypts_with_its_key_or_with_a_named_one() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_the_customer_goes_with_every_request_for_content() {
     let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     let asked = requests(&[("AWS_SERVER_SIDE_ENCRYPTION", "sse-c"), ("AWS_SSE_CUSTOMER_KEY_BASE64", key)]).await;
@@ -123,7 +123,7 @@ async fn a_key_of_the_customer_goes_with_every_request_for_content() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_requester_pays_for_every_request() {
     let asked = requests(&[("AWS_REQUEST_PAYER", "requester")]).await;
     for request in &asked {
@@ -131,7 +131,7 @@ async fn the_requester_pays_for_every_request() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_bucket_stands_in_the_path_or_in_the_host() {
     let home = Home::new();
     let empty = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
@@ -145,7 +145,7 @@ async fn the_bucket_stands_in_the_path_or_in_the_host() {
     assert!(last.starts_with("/?"), "the endpoint names the bucket: {asked:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_is_asked_for_the_store() {
     let home = Home::new();
     let empty = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
@@ -158,7 +158,7 @@ async fn a_proxy_is_asked_for_the_store() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_authority_of_ones_own_is_trusted_if_it_is_named() {
     let place = Place::server(Kind::Moto).await;
     let home = Home::new();
