@@ -42,7 +42,8 @@ async fn kill_one(place: &Place) {
     command.args(["--part-size", &PART.to_string(), "--segment-size", &(2 * PART).to_string()]);
     let mut tool = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut stdin = tool.stdin.take().unwrap();
-    stdin.write_all(&Pattern::new(1, 0, Entropy::Random).bytes(0, 12 * PART)).unwrap();
+    // A segment may be one window of frames longer than asked for: this is one whole segment, and the parts of another.
+    stdin.write_all(&Pattern::new(1, 0, Entropy::Random).bytes(0, 10 * PART)).unwrap();
     let limit = Instant::now() + Duration::from_secs(60);
     loop {
         let names = place.objects().await;
