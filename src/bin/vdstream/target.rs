@@ -198,9 +198,17 @@ fn blocking<T: Send + 'static>(
     async move { running.await.map_err(io::Error::other)? }
 }
 
+/// Bytes of one write call. For larger ones some file systems take larger runs of memory, which a virtual machine may have to get
+/// from its host: measured on ext4, 1 GB took 0.3 s of CPU time in pieces of 128 KiB, and between 0.3 and 1.3 s in pieces of 4 MiB.
+const WRITE_BYTES: usize = 128 << 10;
+
 /// Writes `bytes`. If there will be a sync, asks the kernel to start moving them to the disk now, so that it is short.
 fn write_at(file: &File, bytes: &[u8], start: u64, safety: Safety) -> io::Result<()> {
-    file.write_all_at(bytes, start)?;
+    let mut position = start;
+    for piece in bytes.chunks(WRITE_BYTES) {
+        file.write_all_at(piece, position)?;
+        position += piece.len() as u64;
+    }
     if safety == Safety::Machine {
         // What is dirty starts on its way and stays in memory; only what is clean is dropped. A refusal costs only time.
         let len = std::num::NonZeroU64::new(bytes.len() as u64);
