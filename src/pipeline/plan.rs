@@ -108,6 +108,8 @@ impl MemoryPlan {
         };
         if direction.is_restore() {
             plan.parts = config.concurrency.div_ceil(plan.stripes).clamp(2, 8);
+            // Every thread has a frame and finds the next one; the consumer has one and takes the next one from the line.
+            plan.window = 2 * threads + 2;
         }
         plan.measure(config, direction);
 
