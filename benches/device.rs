@@ -29,7 +29,9 @@ impl Pair {
         let hub = LocalHub::new();
         let client = client::DeviceSet::create(&hub, "bench", Config::pipe(1)).unwrap();
         let server = server::DeviceSet::open(&hub, "bench").await.unwrap();
-        let config = ServerConfig { features: Features::WRITE_MEDIA, ..ServerConfig::default() };
+        let most = u32::try_from(MIB).unwrap();
+        let config =
+            ServerConfig { features: Features::WRITE_MEDIA, max_transfer_size: most, ..ServerConfig::default() };
         server.begin_configuration(config).unwrap().request_buffers(MIB, 0, DEPTH).unwrap();
         server.end_configuration().await.unwrap();
         client.configuration(None).await.unwrap();

@@ -23,7 +23,8 @@ use crate::sync::Mutex;
 /// private copy: made at the first look, written back when the buffer is sent or its command completed. [`Buffer::read_at`]
 /// and [`Buffer::write_at`] copy straight from and to the shared bytes, and save that copy.
 pub struct Buffer {
-    pub(super) memory: Memory,
+    /// Boxed, because a buffer is moved many times on its way with a command.
+    pub(super) memory: Box<Memory>,
     pub(super) area: Arc<Area>,
 }
 
@@ -43,7 +44,7 @@ impl Buffer {
     pub fn write_at(&mut self, offset: usize, source: &[u8]) -> Result<(), Error> {
         let len = self.len();
         let range = range(offset, source.len(), len)?;
-        match &mut self.memory {
+        match &mut *self.memory {
             #[cfg(feature = "shm")]
             Memory::Shared(shared) if !shared.is_copied() => shared.write_at(offset, source),
             _ => {
@@ -60,7 +61,7 @@ impl Buffer {
     /// `Invalid` if that is beyond the buffer's end; nothing is copied then.
     pub fn read_at(&self, offset: usize, target: &mut [u8]) -> Result<(), Error> {
         let range = range(offset, target.len(), self.len())?;
-        match &self.memory {
+        match &*self.memory {
             #[cfg(feature = "shm")]
             Memory::Shared(shared) if !shared.is_copied() => shared.read_at(offset, target),
             _ => {
@@ -73,7 +74,7 @@ impl Buffer {
     /// Bytes of data. Never makes a private copy, as looking at the data may.
     #[expect(clippy::len_without_is_empty, reason = "a buffer has one byte at least")]
     pub fn len(&self) -> usize {
-        match &self.memory {
+        match &*self.memory {
             Memory::Private(block) => block.layout.size,
             #[cfg(feature = "shm")]
             Memory::Shared(shared) => shared.layout().size,
@@ -87,7 +88,7 @@ impl Buffer {
     }
 
     fn block(&self) -> &Block {
-        match &self.memory {
+        match &*self.memory {
             Memory::Private(block) => block,
             #[cfg(feature = "shm")]
             Memory::Shared(shared) => shared.copy(&self.area),
@@ -95,7 +96,7 @@ impl Buffer {
     }
 
     fn block_mut(&mut self) -> &mut Block {
-        match &mut self.memory {
+        match &mut *self.memory {
             Memory::Private(block) => block,
             #[cfg(feature = "shm")]
             Memory::Shared(shared) => shared.copy_mut(&self.area),
@@ -139,7 +140,7 @@ impl fmt::Debug for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        match std::mem::take(&mut self.memory) {
+        match std::mem::take(&mut *self.memory) {
             Memory::Private(block) => self.area.put_back(block),
             #[cfg(feature = "shm")]
             Memory::Shared(shared) => self.area.put_back_shared(shared),
@@ -281,11 +282,11 @@ impl Area {
             let shared = space.allocate(layout)?;
             inner.taken += stride;
             drop(inner);
-            return Ok(Buffer { memory: Memory::Shared(shared), area: Arc::clone(self) });
+            return Ok(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self) });
         }
         inner.taken += stride;
         drop(inner);
-        Ok(Buffer { memory: Memory::Private(self.block(layout)), area: Arc::clone(self) })
+        Ok(Buffer { memory: Box::new(Memory::Private(self.block(layout))), area: Arc::clone(self) })
     }
 
     /// Private memory for a buffer that has its place in the area; recycled if there is some.

@@ -101,7 +101,7 @@ impl SharedBuffer {
 impl Buffer {
     /// Where the buffer is, for the other processes.
     pub(super) fn place(&self) -> Option<Place> {
-        match &self.memory {
+        match &*self.memory {
             Memory::Private(_) => None,
             Memory::Shared(shared) => Some(shared.place),
         }
@@ -109,14 +109,14 @@ impl Buffer {
 
     /// Before the buffer goes to the other side: it sees the first `len` bytes as they are here.
     pub(super) fn publish(&mut self, len: usize) {
-        if let Memory::Shared(shared) = &mut self.memory {
+        if let Memory::Shared(shared) = &mut *self.memory {
             shared.publish(len);
         }
     }
 
     /// The other side had the buffer and may have written its first `len` bytes.
     pub(super) fn returned(&mut self, len: usize) {
-        if let Memory::Shared(shared) = &mut self.memory {
+        if let Memory::Shared(shared) = &mut *self.memory {
             if let Some(block) = shared.private.take() {
                 self.area.recycle(block);
             }
@@ -265,7 +265,7 @@ impl Area {
         inner.taken = taken;
         drop(inner);
         let shared = SharedBuffer::new(&region, place, layout, incoming, Origin::Told);
-        Ok(Buffer { memory: Memory::Shared(shared), area: Arc::clone(self) })
+        Ok(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self) })
     }
 
     /// The buffer behind a handle.
@@ -275,7 +275,7 @@ impl Area {
         let region = Arc::clone(inner.space.as_ref()?.find(place, layout.prefix).ok()?);
         drop(inner);
         let shared = SharedBuffer::new(&region, place, layout, layout.size, Origin::Mapped);
-        Some(Buffer { memory: Memory::Shared(shared), area: Arc::clone(self) })
+        Some(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self) })
     }
 
     pub(super) fn put_back_shared(&self, mut shared: SharedBuffer) {
