@@ -77,6 +77,14 @@ impl Place {
         Self { on, store, multipart: Some(multipart), prefix: data::unique(name) }
     }
 
+    /// The server that it is on; none for a directory.
+    pub fn kind(&self) -> Option<Kind> {
+        match &self.on {
+            On::Disk(_) => None,
+            On::Server(kind, _) => Some(*kind),
+        }
+    }
+
     /// The place as the library sees it.
     ///
     /// Parts may be of any size, which no S3 store but Garage allows, so that a few kilobytes make a long backup. On moto they

@@ -1,4 +1,5 @@
-//! The tool is killed, its disk is full or closed, its clock goes back: what is listed is whole, and nothing else is left.
+//! The tool is killed and its backup resumed or collected, its disk is full or closed, its clock goes back: what is listed is whole,
+//! and nothing else is left.
 
 use integration::chaos::{On, play_short as play};
 use integration::server::Kind;
@@ -16,6 +17,11 @@ fn a_backup_killed_at_a_named_point_is_whole_or_absent_on_garage() {
 #[test]
 fn a_backup_killed_at_a_named_point_is_whole_or_absent_on_azurite() {
     play(On::Server(Kind::Azurite), "killed");
+}
+
+#[test]
+fn a_backup_killed_at_a_named_point_is_whole_or_absent_on_moto() {
+    play(On::Server(Kind::Moto), "killed");
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! SIGKILL for the tool, at every named point and at random ones.
+//! SIGKILL for the tool, at every named point and at random ones; then a second process goes on, or what is left is collected.
 
 use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use super::resume::Left;
 use super::run::Tool;
 use super::scenario::{On, Outcome, Scenario};
 use super::step::Step;
@@ -22,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(100);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let mut all = Vec::new();
-    for kind in [Kind::Garage, Kind::Azurite] {
+    for kind in Kind::ALL {
         let on = On::Server(kind);
         for step in Step::of(kind) {
             for (place, point) in [
@@ -35,20 +36,25 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                     continue;
                 }
                 let name = format!("killed {place} {step:?}");
-                let scenario = Scenario::new(name, on, move |on, seed| at_step(on, seed, step, point));
-                let is_short = kind == Kind::Garage
-                    && matches!(
-                        (step, place),
-                        (Step::Intent | Step::Record | Step::Complete | Step::Manifest, "after")
-                    )
-                    || (step, place) == (Step::Part, "within");
+                // One of two is resumed.
+                let scenario = Scenario::new(name, on, move |on, seed| at_step(on, seed, step, point)).runs(2);
+                let is_short = match place {
+                    "after" => {
+                        kind == Kind::Garage
+                            && matches!(step, Step::Intent | Step::Record | Step::Complete | Step::Manifest)
+                            || kind == Kind::Moto && matches!(step, Step::Complete | Step::Manifest)
+                    }
+                    "within" => step == Step::Part,
+                    _ => false,
+                };
                 all.push(if is_short { scenario.short() } else { scenario });
             }
         }
         all.push(Scenario::new("killed at a random byte", on, at_random_byte).runs(50));
     }
     for call in Call::ALL {
-        let scenario = Scenario::new(format!("killed {call}"), On::Disk, move |_, seed| syscall::killed_at(seed, call));
+        let scenario =
+            Scenario::new(format!("killed {call}"), On::Disk, move |_, seed| syscall::killed_at(seed, call)).runs(2);
         all.push(if call.is_short() { scenario.short() } else { scenario });
     }
     all.push(Scenario::new("killed at a random byte of its input", On::Disk, at_random_input).runs(50));
@@ -68,9 +74,9 @@ fn at_step(on: On, seed: u64, step: Step, point: Point) -> Outcome {
     if ended.code().is_some() {
         return Err(format!("it had ended before the signal: {ended:?}"));
     }
-    let count = trial.after_kill()?;
+    let left = trial.after_kill(seed)?;
     let expected = usize::from(step == Step::Manifest && point == Point::Answer);
-    if count == expected { Ok(what_is_left(count)) } else { Err(format!("{count} backups, expected {expected}")) }
+    if left.committed == expected { Ok(left.describe()) } else { Err(format!("{left:?}, expected {expected}")) }
 }
 
 fn at_random_byte(on: On, seed: u64) -> Outcome {
@@ -87,7 +93,7 @@ fn at_random_byte(on: On, seed: u64) -> Outcome {
         }
     }
     tool.kill();
-    trial.after_kill().map(what_is_left)
+    trial.after_kill(seed).map(Left::describe)
 }
 
 /// Three of four get a part of their input and are killed then; the fourth gets all, and is killed when so many files are there.
@@ -113,10 +119,5 @@ fn at_random_input(_: On, seed: u64) -> Outcome {
         }
     }
     tool.kill();
-    trial.after_kill().map(what_is_left)
-}
-
-pub(super) fn what_is_left(count: usize) -> String {
-    let backup = if count == 0 { "no backup" } else { "the whole backup" };
-    format!("{backup}, nothing else")
+    trial.after_kill(seed).map(Left::describe)
 }

@@ -8,12 +8,14 @@
 mod disk;
 mod kill;
 mod network;
+mod resume;
 mod run;
 mod scenario;
 mod step;
 mod syscall;
 mod trial;
 
+pub use resume::{Left, Resumed};
 pub use run::{Ended, Tool};
 pub use scenario::{On, Outcome, Scenario, play_short, scenarios};
 pub use step::Step;

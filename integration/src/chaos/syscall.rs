@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::kill::what_is_left;
 use super::run::Tool;
 use super::scenario::Outcome;
 use super::trial::Trial;
@@ -123,9 +122,9 @@ pub(super) fn killed_at(seed: u64, call: Call) -> Outcome {
     } else {
         tool.kill();
     }
-    let count = trial.after_kill()?;
+    let left = trial.after_kill(seed)?;
     let expected = usize::from(call == Call::AfterManifest);
-    if count == expected { Ok(what_is_left(count)) } else { Err(format!("{count} backups, expected {expected}")) }
+    if left.committed == expected { Ok(left.describe()) } else { Err(format!("{left:?}, expected {expected}")) }
 }
 
 /// The directory of the backup, once its intent is there.

@@ -20,7 +20,7 @@ pub(super) const PART: usize = 5 << 20;
 /// Their segments: three parts.
 pub(super) const SEGMENT: usize = 3 * PART;
 /// A command on a healthy store has this long.
-const HEALTHY: Duration = Duration::from_secs(120);
+pub(super) const HEALTHY: Duration = Duration::from_secs(120);
 
 /// What a run must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,12 @@ impl Trial {
 
     /// Objects in the store; on disk, files that are not finished count as well.
     pub fn files(&self) -> usize {
-        self.runtime.block_on(self.place.objects()).len()
+        self.objects().len()
+    }
+
+    /// The names of all objects.
+    pub(super) fn objects(&self) -> Vec<String> {
+        self.runtime.block_on(self.place.objects())
     }
 
     /// A name in a directory that goes with the trial.
@@ -234,23 +239,18 @@ impl Trial {
         self.proxy().set_upstream(&endpoint);
     }
 
-    /// After the tool was killed: what it had on its way is lost with its connections; then the same checks.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Trial::check`].
-    pub fn after_kill(&mut self) -> Result<usize, String> {
+    /// What the killed tool had on its way is lost with its connections. A server may still be busy with what had arrived.
+    pub(super) fn come_to_rest(&mut self) -> Result<(), String> {
         if let Some(proxy) = &self.proxy {
             proxy.reset_all();
             proxy.heal();
         }
-        // A server may still be busy with what had arrived.
         let end = Instant::now() + HEALTHY;
         let mut last = None;
         loop {
             let now = self.runtime.block_on(async { (self.place.objects().await, self.place.uploads().await) });
             if last.as_ref() == Some(&now) {
-                break;
+                return Ok(());
             }
             if Instant::now() > end {
                 return Err(format!("the store does not come to rest: {now:?}"));
@@ -258,7 +258,6 @@ impl Trial {
             last = Some(now);
             std::thread::sleep(Duration::from_millis(30));
         }
-        self.check()
     }
 
     /// The restored file is the input.
@@ -354,7 +353,7 @@ impl Trial {
             expected.extend(segments.map(|segment| format!("{base}/{}", segment["object"].as_str().unwrap_or("?"))));
         }
         expected.sort();
-        let mut found = self.runtime.block_on(self.place.objects());
+        let mut found = self.objects();
         found.retain(|name| !name.contains("/verified/"));
         if found != expected {
             return Err(format!("leak: there are {found:?}, wanted are {expected:?}"));
