@@ -11,11 +11,12 @@ use async_compression::Level;
 use async_compression::tokio::{bufread::ZstdDecoder, write::ZstdEncoder};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::buffered::{BufReader, BufWriter};
+use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::io::{AsyncWriteExt, copy_buf};
+use tokio_util::io::StreamReader;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -31,8 +32,9 @@ async fn main() -> Result<()> {
         copy_buf(&mut input, &mut encoder).await?;
         encoder.shutdown().await?;
     } else {
-        let object = store.head(&path).await?;
-        let download = BufReader::with_capacity(store, &object, 8 << 20);
+        // Not `object_store::buffered::BufReader`: while one of its ranges is on its way, the decoder is asked again and again without
+        // input, and zstd gives up after 16 times.
+        let download = StreamReader::new(store.get(&path).await?.into_stream());
         let mut decoder = tokio::io::BufReader::with_capacity(1 << 20, ZstdDecoder::new(download));
         let mut output = tokio::io::stdout();
         copy_buf(&mut decoder, &mut output).await?;
