@@ -3,10 +3,12 @@
 // Processes live in real time.
 #![allow(clippy::disallowed_methods)]
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use integration::network::{Fault, Point, Proxy, Rule};
 use integration::server::Kind;
 use integration::tool;
 
@@ -48,6 +50,26 @@ fn a_killed_harness_leaves_no_server() {
     while listens(port) {
         assert!(Instant::now() < limit, "the server outlived its harness");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_proxy_that_was_healed_refuses_nobody() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::start(&format!("http://{}", upstream.local_addr().unwrap()));
+    let port = port_of(proxy.endpoint());
+    let rule = proxy.add(Rule::at_total(Point::TotalUp(1), Fault::Refuse(Duration::from_secs(3600))));
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(b"PUT / HTTP/1.1\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let limit = Duration::from_secs(20);
+    assert!(proxy.wait_fired(rule, limit));
+    let end = Instant::now() + limit;
+    while listens(port) {
+        assert!(Instant::now() < end, "it still takes connections");
+    }
+    proxy.heal();
+    while !listens(port) {
+        assert!(Instant::now() < end, "it was healed, and still refuses");
     }
 }
 

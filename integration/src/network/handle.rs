@@ -143,8 +143,12 @@ async fn accept(mut listener: TcpListener, port: u16, shared: Shared) {
             _ = resets.changed() => {
                 if shared.refused_until().is_some() {
                     drop(listener);
+                    let mut heals = shared.frozen.subscribe();
                     while let Some(until) = shared.refused_until() {
-                        tokio::time::sleep_until(until).await;
+                        tokio::select! {
+                            () = tokio::time::sleep_until(until) => {}
+                            _ = heals.changed() => {}
+                        }
                     }
                     listener = listen(port);
                 }
