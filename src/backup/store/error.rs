@@ -141,6 +141,12 @@ impl Facts {
             .is_some_and(|code| code.starts_with("BlobImmutable") || code.starts_with("ContainerImmutable"))
     }
 
+    /// A bucket that locks objects by default takes none without a checksum.
+    fn wants_checksum(&self) -> bool {
+        let message = self.message.as_deref().unwrap_or_default();
+        self.status == Some(400) && message.contains("Content-MD5") && message.contains("required")
+    }
+
     fn describe(&self, error: &object_store::Error) -> String {
         if let Some((_, text)) = &self.io {
             return text.clone();
@@ -158,6 +164,9 @@ impl Facts {
             if let Some(message) = &self.message {
                 line.push_str(": ");
                 line.push_str(message);
+            }
+            if self.wants_checksum() {
+                line.push_str(" (the bucket locks what it gets: set AWS_CHECKSUM_ALGORITHM=SHA256)");
             }
             return line;
         }
@@ -256,6 +265,19 @@ mod tests {
         let ours = convert(&error, "delete", "az://c/x");
         assert_eq!(ours.kind(), ErrorKind::Denied);
         assert!(ours.report().contains("BlobImmutableDueToPolicy"), "{}", ours.report());
+    }
+
+    #[test]
+    fn a_bucket_that_wants_checksums_is_told_from_a_checksum_that_is_wrong() {
+        let report = |message: &str| {
+            let text = format!(
+                "Server returned non-2xx status code: 400 Bad Request: <Code>X</Code><Message>{message}</Message>"
+            );
+            convert(&generic(&text), "write", "s3://b/x").report()
+        };
+        let wanted = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters";
+        assert!(report(wanted).ends_with("(the bucket locks what it gets: set AWS_CHECKSUM_ALGORITHM=SHA256)"));
+        assert!(!report("The Content-MD5 you specified is not valid").contains("AWS_CHECKSUM_ALGORITHM"));
     }
 
     #[test]
