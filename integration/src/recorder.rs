@@ -47,8 +47,11 @@ pub struct Recorder {
 
 enum Role {
     Answers(Box<dyn Fn(&Request) -> Answer + Send + Sync>),
-    /// `host:port` of the server behind.
-    Forwards(String),
+    Forwards {
+        /// `host:port` of the server behind.
+        server: String,
+        more: Box<dyn Fn(&Request) -> &'static str + Send + Sync>,
+    },
 }
 
 impl Recorder {
@@ -59,8 +62,16 @@ impl Recorder {
 
     /// A server before the one at `endpoint` (`http://host:port`).
     pub async fn before(endpoint: &str) -> Self {
+        Self::before_adding(endpoint, |_| "").await
+    }
+
+    /// The same, which gives the server more headers: `more` has whole lines for a request, or nothing.
+    pub async fn before_adding(
+        endpoint: &str,
+        more: impl Fn(&Request) -> &'static str + Send + Sync + 'static,
+    ) -> Self {
         let server = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
-        Self::start(Role::Forwards(server.to_owned())).await
+        Self::start(Role::Forwards { server: server.to_owned(), more: Box::new(more) }).await
     }
 
     async fn start(role: Role) -> Self {
@@ -120,10 +131,14 @@ async fn serve(client: TcpStream, role: &Role, requests: &Mutex<Vec<Request>>) -
             }
             Ok(())
         }
-        Role::Forwards(server) => {
+        Role::Forwards { server, more } => {
             let (mut from_server, mut to_server) = TcpStream::connect(server).await?.into_split();
             let forth = async {
-                while let Some((raw, request, length)) = head(&mut from_client).await? {
+                while let Some((mut raw, request, length)) = head(&mut from_client).await? {
+                    // Before the empty line that ends it.
+                    raw.truncate(raw.len() - 2);
+                    raw.extend_from_slice(more(&request).as_bytes());
+                    raw.extend_from_slice(b"\r\n");
                     note(request);
                     to_server.write_all(&raw).await?;
                     pass(&mut from_client, &mut to_server, length).await?;

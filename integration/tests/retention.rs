@@ -2,8 +2,6 @@
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::{Output, Stdio};
 
 use integration::data::{Entropy, Pattern};
@@ -202,54 +200,4 @@ async fn deletions_and_a_backup_at_once_leave_what_is_to_be_kept() {
         document(place, &["restore", "latest", "--json", "--output", "/dev/null"]);
         assert!(left.len() <= 2, "{left:?}");
     }
-}
-
-/// A request that moto needs no signature for; its whole answer.
-fn ask_moto(method: &str, target: &str, headers: &str, body: &str) -> String {
-    let address = Kind::Moto.endpoint().trim_start_matches("http://");
-    let mut connection = TcpStream::connect(address).unwrap();
-    let length = body.len();
-    write!(
-        connection,
-        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-/// A bucket with Object Lock has versions: deleting hides, and every version stays.
-#[tokio::test]
-async fn in_a_bucket_with_object_lock_a_deletion_hides_and_every_version_stays() {
-    let place = Place::server(Kind::Moto).await;
-    let bucket = integration::data::unique("locked");
-    let made = ask_moto("PUT", &format!("/{bucket}"), "x-amz-bucket-object-lock-enabled: true\r\n", "");
-    assert!(made.starts_with("HTTP/1.1 200"), "{made}");
-    let url = format!("s3://{bucket}/backups");
-    let run = |arguments: &[&str]| {
-        let mut command = tool::vdstream_command();
-        command.envs(place.environment());
-        let output = command.arg(arguments[0]).arg(&url).args(&arguments[1..]).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    for _ in 0..2 {
-        run(&["backup", "--json", "--", "echo", "rows"]);
-    }
-    let versions = || ask_moto("GET", &format!("/{bucket}?versions"), "", "");
-    let before = versions().matches("<Version>").count();
-    let done: Value = serde_json::from_str(&run(&["prune", "--keep-last", "1", "--confirm", "--json"])).unwrap();
-    assert_eq!(done["series"][0]["report"]["deleted"].as_array().unwrap().len(), 1);
-    assert_eq!(done["series"][0]["report"]["keeps_versions"], true);
-    let list: Value = serde_json::from_str(&run(&["list", "--json"])).unwrap();
-    assert_eq!(list["backups"].as_array().unwrap().len(), 1, "it is hidden");
-    let after = versions();
-    assert!(
-        after.matches("<Version>").count() > before,
-        "nothing is gone, and there is a record of the deletion: {after}"
-    );
-    assert_eq!(after.matches("<DeleteMarker>").count(), 1, "{after}");
-    run(&["backup", "--json", "--", "echo", "rows"]);
-    assert!(run(&["prune", "--keep-last", "1", "--confirm"]).contains("the bucket keeps versions"));
 }

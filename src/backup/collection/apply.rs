@@ -39,6 +39,9 @@ pub struct CollectionReport {
     pub later: Vec<Left>,
     /// Objects that do not go now and are not in `later`, because those are enough to show.
     pub later_more: u64,
+    /// The store keeps versions of what was removed, or locks them: no space is freed before its own rules remove them. False if
+    /// nothing was removed, or if the store does not say.
+    pub keeps_versions: bool,
 }
 
 /// Something that was not removed.
@@ -128,7 +131,7 @@ async fn look(store: &Store, names: &Names) -> Result<Found> {
 /// segments, the records, the intent and the mark go, in this order, so that what is left of an interrupted collection is found
 /// and removed by the next one. What the store refuses to delete is in [`CollectionReport::later`] and is no error.
 ///
-/// Costs three small requests, and for each backup three listings or more, two small writes or deletions, two requests per
+/// Costs three small requests, one more where the bucket can be asked whether it keeps versions, and for each backup three listings or more, two small writes or deletions, two requests per
 /// recorded upload, and one deletion for each object or each 1000 of them, as the store allows. At most 10,000 names are held.
 ///
 /// # Errors
@@ -162,6 +165,7 @@ pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionRep
         };
         removed.map_err(|error| error.context(format!("cannot remove what is left of {}", leftover.subject)))?;
     }
+    report.keeps_versions = report.objects > 0 && store.keeps_versions().await;
     Ok(report)
 }
 

@@ -81,7 +81,8 @@ fn text(document: &GcDocument) -> String {
     let _ = match &document.report {
         Some(report) => {
             let (objects, uploads) = (count(report.objects, "object"), count(report.uploads, "upload"));
-            write!(text, "{objects} removed, {uploads} ended, {size} freed")
+            let freed = if report.keeps_versions { "hidden" } else { "freed" };
+            write!(text, "{objects} removed, {uploads} ended, {size} {freed}")
         }
         None if going == 0 => write!(text, "nothing to remove"),
         None => write!(
@@ -91,6 +92,9 @@ fn text(document: &GcDocument) -> String {
         ),
     };
     if let Some(report) = &document.report {
+        if report.keeps_versions {
+            text.push_str(output::KEEPS_VERSIONS);
+        }
         let later = report.later.len() as u64 + report.later_more;
         if later > 0 {
             let why = report.later.first().map(|left| format!(", such as {}: {}", left.what, left.why));

@@ -10,6 +10,10 @@ use vdstream::{Error, ErrorKind};
 
 use crate::exit::Failure;
 
+/// What a person has to know who deletes in a bucket that forgets nothing: a line below the report.
+pub(crate) const KEEPS_VERSIONS: &str =
+    "\nthe bucket keeps versions: what is deleted is hidden, and goes when the bucket's own rules remove old versions";
+
 /// Prints one JSON document on stdout.
 pub(crate) fn json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document)

@@ -144,7 +144,7 @@ fn text(document: &PruneDocument) -> String {
         (false, _) => write!(text, "\n\n{count} with {size} would be deleted; nothing was changed, --confirm does it"),
     };
     if document.series.iter().filter_map(|series| series.report.as_ref()).any(|report| report.keeps_versions) {
-        text.push_str("\nthe bucket keeps versions: what is deleted is hidden, and goes when the bucket's own rules remove old versions");
+        text.push_str(output::KEEPS_VERSIONS);
     }
     text
 }
