@@ -51,6 +51,6 @@ pub use report::BackupReport;
 pub use store::Store;
 pub use verify::{
     Coverage, Damage, Finding, Outcome, Sample, SampleReport, SampleSize, Verification, VerifyLevel, VerifyOptions,
-    VerifyReport, verifications, verify,
+    VerifyProgress, VerifyReport, VerifyStep, VerifyWatch, verifications, verify,
 };
 pub use writer::Backup;

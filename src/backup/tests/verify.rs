@@ -1,6 +1,7 @@
 //! Damage is found, and its place is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -8,6 +9,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::ErrorKind;
+use crate::testing::fault_store::Operation;
+use crate::testing::{Fault, FaultStore, Rule};
 
 async fn damaged(change: impl AsyncFn(&InMemory, &[Path])) -> [VerifyReport; 3] {
     let memory = Arc::new(InMemory::new());
@@ -120,15 +123,15 @@ async fn results_are_recorded_never_replaced_and_told_by_lists() {
     assert!(total >= 3, "{total}");
     let (_, name, _) = manifest.objects().nth(1).unwrap();
     store.delete(&name).await.unwrap();
-    clock.advance(std::time::Duration::from_secs(3600));
+    clock.advance(Duration::from_secs(3600));
     let damaged = run(VerifyOptions::new(VerifyLevel::Stored)).await;
     assert_eq!((damaged.damage.len(), damaged.read), (1, total - 1));
     let last = list(&store, None).await.unwrap().backups[0].verified.unwrap();
     assert_eq!((last.outcome, last.good), (Outcome::Damaged, total as u64 - 1));
-    let hour = std::time::Duration::from_secs(3600);
+    let hour = Duration::from_secs(3600);
     for (level, age, read) in [
         (VerifyLevel::Stored, hour / 2, 0),
-        (VerifyLevel::Stored, std::time::Duration::MAX, 0),
+        (VerifyLevel::Stored, Duration::MAX, 0),
         // The last full one is an hour old.
         (VerifyLevel::Full, hour / 2, total - 1),
         (VerifyLevel::Full, hour * 2, 0),
@@ -147,7 +150,7 @@ async fn samples_add_up_to_everything() {
     for seed in 0.. {
         let sample = Sample { size: SampleSize::Count(3), seed };
         let options = VerifyOptions::new(VerifyLevel::Full).pipeline(config()).sample(sample);
-        let report = verify(&store, &manifest, options.since_last(std::time::Duration::MAX)).await.unwrap();
+        let report = verify(&store, &manifest, options.since_last(Duration::MAX)).await.unwrap();
         assert!(report.is_good(), "{report:?}");
         assert_eq!(report.chosen.as_ref().unwrap().count(), report.read as u64);
         if report.read == 0 {
@@ -163,7 +166,7 @@ async fn samples_add_up_to_everything() {
 
 #[tokio::test]
 async fn a_list_asks_for_three_things_of_each_backup_at_most() {
-    let faults = crate::testing::FaultStore::memory(0);
+    let faults = FaultStore::memory(0);
     let store = faults.store();
     let mut expected = 2;
     for number in 0..5 {
@@ -193,4 +196,75 @@ async fn labels_that_could_not_be_read_back_are_refused_at_the_beginning() {
     }
     store.wait_idle().await;
     assert_eq!(names(&store).await, [""; 0]);
+}
+
+/// Verifies at `level` while somebody looks every few milliseconds. Answers what was seen, in order, and the report.
+async fn watched(store: &Store, manifest: &Manifest, level: VerifyLevel) -> (Vec<VerifyProgress>, VerifyReport) {
+    let watch = VerifyWatch::new();
+    let options = VerifyOptions::new(level).pipeline(config()).watch(&watch).record(false);
+    let mut seen = vec![watch.progress()];
+    let look = async {
+        for _ in 0..100_000 {
+            store.time().sleep(Duration::from_millis(5)).await;
+            seen.push(watch.progress());
+        }
+    };
+    let report = tokio::select! {
+        report = verify(store, manifest, options) => report.unwrap(),
+        () = look => panic!("it does not end"),
+    };
+    seen.push(watch.progress());
+    (seen, report)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_tells_what_was_read_and_what_there_is_to_read() {
+    let faults = FaultStore::memory(1);
+    let store = faults.store();
+    let manifest = back_up(&store, &[noise(1, 1_500_000), noise(2, 700_000)]).await.unwrap().manifest;
+    faults.add(Rule::new(Fault::Latency(Duration::from_millis(20))).on(Operation::Get));
+    let (stored, raw) = (manifest.stored_bytes(), manifest.raw_bytes());
+    let (step, none) = (|progress: &VerifyProgress| progress.step.as_str(), Duration::ZERO);
+    for (level, steps, total, raw) in [
+        (VerifyLevel::Quick, &["names"][..], None, 0),
+        (VerifyLevel::Stored, &["names", "hashes"], Some(stored), 0),
+        (VerifyLevel::Full, &["names", "hashes", "content"], Some(2 * stored), raw),
+    ] {
+        let (seen, report) = watched(&store, &manifest, level).await;
+        assert!(report.is_good(), "{report:?}");
+        let mut order: Vec<&str> = seen.iter().map(step).collect();
+        order.dedup();
+        assert_eq!(order, steps);
+        assert!(seen.is_sorted_by_key(|progress| (progress.read_bytes, progress.raw_bytes)), "{level}: {seen:?}");
+        let last = seen.last().unwrap();
+        assert_eq!((last.total_bytes, last.read_bytes), (total, total.unwrap_or(0)), "{level}");
+        assert_eq!((last.raw_bytes, last.findings, last.throttled), (raw, 0, none), "{level}");
+        if let Some(total) = total {
+            let within = seen.iter().filter(|progress| (1..total).contains(&progress.read_bytes));
+            assert!(within.count() > 3 && last.store_wait > none, "{level}: {seen:?}");
+            assert!(seen.iter().all(|progress| step(progress) == "names" || progress.total_bytes == Some(total)));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_damaged_is_not_waited_for_by_a_watch() {
+    let faults = FaultStore::memory(1);
+    let store = faults.store();
+    let manifest = back_up(&store, &[noise(1, 1_500_000), noise(2, 700_000)]).await.unwrap().manifest;
+    let stored = manifest.stored_bytes();
+    let (_, _, summary) = manifest.objects().nth(1).unwrap();
+    let first_reading = summary.stored_bytes.div_ceil(config().part_bytes as u64);
+    // Seen by its hash, then only by its content, because somebody changed it in between.
+    let least = 2 * stored - summary.stored_bytes;
+    for passed in [0, first_reading] {
+        faults.heal();
+        faults.forget();
+        faults.add(Rule::new(Fault::WrongBytes).on(Operation::Get).path("s00/000001").after(passed));
+        let (seen, report) = watched(&store, &manifest, VerifyLevel::Full).await;
+        assert_eq!(report.damage.len(), 1, "{report:?}");
+        let last = seen.last().unwrap();
+        assert_eq!((last.total_bytes, last.findings), (Some(last.read_bytes), 1), "{passed}: {last:?}");
+        assert!((least..2 * stored).contains(&last.read_bytes), "{passed}: {last:?}");
+    }
 }

@@ -4,6 +4,7 @@ use futures::{StreamExt, stream};
 
 use super::choice::Segment;
 use super::report::{Damage, VerifyReport};
+use super::watch::{Reading, VerifyProgress, VerifyWatch};
 use crate::backup::manifest::Manifest;
 use crate::backup::reader;
 use crate::backup::store::Store;
@@ -17,13 +18,15 @@ pub(super) async fn check(
     chosen: &[Segment<'_>],
     config: PipelineConfig,
     identities: Option<Identities>,
+    watch: &VerifyWatch,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let pipeline = reader::pipeline(store, manifest, config, identities)?;
+    let before = &watch.progress();
     let stripes: Vec<_> = chosen.chunk_by(|a, b| a.id.stripe == b.id.stripe).collect();
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..stripes.len())
-        .map(|number| stripe(&pipeline, stripes[number]))
+        .map(|number| stripe(&pipeline, stripes[number], watch, before))
         // All stripes are planned for; they share the memory.
         .buffer_unordered(manifest.stripes.len().max(1));
     while let Some(outcome) = outcomes.next().await {
@@ -35,32 +38,44 @@ pub(super) async fn check(
 }
 
 /// Some segments of one stripe. After a damaged one it goes on with the next.
-async fn stripe(pipeline: &Pipeline, mut segments: &[Segment<'_>]) -> Result<(u64, Vec<Damage>)> {
+async fn stripe(
+    pipeline: &Pipeline,
+    mut segments: &[Segment<'_>],
+    watch: &VerifyWatch,
+    before: &VerifyProgress,
+) -> Result<(u64, Vec<Damage>)> {
     let (mut raw_bytes, mut damage) = (0, Vec::new());
     while let Some(first) = segments.first() {
         let summaries = segments.iter().map(|segment| segment.summary.clone()).collect();
         let mut frames = std::pin::pin!(pipeline.restore_segments(first.id.stripe, summaries));
-        let mut delivered = 0;
+        // Everything comes in order, so what was delivered tells which segment failed.
+        let mut reading = Reading::new(segments);
         let error = loop {
             match frames.next().await {
-                Some(Ok(bytes)) => delivered += bytes.len() as u64,
+                Some(Ok(bytes)) => {
+                    let bytes = bytes.len() as u64;
+                    raw_bytes += bytes;
+                    let stored = reading.add(bytes);
+                    watch.update(|progress| {
+                        progress.raw_bytes += bytes;
+                        progress.read_bytes += stored;
+                    });
+                    watch.waited(before, &pipeline.progress());
+                }
                 Some(Err(error)) => break Some(error),
                 None => break None,
             }
         };
-        raw_bytes += delivered;
         let Some(error) = error else { break };
-        // Everything comes in order, so what was delivered tells which segment failed.
-        let mut before = 0_u64;
-        let failed = segments.iter().position(|segment| {
-            before = before.saturating_add(segment.summary.raw_bytes);
-            delivered < before
-        });
-        let Some(failed) = failed else { return Err(error) };
+        let Some((failed, unread)) = reading.broken() else { return Err(error) };
+        watch.spare(unread);
         let segment = &segments[failed];
         match error.kind() {
             // `Invalid`: its frames are larger than the manifest says.
-            ErrorKind::Corrupt | ErrorKind::Invalid => damage.push(Damage::of(segment, error)),
+            ErrorKind::Corrupt | ErrorKind::Invalid => {
+                damage.push(Damage::of(segment, error));
+                watch.found();
+            }
             _ => return Err(error),
         }
         segments = &segments[failed + 1..];

@@ -8,6 +8,7 @@
 //! | `choice`, `coverage` | which segments are looked at; sets of segments as short text |
 //! | `record` | what is kept of a verification, and what later ones and lists make of it |
 //! | `report` | what was found |
+//! | `watch` | how far it is, for whoever watches |
 
 mod choice;
 mod content;
@@ -18,9 +19,11 @@ pub(crate) mod record;
 mod report;
 mod run;
 mod stored;
+mod watch;
 
 pub use coverage::Coverage;
 pub use options::{Sample, SampleSize, VerifyLevel, VerifyOptions};
 pub use record::{Finding, Outcome, Verification, verifications};
 pub use report::{Damage, SampleReport, VerifyReport};
 pub use run::verify;
+pub use watch::{VerifyProgress, VerifyStep, VerifyWatch};

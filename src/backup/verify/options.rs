@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::watch::VerifyWatch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Identities, PipelineConfig};
 
@@ -118,6 +119,7 @@ pub struct VerifyOptions {
     pub(super) since_last: Option<Duration>,
     pub(super) is_recorded: bool,
     pub(super) identities: Option<Identities>,
+    pub(super) watch: VerifyWatch,
 }
 
 impl VerifyOptions {
@@ -130,6 +132,7 @@ impl VerifyOptions {
             since_last: None,
             is_recorded: true,
             identities: None,
+            watch: VerifyWatch::new(),
         }
     }
 
@@ -158,6 +161,12 @@ impl VerifyOptions {
     /// Whether the result is recorded beside the backup; by default it is, in one small object for each verification.
     pub fn record(mut self, is_recorded: bool) -> Self {
         self.is_recorded = is_recorded;
+        self
+    }
+
+    /// Tells `watch` how far the verification is.
+    pub fn watch(mut self, watch: &VerifyWatch) -> Self {
+        self.watch = watch.clone();
         self
     }
 

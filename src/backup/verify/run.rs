@@ -11,6 +11,7 @@ use super::options::{VerifyLevel, VerifyOptions};
 use super::record::{self, Verification};
 use super::report::{Damage, VerifyReport};
 use super::stored;
+use super::watch::{VerifyProgress, VerifyStep};
 use crate::backup::encryption;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::ObjectName;
@@ -46,6 +47,7 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
     if options.level >= VerifyLevel::Full {
         encryption::check_key(manifest, options.identities.as_ref())?;
     }
+    options.watch.update(|progress| *progress = VerifyProgress::default());
     let (start, started) = (store.time().now(), store.time().wall());
     let mut report = VerifyReport {
         id: manifest.id,
@@ -64,6 +66,7 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
         record_error: None,
     };
     let records = quick(store, manifest, &mut report).await?;
+    options.watch.set_findings(report.damage.len());
     let looked_at = match options.level {
         VerifyLevel::Quick => manifest.objects().map(|(id, ..)| id).collect(),
         _ => deep(store, manifest, &options, &records, started, &mut report).await?,
@@ -160,13 +163,25 @@ async fn deep(
         report.chosen = Some(Coverage::new(looked_at.iter().copied()));
     }
 
-    stored::check(store, manifest, &chosen, &options.pipeline, report).await?;
+    let watch = &options.watch;
+    watch.set_findings(report.damage.len());
+    let readings = if options.level >= VerifyLevel::Full { 2 } else { 1 };
+    watch.set_total(stored_bytes(&chosen).saturating_mul(readings));
+    watch.update(|progress| progress.step = VerifyStep::Hashes);
+    stored::check(store, manifest, &chosen, &options.pipeline, watch, report).await?;
     if options.level >= VerifyLevel::Full {
-        let bad = damaged(report);
+        let (bad, before) = (damaged(report), stored_bytes(&chosen));
         chosen.retain(|segment| !bad.contains(&segment.id));
-        content::check(store, manifest, &chosen, options.pipeline.clone(), options.identities.clone(), report).await?;
+        watch.spare(before - stored_bytes(&chosen));
+        watch.update(|progress| progress.step = VerifyStep::Content);
+        let (config, identities) = (options.pipeline.clone(), options.identities.clone());
+        content::check(store, manifest, &chosen, config, identities, watch, report).await?;
     }
     Ok(looked_at)
+}
+
+fn stored_bytes(segments: &[Segment<'_>]) -> u64 {
+    segments.iter().map(|segment| segment.summary.stored_bytes).fold(0, u64::saturating_add)
 }
 
 /// The segments that something is wrong with.

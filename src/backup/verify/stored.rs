@@ -6,6 +6,7 @@ use futures::{StreamExt, stream};
 
 use super::choice::Segment;
 use super::report::{Damage, VerifyReport};
+use super::watch::VerifyWatch;
 use crate::backup::manifest::Manifest;
 use crate::backup::segments::Segments;
 use crate::backup::store::Store;
@@ -19,6 +20,7 @@ pub(super) async fn check(
     manifest: &Manifest,
     chosen: &[Segment<'_>],
     config: &PipelineConfig,
+    watch: &VerifyWatch,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let largest = chosen.iter().map(|segment| segment.summary.stored_bytes).max().unwrap_or(0);
@@ -28,56 +30,87 @@ pub(super) async fn check(
     let slot_bytes = usize::try_from(piece_bytes).map_err(too_large)?;
     let at_once = usize::try_from(at_once).map_err(too_large)?;
     let pool = BufferPool::new(&MemoryBudget::new(config.memory_limit), slot_bytes, at_once)?;
-    let segments = &Segments::new(store, manifest.names());
-    let pace = &Pace::alone(config.download_bytes_per_second, Arc::clone(store.time()));
+    let pace = Pace::alone(config.download_bytes_per_second, Arc::clone(store.time()));
+    let hasher = &Hasher { store, segments: Segments::new(store, manifest.names()), pace, pool, watch };
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..chosen.len())
         .map(|number| {
             let segment = &chosen[number];
-            let pool = pool.clone();
-            async move { (segment, hash(store, segments, segment, pace, &pool).await) }
+            async move { (segment, hasher.check(segment).await) }
         })
         // Each holds one slot at most, so none waits for another.
         .buffer_unordered(at_once);
     while let Some((segment, outcome)) = outcomes.next().await {
         match outcome {
             Ok(()) => report.stored_bytes += segment.summary.stored_bytes,
-            Err(error) if error.kind() == ErrorKind::Corrupt => report.damage.push(Damage::of(segment, error)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                report.damage.push(Damage::of(segment, error));
+                watch.found();
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-async fn hash(store: &Store, segments: &Segments, segment: &Segment<'_>, pace: &Pace, pool: &BufferPool) -> Result<()> {
-    let summary = segment.summary;
-    let mut hasher = blake3::Hasher::new();
-    let mut offset = 0;
-    while offset < summary.stored_bytes {
-        let end = summary.stored_bytes.min(offset + pool.slot_bytes() as u64);
-        // The wait for the slot is part of the attempt: an attempt that was given up may still have the earlier one.
-        let attempt = || async { segments.read_into(segment.id, offset..end, pool.acquire().await).await };
-        pace.wait(end - offset).await;
-        let slot = store.retry(attempt).await?;
-        offset = end;
-        // Milliseconds of work for each piece: not on a thread that others wait for.
-        let job = store.tasks().spawn_blocking(move || {
-            hasher.update(slot.filled());
-            hasher
-        });
-        hasher = job.await.map_err(|error| Error::new(ErrorKind::Internal, "hashing panicked").with_source(error))?;
+struct Hasher<'a> {
+    store: &'a Store,
+    segments: Segments,
+    pace: Pace,
+    pool: BufferPool,
+    watch: &'a VerifyWatch,
+}
+
+impl Hasher<'_> {
+    /// Reads a segment and compares its hash. What is not read of it because it is damaged need not be read any more.
+    async fn check(&self, segment: &Segment<'_>) -> Result<()> {
+        let mut read = 0;
+        let outcome = self.hash(segment, &mut read).await;
+        self.watch.spare(segment.summary.stored_bytes - read);
+        let (found, summary) = (outcome?, segment.summary);
+        if found == summary.stored_hash {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "{}, offset 0 to {}: expected stored hash {}, found {found}",
+                self.store.show(&segment.name),
+                summary.stored_bytes,
+                summary.stored_hash
+            ),
+        ))
     }
-    let found = hasher.finalize();
-    if found == summary.stored_hash {
-        return Ok(());
+
+    /// The hash of a segment. `offset` is how far it was read.
+    async fn hash(&self, segment: &Segment<'_>, offset: &mut u64) -> Result<blake3::Hash> {
+        let Self { store, segments, pace, pool, watch } = self;
+        let (all, time) = (segment.summary.stored_bytes, store.time());
+        let mut hasher = blake3::Hasher::new();
+        while *offset < all {
+            let range = *offset..all.min(*offset + pool.slot_bytes() as u64);
+            let begun = time.now();
+            pace.wait(range.end - range.start).await;
+            let asked = time.now();
+            // The wait for the slot is part of the attempt: an attempt that was given up may still have the earlier one.
+            let attempt = || async { segments.read_into(segment.id, range.clone(), pool.acquire().await).await };
+            let slot = store.retry(attempt).await?;
+            let came = time.now();
+            // Milliseconds of work for each piece: not on a thread that others wait for.
+            let job = store.tasks().spawn_blocking(move || {
+                hasher.update(slot.filled());
+                hasher
+            });
+            let hashed = job.await;
+            hasher = hashed.map_err(|error| Error::new(ErrorKind::Internal, "hashing panicked").with_source(error))?;
+            *offset = range.end;
+            watch.update(|progress| {
+                progress.read_bytes += range.end - range.start;
+                progress.throttled += asked.saturating_sub(begun);
+                progress.store_wait += came.saturating_sub(asked);
+                progress.cpu_wait += time.now().saturating_sub(came);
+            });
+        }
+        Ok(hasher.finalize())
     }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        format!(
-            "{}, offset 0 to {}: expected stored hash {}, found {found}",
-            store.show(&segment.name),
-            summary.stored_bytes,
-            summary.stored_hash
-        ),
-    ))
 }
