@@ -213,6 +213,13 @@ fn every_event_fits_the_schema() {
     for event in made.iter().chain(&restored) {
         assert_fits("progress", event);
     }
+    for level in ["quick", "stored", "full"] {
+        let verified = events(&tool.run(0, "verify", &["latest", "--level", level, "--progress", "json"]));
+        assert!(!verified.is_empty(), "no event at the level {level}");
+        for event in &verified {
+            assert_fits("verify_progress", event);
+        }
+    }
 }
 
 /// The record of an upload is there while it runs, so the tool is killed when it is seen. Who goes on writes claims.

@@ -1,17 +1,33 @@
 //! Progress for people and for programs.
 
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
 use integration::place::Place;
-use integration::tool::repository;
+use integration::tool::{self, repository};
 use serde_json::Value;
 
 use crate::support::*;
 
-/// The members of the event as the manual lists them, `a.b` for one inside another.
-fn documented() -> Vec<String> {
+/// The members of an event as the manual lists them in a section, sorted; `a.b` for one inside another.
+fn documented(section: &str) -> Vec<String> {
     let page = std::fs::read_to_string(repository().join("src/manual/progress.md")).unwrap();
-    let table = page.lines().skip_while(|line| !line.starts_with("| member ")).take_while(|line| line.starts_with('|'));
+    let section = page.lines().skip_while(|line| line.strip_prefix("## ") != Some(section));
+    let table = section.skip_while(|line| !line.starts_with("| member ")).take_while(|line| line.starts_with('|'));
     let rows = table.filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-    rows.map(|(name, _)| name.to_owned()).collect()
+    let mut members: Vec<String> = rows.map(|(name, _)| name.to_owned()).collect();
+    members.sort();
+    members
+}
+
+/// Its members are these and no other.
+#[track_caller]
+fn assert_members(event: &Value, expected: &[String]) {
+    let mut found = Vec::new();
+    members(event, "", &mut found);
+    found.sort();
+    found.dedup();
+    assert_eq!(found, expected, "{event}");
 }
 
 fn members(value: &Value, prefix: &str, into: &mut Vec<String>) {
@@ -47,17 +63,12 @@ fn every_event_has_the_documented_members_and_no_other() {
     assert!(made.status.success(), "{}", stderr(&made));
     let restored = run(&place, &["restore", &place.url(), "latest", "--progress", "json", "--output", "/dev/null"]);
     assert!(restored.status.success(), "{}", stderr(&restored));
-    let mut expected = documented();
-    expected.sort();
+    let expected = documented("A backup or a restore");
     assert!(expected.len() > 15, "{expected:?}");
     let (backup, restore) = (events(&stderr(&made)), events(&stderr(&restored)));
     assert!(backup.len() >= 2 && !restore.is_empty(), "a line per second, and one at the end");
     for event in backup.iter().chain(&restore) {
-        let mut found = Vec::new();
-        members(event, "", &mut found);
-        found.sort();
-        found.dedup();
-        assert_eq!(found, expected, "{event}");
+        assert_members(event, &expected);
     }
     let last = backup.last().unwrap();
     assert_eq!(
@@ -72,6 +83,85 @@ fn every_event_has_the_documented_members_and_no_other() {
         (&last["direction"], &last["raw_bytes"], &last["total_bytes"]),
         (&"restore".into(), &3_000_000.into(), &3_000_000.into())
     );
+}
+
+#[test]
+fn a_verification_tells_how_much_it_has_read_of_what_it_will_read() {
+    let place = Place::disk();
+    let url = place.url();
+    let stored = segments(&place);
+    let expected = documented("A verification");
+    assert!(expected.len() > 10, "{expected:?}");
+    for (level, readings) in [("quick", 0), ("stored", 1), ("full", 2)] {
+        let arguments = ["verify", &url, "latest", "--level", level, "--progress", "json", "--limit-download", "6MB"];
+        let verified = run(&place, &arguments);
+        assert!(verified.status.success(), "{}", stderr(&verified));
+        let events = events(&stderr(&verified));
+        for event in &events {
+            assert_members(event, &expected);
+            assert_eq!((&event["event"], &event["level"]), (&"verify".into(), &level.into()));
+        }
+        let last = events.last().unwrap();
+        assert_eq!(last["read_bytes"], readings * stored, "{last}");
+        assert_eq!((&last["findings"], &last["eta_seconds"]), (&0.into(), &Value::Null), "{last}");
+        assert_eq!(last["raw_bytes"], if level == "full" { 9_000_000 } else { 0 });
+        if readings == 0 {
+            assert_eq!((&last["total_bytes"], &last["bottleneck"]), (&Value::Null, &Value::Null), "{last}");
+        } else {
+            assert!(events.len() >= 2, "an event comes each second");
+            assert_eq!(
+                (&last["total_bytes"], &last["bottleneck"]),
+                (&last["read_bytes"], &"throttled".into()),
+                "{last}"
+            );
+        }
+    }
+    // A segment that is damaged is read once, and what is wrong is told before the end.
+    let segment =
+        tool::files_below(&directory(&place)).into_iter().find(|path| path.ends_with("s00/000000.zst")).unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let verified = run(&place, &["verify", &url, "latest", "--level", "full", "--progress", "json"]);
+    assert_eq!(code(&verified), 4);
+    let events = events(&stderr(&verified));
+    let last = events.last().unwrap();
+    let read = 2 * stored - bytes.len() as u64;
+    assert_eq!((&last["findings"], &last["read_bytes"], &last["total_bytes"]), (&1.into(), &read.into(), &read.into()));
+}
+
+#[test]
+fn a_terminal_has_a_bar() {
+    let place = Place::disk();
+    segments(&place);
+    let tool = tool::vdstream();
+    let verify = format!("{} verify {} latest --level stored --limit-download 6MB", tool.display(), place.url());
+    let shown = |command: &str| {
+        let output =
+            Command::new("script").args(["-qefc", command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}");
+        text
+    };
+    let bar = shown(&format!("stty cols 120 rows 40; {verify}"));
+    assert!(bar.contains(" %  hashes: ") && bar.contains(" of 8.6 MiB"), "{bar:?}");
+    let none = shown(&format!("stty cols 120 rows 40; {verify} --progress none"));
+    assert!(!none.contains(" %  ") && none.contains("good at level stored"), "{none:?}");
+}
+
+/// Makes a backup of three segments, and answers their stored bytes.
+fn segments(place: &Place) -> u64 {
+    let producer = ["--memory", "48MiB", "--threads", "1", "--", "head", "-c", "9000000", "/dev/urandom"];
+    let made = run(place, &[&["backup", &place.url(), "--json", "--segment-size", "1MiB"][..], &producer].concat());
+    assert!(made.status.success(), "{}", stderr(&made));
+    let document: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert!(document["segments"].as_u64().unwrap() > 1, "{document}");
+    document["stored_bytes"].as_u64().unwrap()
+}
+
+/// Where the backups of the default series are.
+fn directory(place: &Place) -> PathBuf {
+    Path::new(place.url().strip_prefix("file://").unwrap()).join("default")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use vdstream::pipeline::{LevelRange, PipelineConfig};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
-use crate::event::Direction;
+use crate::event::{Direction, Work};
 use crate::exit::Failure;
 use crate::feed::Feed;
 use crate::metrics_file::MetricsFile;
@@ -95,7 +95,8 @@ async fn make(
     }
     attempt.begun(&backup);
     let mut writers = backup.take_writers()?;
-    let watch = Watch::new(common, metrics, Direction::Backup, backup.pipeline(), args.expect_size);
+    let work = Work::new(Direction::Backup, backup.pipeline(), args.expect_size);
+    let watch = Watch::new(common, metrics, work);
     let fed = tokio::select! {
         fed = feed.run(&mut writers) => fed.map_err(Failure::from),
         signal = signals.next() => Err(Failure::Signal(signal)),

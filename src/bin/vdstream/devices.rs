@@ -6,7 +6,7 @@ use vdstream::vdi::{Config, ShmHub, ShmOptions, client};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
-use crate::event::Direction;
+use crate::event::{Direction, Work};
 use crate::exit::Failure;
 use crate::metrics_file::MetricsFile;
 use crate::output;
@@ -82,7 +82,7 @@ async fn until_signal<T>(
 }
 
 /// Shows the progress of `work`.
-async fn watched<T>(watch: &Watch<'_>, pipeline: &Pipeline, work: impl Future<Output = T>) -> T {
+async fn watched<T>(watch: &Watch<'_, Work>, pipeline: &Pipeline, work: impl Future<Output = T>) -> T {
     let done = tokio::select! {
         done = work => done,
         never = watch.follow(|| pipeline.progress()) => match never {},
@@ -115,7 +115,7 @@ pub(crate) async fn backup(
     begun.set_producer(backup::Producer::new(format!("device set {name}")));
     let told = set.clone();
     let pipeline = begun.pipeline().clone();
-    let watch = Watch::new(common, metrics, Direction::Backup, &pipeline, args.expect_size);
+    let watch = Watch::new(common, metrics, Work::new(Direction::Backup, &pipeline, args.expect_size));
     watched(&watch, &pipeline, until_signal(told, &mut signals, begun.serve(set))).await
 }
 
@@ -132,6 +132,7 @@ pub(crate) async fn restore(
     let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, &mut signals).await?;
     let told = set.clone();
     let pipeline = restore.pipeline().clone();
-    let watch = Watch::new(common, metrics, Direction::Restore, &pipeline, Some(manifest.raw_bytes()));
+    let work = Work::new(Direction::Restore, &pipeline, Some(manifest.raw_bytes()));
+    let watch = Watch::new(common, metrics, work);
     watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await
 }

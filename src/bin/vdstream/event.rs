@@ -1,9 +1,16 @@
-//! Progress as JSON, one object per line: a contract, written down in the manual's page on progress.
+//! The progress of backups and restores, for people and as JSON, one object per line: a contract, written down in the manual's
+//! page on progress.
 
 use std::time::Duration;
 
 use serde::Serialize;
-use vdstream::pipeline::{Progress, StripeProgress};
+use vdstream::pipeline::{Pipeline, Progress, StripeProgress};
+
+use crate::metrics_file::Bytes;
+use crate::output;
+use crate::progress::{self, Subject, eta, longest, rate};
+
+type Sample = progress::Sample<Progress>;
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -15,7 +22,7 @@ pub(crate) enum Direction {
 
 /// One line.
 #[derive(Debug, Serialize)]
-pub(crate) struct Event {
+struct Event {
     event: &'static str,
     direction: Direction,
     seconds: f64,
@@ -70,13 +77,6 @@ struct Stripe {
     durable: u64,
 }
 
-/// What was known at some time.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Sample {
-    pub(crate) elapsed: Duration,
-    pub(crate) progress: Progress,
-}
-
 /// What stays the same from line to line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {
@@ -87,9 +87,47 @@ pub(crate) struct Work {
     pub(crate) threads: usize,
 }
 
+impl Work {
+    /// `total` is the number of raw bytes in all, if it is known.
+    pub(crate) fn new(direction: Direction, pipeline: &Pipeline, total: Option<u64>) -> Self {
+        Self { direction, total, threads: pipeline.plan().threads }
+    }
+
+    fn eta(&self, now: &Sample) -> Option<Duration> {
+        eta(self.done(&now.progress), now.elapsed)
+    }
+}
+
+impl Subject for Work {
+    type Progress = Progress;
+
+    fn text(&self, before: &Sample, now: &Sample) -> String {
+        let (raw, stored) = (now.progress.raw_bytes, now.progress.stored_bytes);
+        let (rate, raw, stored) = (rate(raw, now.elapsed), output::size(raw), output::size(stored));
+        let amount = match (self.direction, self.total) {
+            (Direction::Restore, Some(total)) => format!("{raw} of {}", output::size(total)),
+            (_, Some(total)) => format!("{raw} of {} as {stored}", output::size(total)),
+            (_, None) => format!("{raw} as {stored}"),
+        };
+        let bottleneck = bottleneck(self.direction, &before.progress, &now.progress);
+        format!("{amount}, {}", progress::pace(rate, now.elapsed, self.eta(now), bottleneck))
+    }
+
+    fn event(&self, before: &Sample, now: &Sample) -> impl Serialize {
+        Event::new(*self, before, now)
+    }
+
+    fn done(&self, progress: &Progress) -> (u64, Option<u64>) {
+        (progress.raw_bytes, self.total)
+    }
+
+    fn bytes(&self, progress: &Progress) -> Bytes {
+        Bytes { raw: progress.raw_bytes, stored: progress.stored_bytes }
+    }
+}
+
 impl Event {
-    /// What happened until `now`; rates and shares are those since `before`.
-    pub(crate) fn new(work: Work, before: &Sample, now: &Sample) -> Self {
+    fn new(work: Work, before: &Sample, now: &Sample) -> Self {
         let (old, new) = (&before.progress, &now.progress);
         let passed = now.elapsed.saturating_sub(before.elapsed);
         let share = |busy: Duration, of: u64| {
@@ -106,7 +144,7 @@ impl Event {
             ratio: (new.stored_bytes > 0 && work.direction == Direction::Backup)
                 .then(|| new.raw_bytes as f64 / new.stored_bytes as f64),
             total_bytes: work.total,
-            eta_seconds: eta(work.total, now).map(|eta| eta.as_secs()),
+            eta_seconds: work.eta(now).map(|eta| eta.as_secs()),
             bottleneck: bottleneck(work.direction, old, new),
             stages: Stages {
                 source: Source { wait_seconds: new.source_wait.as_secs_f64() },
@@ -140,26 +178,8 @@ impl From<&StripeProgress> for Stripe {
     }
 }
 
-/// Bytes per second.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rate is rough"
-)]
-pub(crate) fn rate(bytes: u64, time: Duration) -> u64 {
-    (bytes as f64 / time.as_secs_f64().max(0.001)) as u64
-}
-
-/// The time to the end at the average rate so far. `None` if the size is unknown, reached, or nothing has come yet.
-pub(crate) fn eta(total: Option<u64>, now: &Sample) -> Option<Duration> {
-    let done = now.progress.raw_bytes;
-    let left = total?.checked_sub(done).filter(|left| *left > 0 && done > 0)?;
-    Duration::try_from_secs_f64(now.elapsed.as_secs_f64() * left as f64 / done as f64).ok()
-}
-
 /// Who was waited for longest between two snapshots; `None` if no wait has ended in between.
-pub(crate) fn bottleneck(direction: Direction, old: &Progress, new: &Progress) -> Option<&'static str> {
+fn bottleneck(direction: Direction, old: &Progress, new: &Progress) -> Option<&'static str> {
     let (source, cpu, store) = match direction {
         Direction::Backup => ("producer", "compression", "upload"),
         Direction::Restore => ("consumer", "decompression", "download"),
@@ -172,11 +192,10 @@ pub(crate) fn bottleneck(direction: Direction, old: &Progress, new: &Progress) -
         (since(|progress| progress.throttled), "throttled"),
         (since(|progress| progress.limited), "throttled"),
     ];
-    let (longest, word) = waits.into_iter().max_by_key(|(wait, _)| *wait)?;
+    let word = longest(waits)?;
     // The store is waited for because its requests are: by our own limit, if that holds them longer than the store does.
     let is_limited = since(|progress| progress.limited) > since(|progress| progress.store_busy);
-    let word = if word == store && is_limited { "throttled" } else { word };
-    (longest > Duration::ZERO).then_some(word)
+    Some(if word == store && is_limited { "throttled" } else { word })
 }
 
 #[cfg(test)]
@@ -215,6 +234,30 @@ mod tests {
         ] {
             assert_eq!(words(&new), [Some(backup), Some(restore)]);
         }
+    }
+
+    #[test]
+    fn a_line_says_how_much_how_fast_how_long_and_who_is_waited_for() {
+        let sample = |seconds, raw_bytes, wait| Sample {
+            elapsed: Duration::from_secs(seconds),
+            progress: Progress {
+                raw_bytes,
+                stored_bytes: raw_bytes / 2,
+                store_wait: Duration::from_secs(wait),
+                ..Progress::default()
+            },
+        };
+        let (before, now) = (sample(5, 1 << 20, 0), sample(64, 64 << 20, 3));
+        let line = |direction, total| Work { direction, total, threads: 1 }.text(&before, &now);
+        assert_eq!(line(Direction::Backup, None), "64.0 MiB as 32.0 MiB, 1.0 MiB/s, 1:04, waiting: upload");
+        assert_eq!(
+            line(Direction::Backup, Some(128 << 20)),
+            "64.0 MiB of 128.0 MiB as 32.0 MiB, 1.0 MiB/s, 1:04, 1:04 left, waiting: upload"
+        );
+        assert_eq!(
+            line(Direction::Restore, Some(64 << 20)),
+            "64.0 MiB of 64.0 MiB, 1.0 MiB/s, 1:04, waiting: download"
+        );
     }
 
     #[test]

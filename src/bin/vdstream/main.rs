@@ -28,6 +28,7 @@ mod signal;
 mod store;
 mod target;
 mod verify;
+mod verifying;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -5,20 +5,41 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
+use serde::Serialize;
 use vdstream::clock::{Clock as _, SystemClock};
-use vdstream::pipeline::{Pipeline, Progress};
 
 use crate::args::{Common, ProgressStyle};
-use crate::event::{self, Direction, Event, Sample, Work};
 use crate::metrics_file::{Bytes, MetricsFile};
 use crate::output;
 
+/// Work whose progress is shown.
+pub(crate) trait Subject {
+    /// A snapshot of its counters.
+    type Progress: Default;
+
+    /// What people read.
+    fn text(&self, before: &Sample<Self::Progress>, now: &Sample<Self::Progress>) -> String;
+    /// What programs read. Rates and shares are those since `before`.
+    fn event(&self, before: &Sample<Self::Progress>, now: &Sample<Self::Progress>) -> impl Serialize;
+    /// How many bytes are done, and of how many, if that is known.
+    fn done(&self, progress: &Self::Progress) -> (u64, Option<u64>);
+    /// What the metrics file says.
+    fn bytes(&self, progress: &Self::Progress) -> Bytes;
+}
+
+/// What was known at some time after the data began to move.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sample<P> {
+    pub(crate) elapsed: Duration,
+    pub(crate) progress: P,
+}
+
 /// Shows how far the work is.
 #[derive(Debug)]
-pub(crate) struct Watch<'a> {
+pub(crate) struct Watch<'a, S> {
     display: Display,
     metrics: &'a MetricsFile,
-    work: Work,
+    subject: S,
     clock: SystemClock,
     start: Duration,
 }
@@ -35,15 +56,8 @@ const BAR_EVERY: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
-impl<'a> Watch<'a> {
-    /// `total` is the number of raw bytes in all, if it is known.
-    pub(crate) fn new(
-        common: &Common,
-        metrics: &'a MetricsFile,
-        direction: Direction,
-        pipeline: &Pipeline,
-        total: Option<u64>,
-    ) -> Self {
+impl<'a, S: Subject> Watch<'a, S> {
+    pub(crate) fn new(common: &Common, metrics: &'a MetricsFile, subject: S) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let display = match common.progress {
             _ if common.quiet => Display::None,
@@ -51,22 +65,21 @@ impl<'a> Watch<'a> {
             ProgressStyle::Json => Display::Json,
             ProgressStyle::Lines => Display::Lines,
             ProgressStyle::Auto if !is_terminal => Display::Lines,
-            ProgressStyle::Auto | ProgressStyle::Bar => Display::Bar(bar(total)),
+            ProgressStyle::Auto | ProgressStyle::Bar => Display::Bar(bar()),
         };
         let clock = SystemClock::new();
-        let work = Work { direction, total, threads: pipeline.plan().threads };
-        Self { display, metrics, work, start: clock.now(), clock }
+        Self { display, metrics, subject, start: clock.now(), clock }
     }
 
     /// Shows snapshots, and keeps the metrics file, until it is dropped.
-    pub(crate) async fn follow(&self, snapshot: impl Fn() -> Progress) -> Infallible {
+    pub(crate) async fn follow(&self, snapshot: impl Fn() -> S::Progress) -> Infallible {
         tokio::select! {
             never = self.display(&snapshot) => never,
-            never = self.metrics.follow(|| bytes(&snapshot())) => never,
+            never = self.metrics.follow(|| self.subject.bytes(&snapshot())) => never,
         }
     }
 
-    async fn display(&self, snapshot: impl Fn() -> Progress) -> Infallible {
+    async fn display(&self, snapshot: impl Fn() -> S::Progress) -> Infallible {
         let mut before = Sample::default();
         loop {
             let pause = match &self.display {
@@ -87,26 +100,30 @@ impl<'a> Watch<'a> {
         self.clock.now().saturating_sub(self.start)
     }
 
-    fn sample(&self, progress: Progress) -> Sample {
+    fn sample(&self, progress: S::Progress) -> Sample<S::Progress> {
         Sample { elapsed: self.elapsed(), progress }
     }
 
-    fn show(&self, before: &Sample, now: &Sample) {
+    fn show(&self, before: &Sample<S::Progress>, now: &Sample<S::Progress>) {
         match &self.display {
             Display::Bar(bar) => {
+                let (done, total) = self.subject.done(&now.progress);
+                if total != bar.length() {
+                    lengthen(bar, total);
+                }
                 // More than was expected is no reason for a bar that is longer than its line.
-                bar.set_position(now.progress.raw_bytes.min(self.work.total.unwrap_or(u64::MAX)));
-                bar.set_message(text(self.work, before, now));
+                bar.set_position(done.min(total.unwrap_or(u64::MAX)));
+                bar.set_message(self.subject.text(before, now));
             }
-            Display::Lines => output::note(&text(self.work, before, now)),
-            Display::Json => output::event(&Event::new(self.work, before, now)),
+            Display::Lines => output::note(&self.subject.text(before, now)),
+            Display::Json => output::event(&self.subject.event(before, now)),
             Display::None => {}
         }
     }
 
     /// Removes the bar, so that what follows stands alone. Programs get the last numbers, with the averages of all the time.
-    pub(crate) fn end(&self, last: Progress) {
-        self.metrics.note(bytes(&last));
+    pub(crate) fn end(&self, last: S::Progress) {
+        self.metrics.note(self.subject.bytes(&last));
         match &self.display {
             Display::Bar(bar) => bar.finish_and_clear(),
             Display::Json => self.show(&Sample::default(), &self.sample(last)),
@@ -115,45 +132,60 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn bytes(progress: &Progress) -> Bytes {
-    Bytes { raw: progress.raw_bytes, stored: progress.stored_bytes }
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    lengthen(&bar, None);
+    bar
 }
 
-/// What does not fit into the line is cut off at its end, where the least important things stand.
-fn bar(total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{bar:16} {percent:>3} %  {wide_msg}"),
-        None => (ProgressBar::new_spinner(), "{spinner} {wide_msg}"),
+/// Makes room for `total` bytes. What does not fit into the line is cut off at its end, where the least important things stand.
+fn lengthen(bar: &ProgressBar, total: Option<u64>) {
+    let template = match total {
+        Some(total) => {
+            bar.set_length(total);
+            "{bar:16} {percent:>3} %  {wide_msg}"
+        }
+        None => "{spinner} {wide_msg}",
     };
-    bar.set_draw_target(ProgressDrawTarget::stderr());
     // The templates are constants and parse.
     if let Ok(style) = BarStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar
 }
 
-fn text(work: Work, before: &Sample, now: &Sample) -> String {
-    let raw = output::size(now.progress.raw_bytes);
-    let amount = match (work.direction, work.total) {
-        (Direction::Restore, Some(total)) => format!("{raw} of {}", output::size(total)),
-        (_, Some(total)) => format!("{raw} of {} as {}", output::size(total), output::size(now.progress.stored_bytes)),
-        (_, None) => format!("{raw} as {}", output::size(now.progress.stored_bytes)),
-    };
-    let rate = output::size(event::rate(now.progress.raw_bytes, now.elapsed));
-    let left = match event::eta(work.total, now) {
-        Some(eta) => format!(", {} left", time(eta)),
-        None => String::new(),
-    };
-    let waiting = match event::bottleneck(work.direction, &before.progress, &now.progress) {
-        Some(word) => format!(", waiting: {word}"),
-        None => String::new(),
-    };
-    format!("{amount}, {rate}/s, {}{left}{waiting}", time(now.elapsed))
+/// Bytes per second.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is rough"
+)]
+pub(crate) fn rate(bytes: u64, time: Duration) -> u64 {
+    (bytes as f64 / time.as_secs_f64().max(0.001)) as u64
+}
+
+/// The time to the end at the average rate so far. `None` if the size is unknown, reached, or nothing has come yet.
+pub(crate) fn eta((done, total): (u64, Option<u64>), elapsed: Duration) -> Option<Duration> {
+    let left = total?.checked_sub(done).filter(|left| *left > 0 && done > 0)?;
+    Duration::try_from_secs_f64(elapsed.as_secs_f64() * left as f64 / done as f64).ok()
+}
+
+/// Who was waited for longest, if anybody was.
+pub(crate) fn longest<const N: usize>(waits: [(Duration, &'static str); N]) -> Option<&'static str> {
+    let (longest, word) = waits.into_iter().max_by_key(|(wait, _)| *wait)?;
+    (longest > Duration::ZERO).then_some(word)
+}
+
+/// How fast, for how long, how long still, and who is waited for: the end of a line for people.
+pub(crate) fn pace(rate: u64, elapsed: Duration, eta: Option<Duration>, bottleneck: Option<&str>) -> String {
+    let left = eta.map_or_else(String::new, |eta| format!(", {} left", time(eta)));
+    let waiting = bottleneck.map_or_else(String::new, |word| format!(", waiting: {word}"));
+    format!("{}/s, {}{left}{waiting}", output::size(rate), time(elapsed))
 }
 
 /// `0:07`, `12:34`, `1:02:03`.
-fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
@@ -164,30 +196,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_how_much_how_fast_how_long_and_who_is_waited_for() {
-        let sample = |seconds, raw_bytes, wait| Sample {
-            elapsed: Duration::from_secs(seconds),
-            progress: Progress {
-                raw_bytes,
-                stored_bytes: raw_bytes / 2,
-                store_wait: Duration::from_secs(wait),
-                ..Progress::default()
-            },
-        };
-        let (before, now) = (sample(5, 1 << 20, 0), sample(64, 64 << 20, 3));
-        let line = |direction, total| text(Work { direction, total, threads: 1 }, &before, &now);
-        assert_eq!(line(Direction::Backup, None), "64.0 MiB as 32.0 MiB, 1.0 MiB/s, 1:04, waiting: upload");
-        assert_eq!(
-            line(Direction::Backup, Some(128 << 20)),
-            "64.0 MiB of 128.0 MiB as 32.0 MiB, 1.0 MiB/s, 1:04, 1:04 left, waiting: upload"
-        );
-        assert_eq!(
-            line(Direction::Restore, Some(64 << 20)),
-            "64.0 MiB of 64.0 MiB, 1.0 MiB/s, 1:04, waiting: download"
-        );
+    fn times_are_as_people_write_them() {
         assert_eq!(
             [0, 59, 60, 3599, 3600, 90_061].map(|s| time(Duration::from_secs(s))).join(" "),
             "0:00 0:59 1:00 59:59 1:00:00 25:01:01"
         );
+    }
+
+    #[test]
+    fn the_end_is_told_when_it_is_known() {
+        let second = Duration::from_secs(1);
+        assert_eq!(eta((500, Some(1000)), 3 * second), Some(3 * second));
+        for (done, total) in [(500, None), (500, Some(500)), (500, Some(499)), (0, Some(1000))] {
+            assert_eq!(eta((done, total), second), None, "{done} of {total:?}");
+        }
+    }
+
+    #[test]
+    fn a_bar_grows_once_its_length_is_known() {
+        let bar = bar();
+        assert_eq!(bar.length(), None);
+        lengthen(&bar, Some(10));
+        assert_eq!(bar.length(), Some(10));
     }
 }

@@ -9,7 +9,7 @@ use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
 use crate::catalog;
-use crate::event::Direction;
+use crate::event::{Direction, Work};
 use crate::exit::Failure;
 use crate::metrics_file::MetricsFile;
 use crate::output;
@@ -68,7 +68,8 @@ async fn work(
         *program = Some(started);
         vec![Target::program(format!("`{}`", args.consumer[0].display()), stdin)]
     };
-    let watch = Watch::new(common, metrics, Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
+    let work = Work::new(Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
+    let watch = Watch::new(common, metrics, work);
     let filled = tokio::select! {
         filled = fill(&restore, &mut targets) => filled,
         never = watch.follow(|| restore.progress()) => match never {},

@@ -1,15 +1,17 @@
 //! `verify`: is a backup still what was written?
 
-use vdstream::backup::{self, Sample, VerifyLevel, VerifyOptions};
+use vdstream::backup::{self, Sample, VerifyLevel, VerifyOptions, VerifyWatch};
 use vdstream::{Error, ErrorKind};
 
 use crate::args;
 use crate::catalog;
 use crate::exit::Failure;
-use crate::metrics_file::{Bytes, MetricsFile};
+use crate::metrics_file::MetricsFile;
 use crate::output;
+use crate::progress::Watch;
 use crate::signal::Signals;
 use crate::store;
+use crate::verifying::Verifying;
 
 pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
@@ -19,8 +21,9 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &Met
         args::Level::Stored => VerifyLevel::Stored,
         args::Level::Full => VerifyLevel::Full,
     };
-    let mut options =
-        VerifyOptions::new(level).pipeline(args.download.limit(args.limits.pipeline())).record(!args.no_record);
+    let progress = VerifyWatch::new();
+    let pipeline = args.download.limit(args.limits.pipeline());
+    let mut options = VerifyOptions::new(level).pipeline(pipeline).record(!args.no_record).watch(&progress);
     if let Some(size) = &args.sample {
         // Another part each time, unless the seed of an earlier one is given.
         let seed = args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
@@ -29,7 +32,7 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &Met
     if let Some(max_age) = args.since_last {
         options = options.since_last(max_age);
     }
-    let work = async {
+    let found = async {
         let manifest = catalog::find(&store, &args.series, &args.id).await?;
         #[cfg(feature = "encryption")]
         if level == VerifyLevel::Full
@@ -37,14 +40,20 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &Met
         {
             options = options.identities(identities);
         }
-        backup::verify(&store, &manifest, options).await
+        Ok::<_, Error>((manifest, options))
     };
-    let report = tokio::select! {
-        report = work => report?,
+    let (manifest, options) = tokio::select! {
+        found = found => found?,
         signal = signals.next() => return Err(Failure::Signal(signal)),
-        never = metrics.follow(Bytes::default) => match never {},
     };
-    metrics.note(Bytes { raw: report.raw_bytes, stored: report.stored_bytes });
+    let watch = Watch::new(common, metrics, Verifying { level });
+    let verified = tokio::select! {
+        report = backup::verify(&store, &manifest, options) => report.map_err(Failure::from),
+        signal = signals.next() => Err(Failure::Signal(signal)),
+        never = watch.follow(|| progress.progress()) => match never {},
+    };
+    watch.end(progress.progress());
+    let report = verified?;
     if common.json {
         output::json(&report)?;
     } else if report.is_good() && !common.quiet {
