@@ -33,10 +33,26 @@ pub(crate) const BACKUP_SECONDS: Metric =
     metric("vdstream.backup.duration_seconds", Unit::Seconds, "from the beginning of a backup to its last clean-up");
 pub(crate) const ENDED_BACKUPS: Metric =
     metric("vdstream.backup.ended_backups", Unit::Count, "backups that have ended");
+pub(crate) const KEPT_BYTES: Metric =
+    metric("vdstream.backup.kept_bytes", Unit::Bytes, "stored bytes that resumed backups found whole and kept");
+pub(crate) const RESUME_SECONDS: Metric =
+    metric("vdstream.backup.resume_seconds", Unit::Seconds, "until a backup that is resumed goes on, or cannot");
+pub(crate) const RESUMED_BACKUPS: Metric =
+    metric("vdstream.backup.resumed_backups", Unit::Count, "backups that went on, or could not");
 pub(crate) const HELD_BYTES: Metric =
     metric("vdstream.buffer.held_bytes", Unit::Bytes, "memory held of all memory limits together");
 pub(crate) const SLOTS_IN_USE: Metric =
     metric("vdstream.buffer.slots_in_use", Unit::Count, "slots of pools that are with an owner");
+pub(crate) const COLLECT_SECONDS: Metric =
+    metric("vdstream.collection.duration_seconds", Unit::Seconds, "collections that have ended");
+pub(crate) const ENDED_COLLECTIONS: Metric =
+    metric("vdstream.collection.ended_collections", Unit::Count, "collections that have ended");
+pub(crate) const ENDED_UPLOADS: Metric =
+    metric("vdstream.collection.ended_uploads", Unit::Count, "multipart uploads of dead backups that were ended");
+pub(crate) const REFUSED_OBJECTS: Metric =
+    metric("vdstream.collection.refused_objects", Unit::Count, "objects that the store does not delete now");
+pub(crate) const REMOVED_OBJECTS: Metric =
+    metric("vdstream.collection.removed_objects", Unit::Count, "objects that were removed");
 pub(crate) const ATTEMPTS: Metric =
     metric("vdstream.pipeline.attempts", Unit::Count, "attempts of requests for segments that have ended");
 pub(crate) const BUSY_SECONDS: Metric =

@@ -1,14 +1,21 @@
-//! What the manual's page on observing says about spans and metrics is what a backup, a restore and a verification tell.
+//! What the manual's page on observing says about spans and metrics is what backups, restores, verifications, deletions and collections
+//! tell.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may")]
+#![allow(clippy::disallowed_methods, clippy::panic, clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
-use vdstream::backup::doctor;
+use futures::{StreamExt as _, stream};
+use object_store::memory::InMemory;
 use vdstream::backup::retention::{self, Descendants};
-use vdstream::backup::{self, Backup, BackupOptions, Restore, RestoreOptions, Store, VerifyLevel, VerifyOptions};
+use vdstream::backup::store::PartLimits;
+use vdstream::backup::{
+    self, Backup, BackupId, BackupOptions, Restore, RestoreOptions, ResumeOptions, Store, VerifyLevel, VerifyOptions,
+};
+use vdstream::backup::{collection, doctor};
 use vdstream::pipeline::{Ack, Input, PipelineConfig};
 use vdstream::testing::fault_store::Operation;
 use vdstream::testing::{Fault, FaultStore, Rule};
@@ -26,23 +33,63 @@ fn config() -> PipelineConfig {
     }
 }
 
+fn noise(stripe: u8) -> Bytes {
+    let mut bytes = vec![0; STRIPE_BYTES];
+    blake3::Hasher::new().update(&[stripe]).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
 async fn begun(store: &Store) -> Backup {
     let options = BackupOptions::default().stripes(2).pipeline(config());
     let mut backup = Backup::begin(store, "orders", options).await.unwrap();
     for stripe in 0..2_u8 {
-        let mut bytes = vec![0; STRIPE_BYTES];
-        blake3::Hasher::new().update(&[stripe]).finalize_xof().fill(&mut bytes);
         let end = Input::Complete(Ack::new(|_durable| {}));
-        let source = stream::iter([Input::Data(Bytes::from(bytes)), end].map(Ok));
+        let source = stream::iter([Input::Data(noise(stripe)), end].map(Ok));
         backup.stripe_input(u16::from(stripe), source).unwrap();
     }
     backup
 }
 
-/// One of each: a backup whose store is busy at first, one that is given up, a restore, verifications, a deletion, a look at
-/// the store. Answers the stored bytes of the one that was committed.
-async fn work() -> u64 {
-    let faults = FaultStore::memory(1).rule(Rule::new(Fault::SlowDown).on(Operation::Part).times(1));
+/// A store with a backup of one stripe, all of it durable, whose process ended before the commit. That process runs on a thread
+/// of its own, before anybody notes what is told.
+fn interrupted() -> (Arc<InMemory>, BackupId) {
+    let process = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let memory = Arc::new(InMemory::new());
+        let store = Store::with_multipart(Arc::<InMemory>::clone(&memory), Arc::<InMemory>::clone(&memory), "")
+            .part_limits(PartLimits::LOCAL);
+        let backup = runtime.block_on(async {
+            let options = BackupOptions::default().pipeline(config());
+            let mut backup = Backup::begin(&store, "orders", options).await.unwrap();
+            let (durable, is_durable) = futures::channel::oneshot::channel();
+            let flush = Input::Flush(Ack::new(move |outcome| durable.send(outcome).unwrap()));
+            let source = stream::iter([Input::Data(noise(0)), flush].map(Ok)).chain(stream::pending());
+            backup.stripe_input(0, source).unwrap();
+            is_durable.await.unwrap().unwrap();
+            backup
+        });
+        let id = backup.id();
+        // First the runtime, so that nothing is left which could clean up.
+        drop(runtime);
+        drop(backup);
+        (memory, id)
+    };
+    std::thread::spawn(process).join().unwrap()
+}
+
+/// What was worked on: stored bytes of the backup that was committed, those that were kept of the one that was resumed, and what
+/// was collected.
+struct Done {
+    stored: u64,
+    kept: u64,
+    collected: collection::CollectionReport,
+}
+
+/// One of each: a backup whose store is busy at first, one that is given up, a restore, verifications, a backup that is resumed and
+/// one that cannot be, a deletion, a collection, a look at the store.
+async fn work((memory, id): (Arc<InMemory>, BackupId)) -> Done {
+    let faults = FaultStore::new(Arc::<InMemory>::clone(&memory), memory, 1);
+    faults.add(Rule::new(Fault::SlowDown).on(Operation::Part).times(1));
     let store = faults.store();
     let manifest = begun(&store).await.commit().await.unwrap().manifest;
     begun(&store).await.abort(Error::new(ErrorKind::Aborted, "not wanted")).await.unwrap();
@@ -57,11 +104,21 @@ async fn work() -> u64 {
         let options = VerifyOptions::new(level).pipeline(config());
         assert!(backup::verify(&store, &manifest, options).await.unwrap().is_good());
     }
+    let options = || ResumeOptions::default().pipeline(config()).silence(Duration::ZERO);
+    let mut resumed = Backup::resume(&store, "orders", id, options()).await.unwrap();
+    assert_eq!(resumed.offsets(), [STRIPE_BYTES as u64]);
+    let end = Input::Complete(Ack::new(|_durable| {}));
+    resumed.stripe_input(0, stream::iter([Ok(end)])).unwrap();
+    let kept = resumed.commit().await.unwrap().manifest.stored_bytes();
+    Backup::resume(&store, "orders", id, options()).await.unwrap_err();
+
     let plan = retention::plan_deletion(&store, &manifest.series, manifest.id, Descendants::Refuse).await.unwrap();
     retention::apply(&store, &plan).await.unwrap();
+    let plan = collection::plan(&store, None, Duration::ZERO).await.unwrap();
+    let collected = collection::apply(&store, &plan).await.unwrap();
     assert!(doctor::examine(&store).await.is_good());
     store.wait_idle().await;
-    manifest.stored_bytes()
+    Done { stored: manifest.stored_bytes(), kept, collected }
 }
 
 /// The rows of the table whose first column is `first`: each cell, without its marks.
@@ -113,12 +170,12 @@ mod spans {
 
     #[tokio::test(start_paused = true)]
     async fn the_spans_are_those_of_the_manual() {
-        let notebook = Notebook::default();
+        let (notebook, before) = (Notebook::default(), interrupted());
         let subscriber = tracing_subscriber::registry().with(notebook.clone());
         {
             let _guard = tracing::subscriber::set_default(subscriber);
             let caller = tracing::info_span!(target: "caller", "caller");
-            tracing::Instrument::instrument(work(), caller).await;
+            tracing::Instrument::instrument(work(before), caller).await;
         }
         let expected: BTreeMap<String, Seen> = table("span")
             .into_iter()
@@ -258,10 +315,10 @@ mod numbers {
 
     #[tokio::test(start_paused = true)]
     async fn the_metrics_are_those_of_the_manual_and_count_what_happened() {
-        let notebook = Notebook::default();
-        let stored = {
+        let (notebook, before) = (Notebook::default(), interrupted());
+        let done = {
             let _guard = metrics::set_default_local_recorder(&notebook);
-            work().await
+            work(before).await
         };
         let found: Vec<[String; 4]> = {
             let notes = notebook.0.lock().unwrap();
@@ -285,9 +342,17 @@ mod numbers {
         // Restored once and verified once; the backup that was given up may have taken all of its input, or nothing.
         assert_eq!(sum("pipeline.raw_bytes", &[("direction", "restore")]), 2 * raw);
         assert!((raw..=2 * raw).contains(&sum("pipeline.raw_bytes", &[("direction", "backup")])));
-        assert!(sum("pipeline.stored_bytes", &[("direction", "backup")]) >= stored);
-        assert_eq!(sum("backup.ended_backups", &[("outcome", "committed")]), 1);
+        assert!(sum("pipeline.stored_bytes", &[("direction", "backup")]) >= done.stored);
+        assert_eq!(sum("backup.ended_backups", &[("outcome", "committed")]), 2);
         assert_eq!(sum("backup.ended_backups", &[("outcome", "aborted")]), 1);
+        assert_eq!(sum("backup.resumed_backups", &[("outcome", "resumed")]), 1);
+        assert_eq!(sum("backup.resumed_backups", &[("outcome", "failed")]), 1);
+        assert_eq!(sum("backup.kept_bytes", &[]), done.kept);
+        assert!(done.collected.objects > 3 && done.kept > 0);
+        assert_eq!(sum("collection.removed_objects", &[]), done.collected.objects);
+        assert_eq!(sum("collection.refused_objects", &[]), 0);
+        assert_eq!(sum("collection.ended_collections", &[("outcome", "complete")]), 1);
+        assert_eq!(sum("collection.ended_collections", &[("outcome", "failed")]), 0);
         assert_eq!(sum("verify.ended_verifications", &[("outcome", "good")]), 2);
         assert!(sum("pipeline.attempts", &[("operation", "part"), ("outcome", "throttled")]) >= 1);
         assert!(sum("pipeline.retries", &[("operation", "part")]) >= 1);

@@ -9,12 +9,14 @@ use futures::future::try_join_all;
 use jiff::SignedDuration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
 use super::catalog;
 use super::claim::{Claim, Purpose};
 use super::document::corrupt;
 use super::id::BackupId;
 use super::intent::Intent;
+use super::meter::ResumeMeter;
 use super::names::{MAX_CLAIMS, MAX_STRIPES, Names, ObjectName, Series};
 use super::options::ResumeOptions;
 use super::segments::{self, Segments};
@@ -53,8 +55,9 @@ impl Backup {
         let names = Names::new(series, id);
         // As when a backup begins: if the caller goes away, the backup comes out of the task and is dropped.
         let (taker, resumed) = oneshot::channel();
-        let work = take_over(store.clone(), names, options, runtime, taker);
-        store.tasks().spawn(work);
+        let (caller, span) = (Span::current(), tracing::info_span!("resume", series = %names.series(), %id));
+        let work = take_over(store.clone(), names, options, runtime, caller, taker);
+        store.tasks().spawn(work.instrument(span));
         resumed.await.map_err(|error| Error::new(ErrorKind::Internal, "resuming panicked").with_source(error))?
     }
 }
@@ -64,9 +67,10 @@ async fn take_over(
     names: Names,
     options: ResumeOptions,
     runtime: Handle,
+    caller: Span,
     mut taker: oneshot::Sender<Result<Backup>>,
 ) {
-    let id = names.id();
+    let (id, meter) = (names.id(), ResumeMeter::new(Arc::clone(store.time())));
     let failed = |error: Error| error.context(format!("cannot resume backup {id}"));
     let claimed = async {
         let (intent, last) = look(&store, &names, &options).await?;
@@ -76,16 +80,23 @@ async fn take_over(
     };
     let (intent, claim) = match claimed.await {
         Ok(claimed) => claimed,
-        Err(error) => return drop(taker.send(Err(failed(error)))),
+        Err(error) => {
+            meter.on_failure();
+            return drop(taker.send(Err(failed(error))));
+        }
     };
     let outcome = tokio::select! {
         biased;
-        outcome = go_on(&store, &names, &intent, options, runtime, claim) => outcome,
+        outcome = go_on(&store, &names, &intent, options, runtime, &caller, claim) => outcome,
         () = taker.closed() => Err(Error::new(ErrorKind::Aborted, "nobody waits for the backup any more")),
     };
     let outcome = match outcome {
-        Ok(backup) => Ok(backup),
+        Ok(backup) => {
+            meter.on_resumed(backup.kept_bytes());
+            Ok(backup)
+        }
         Err(error) => {
+            meter.on_failure();
             if let Err(error) = segments::release(&store, &names, claim).await {
                 tracing::warn!(%id, error = %error.report(), "the backup cannot be resumed at once");
             }
@@ -208,6 +219,7 @@ async fn go_on(
     intent: &Intent,
     options: ResumeOptions,
     runtime: Handle,
+    caller: &Span,
     claim: u32,
 ) -> Result<Backup> {
     // Nobody else can have taken it since, so what is seen now counts.
@@ -248,7 +260,7 @@ async fn go_on(
             return Err(error);
         }
     };
-    let session = Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout);
+    let session = Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout, caller);
     session.set_begun();
     let kept = summaries.into_iter().map(|summary| Kept { summary, is_replayed: false }).collect();
     Ok(Backup::new(session, intent.clone(), kept, options.producer, runtime))
@@ -317,7 +329,11 @@ async fn survey(
         }
         Ok(summary)
     };
-    let summaries = try_join_all((0..).zip(runs).map(|(number, runs)| stripe(number, runs))).await;
+    let stripes = (0..).zip(runs).map(|(number, runs): (u16, _)| {
+        let span = tracing::debug_span!("stripe", stripe = number);
+        stripe(number, runs).instrument(span)
+    });
+    let summaries = try_join_all(stripes).await;
     // The memory is free again before the next pipeline is planned.
     pipeline.wait_idle().await;
     summaries

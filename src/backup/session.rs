@@ -55,16 +55,18 @@ struct State {
 type OnStop = Box<dyn FnOnce(Error) + Send>;
 
 impl Session {
+    /// `caller` is the span in which the backup was asked for.
     pub(super) fn new(
         store: Store,
         names: Names,
         segments: Segments,
         pipeline: Pipeline,
         clean_up_timeout: Duration,
+        caller: &Span,
     ) -> Self {
         let (is_begun, stop, state) = Default::default();
         let (series, id, stripes) = (names.series(), names.id(), pipeline.plan().stripes);
-        let span = tracing::info_span!("backup", %series, %id, stripes);
+        let span = tracing::info_span!(parent: caller.id(), "backup", %series, %id, stripes);
         let meter = Meter::new(Arc::clone(store.time()));
         Self { store, names, segments, pipeline, is_begun, clean_up_timeout, span, meter, stop, state }
     }
@@ -248,7 +250,7 @@ mod tests {
         let names = Names::new(Default::default(), BackupId::generate(clock.wall()));
         let segments = Segments::new(&store, names.clone());
         let pipeline = Pipeline::for_backup(PipelineConfig::default(), 1, Arc::new(segments.clone()), clock).unwrap();
-        let session = Session::new(store, names, segments, pipeline, Duration::ZERO);
+        let session = Session::new(store, names, segments, pipeline, Duration::ZERO, &Span::none());
         let (sender, receiver) = std::sync::mpsc::sync_channel(9);
         let early = sender.clone();
         session.on_stop(move |cause| early.send(cause.to_string()).unwrap());

@@ -9,7 +9,7 @@ use futures::Stream;
 use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::commit;
 use super::course::Course;
@@ -107,7 +107,8 @@ impl Backup {
             frame_bytes: pipeline.plan().frame_bytes as u64,
             encryption,
         };
-        let session = Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout);
+        let caller = Span::current();
+        let session = Session::new(store.clone(), names, segments, pipeline, options.clean_up_timeout, &caller);
         let kept = vec![Kept::default(); usize::from(options.stripes)];
         let mut backup = Self::new(session, intent, kept, options.producer, runtime);
         backup.identity = identity.map(Bytes::from);
@@ -212,6 +213,11 @@ impl Backup {
             kept.is_replayed = true;
         }
         Ok(())
+    }
+
+    /// Stored bytes that were there when the backup was resumed.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.kept.iter().map(|kept| kept.summary.stored_bytes).sum()
     }
 
     /// Hands over what is stored of a stripe that starts.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use blake3::Hasher;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::{Instrument as _, Span};
 
 use super::fetch::{Batch, Fetcher, corrupt};
 use super::index::{FOOTER_BYTES, SegmentIndex, frames_at_end, tail_bytes};
@@ -20,6 +21,34 @@ const FIRST_READ: u64 = 32 << 10;
 
 /// Reads a segment of `stored_bytes` to its end. `Corrupt` if it is not a whole, undamaged segment.
 pub(super) async fn survey(shared: &Arc<Shared>, id: SegmentId, stored_bytes: u64) -> Result<SegmentSummary> {
+    let span = tracing::debug_span!("segment", segment = id.index);
+    let (tail, mut summary) = tail(shared, id, stored_bytes).instrument(span).await?;
+    let pools = shared.pools(id.stripe)?;
+    let (batches_in, mut batches) = mpsc::channel(shared.plan.parts);
+    let fetcher = Fetcher {
+        shared: Arc::clone(shared),
+        stripe: id.stripe,
+        places: Arc::new(Semaphore::new(shared.plan.parts)),
+        ranges: pools.ranges,
+        batches: batches_in,
+    };
+    // Dropping the job ends the read-ahead.
+    let mut fetch = shared.cpu.spawn(fetcher.run(vec![summary.clone()]).instrument(Span::current()));
+    let mut stored = Hasher::new();
+    let mut slot = pools.frames.acquire().await;
+    while let Some(mut batch) = batches.recv().await {
+        let batch = batch.wait().await?;
+        let worker = Arc::clone(shared);
+        (stored, slot) = shared.cpu.start(move || worker.examine(stored, &batch, slot)).wait().await?;
+    }
+    fetch.wait().await?;
+    stored.update(&tail);
+    summary.stored_hash = stored.finalize();
+    Ok(summary)
+}
+
+/// Reads the tail of a segment, and what it says.
+async fn tail(shared: &Arc<Shared>, id: SegmentId, stored_bytes: u64) -> Result<(Vec<u8>, SegmentSummary)> {
     let pools = shared.pools(id.stripe)?;
     let at = |offset: u64, what: String| corrupt(&shared.store.describe(id), offset, what);
     if stored_bytes <= tail_bytes(1) {
@@ -36,32 +65,9 @@ pub(super) async fn survey(shared: &Arc<Shared>, id: SegmentId, stored_bytes: u6
     }
     let within = usize::try_from(tail_start.saturating_sub(first)).unwrap_or(0);
     let tail = end.filled().get(if tail_start < first { 0 } else { within }..).unwrap_or_default();
-    let (_, mut summary) = SegmentIndex::survey(tail, id.index, stored_bytes)
+    let (_, summary) = SegmentIndex::survey(tail, id.index, stored_bytes)
         .map_err(|error| at(tail_start + error.offset, error.to_string()))?;
-    let tail = tail.to_vec();
-    drop(end);
-
-    let (batches_in, mut batches) = mpsc::channel(shared.plan.parts);
-    let fetcher = Fetcher {
-        shared: Arc::clone(shared),
-        stripe: id.stripe,
-        places: Arc::new(Semaphore::new(shared.plan.parts)),
-        ranges: pools.ranges,
-        batches: batches_in,
-    };
-    // Dropping the job ends the read-ahead.
-    let mut fetch = shared.cpu.spawn(fetcher.run(vec![summary.clone()]));
-    let mut stored = Hasher::new();
-    let mut slot = pools.frames.acquire().await;
-    while let Some(mut batch) = batches.recv().await {
-        let batch = batch.wait().await?;
-        let worker = Arc::clone(shared);
-        (stored, slot) = shared.cpu.start(move || worker.examine(stored, &batch, slot)).wait().await?;
-    }
-    fetch.wait().await?;
-    stored.update(&tail);
-    summary.stored_hash = stored.finalize();
-    Ok(summary)
+    Ok((tail.to_vec(), summary))
 }
 
 impl Shared {

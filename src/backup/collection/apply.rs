@@ -1,6 +1,7 @@
 //! Collection: look again, then remove, so that an interrupted one goes on the next time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -12,6 +13,7 @@ use super::super::id::BackupId;
 use super::super::names::{self, Names, ObjectName, Series};
 use super::super::store::{Refused, Store};
 use super::found::Found;
+use super::meter::Meter;
 use super::plan::{self, CollectionPlan, Leftover, Reason, Subject, Verdict};
 use super::{mark, uploads};
 use crate::error::{Error, ErrorKind, Result};
@@ -55,6 +57,11 @@ pub struct Left {
 }
 
 impl CollectionReport {
+    /// Objects that do not go now, listed or not.
+    pub(super) fn refused(&self) -> u64 {
+        self.later.len() as u64 + self.later_more
+    }
+
     fn keep(&mut self, what: impl ToString, why: impl Into<String>) {
         self.kept.push(Left { what: what.to_string(), why: why.into() });
     }
@@ -141,9 +148,12 @@ async fn look(store: &Store, names: &Names) -> Result<Found> {
 /// # Cancel safety
 ///
 /// Stops between two requests. What is half removed is never a committed backup; call it again, or make a new plan.
+#[tracing::instrument(name = "collect", skip_all, fields(leftovers = plan.removed().count(), grace_seconds = plan.grace.as_secs()))]
 pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionReport> {
     let mut report = CollectionReport::default();
+    let mut meter = Meter::new(Arc::clone(store.time()));
     if plan.removed().next().is_none() {
+        meter.on_end(&report);
         return Ok(report);
     }
     let skew = store.skew().await.map_err(|error| error.context("cannot ask the store for its time"))?;
@@ -163,9 +173,11 @@ pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionRep
                 object(store, None, leftover, name, verdict, &mut report).await
             }
         };
+        meter.on_progress(&report);
         removed.map_err(|error| error.context(format!("cannot remove what is left of {}", leftover.subject)))?;
     }
     report.keeps_versions = report.objects > 0 && store.keeps_versions().await;
+    meter.on_end(&report);
     Ok(report)
 }
 

@@ -11,6 +11,7 @@
 //! | `apply` | looks again, and removes: uploads, segments, records, the intent last |
 //! | `uploads` | ends the multipart uploads of which there are records |
 //! | `mark` | the object that tells a writer that its backup is being removed |
+//! | `meter` | what metrics tell of it |
 //!
 //! The manual page on collection says why nothing of a backup that lives is touched, and what happens when several of these
 //! run at once.
@@ -18,6 +19,7 @@
 mod apply;
 mod found;
 mod mark;
+mod meter;
 mod plan;
 mod uploads;
 
