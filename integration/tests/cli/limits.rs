@@ -1,11 +1,13 @@
 //! Limits of the tool, and what it tells of a run that ended: in the manifest and in the metrics file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use integration::place::Place;
-use integration::tool::repository;
+use integration::tool::{repository, vdstream_command};
 use serde_json::Value;
 
 use crate::support::*;
@@ -136,6 +138,46 @@ fn the_metrics_file_tells_of_each_series_and_keeps_the_last_success() {
         let key = ("vdstream_exit_code".to_owned(), format!("command=\"{command}\",series=\"a\""));
         assert_eq!(samples(&path).get(&key), Some(&0.0));
     }
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "no temporary file stays");
+}
+
+/// A run that a signal ends writes its last numbers, and neither the last success nor a half of a file.
+#[test]
+fn the_metrics_file_tells_of_a_run_that_a_signal_ended() {
+    let (place, directory) = (Place::disk(), tempfile::tempdir().unwrap());
+    let (url, path) = (place.url(), directory.path().join("backup.prom"));
+    let file = path.to_str().unwrap();
+    let value = |command: &str, name: &str| {
+        let labels = format!("command=\"{command}\",series=\"default\"");
+        samples(&path).get(&(format!("vdstream_{name}"), labels)).copied()
+    };
+    assert_eq!(code(&run(&place, &["backup", &url, "--metrics-file", file, "--", "seq", "300000"])), 0);
+    let success = value("backup", "last_success_timestamp_seconds");
+    assert!(success.is_some());
+    let out = directory.path().join("out");
+    for arguments in [
+        &["backup", &url, "--", "sh", "-c", "head -c 9000000 /dev/urandom; sleep 60"][..],
+        &["verify", &url, "latest", "--level", "stored", "--limit-download", "1KiB"],
+        &["restore", &url, "latest", "--limit-download", "1KiB", "--output", out.to_str().unwrap()],
+    ] {
+        let command = arguments[0];
+        let mut tool = vdstream_command();
+        tool.args(arguments).envs([("VDSTREAM_METRICS_FILE", file), ("VDSTREAM_PROGRESS", "json")]);
+        let mut child = tool.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // After the first event it is in the middle of its work.
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(told.any(|line| line.starts_with('{')), "{command} does not begin");
+        assert_eq!(value(command, "running"), Some(1.0), "{command}");
+        assert!(Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap().success());
+        // To its end, or it could not go on.
+        told.for_each(drop);
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{command}");
+        assert_eq!((value(command, "running"), value(command, "exit_code")), (Some(0.0), Some(143.0)), "{command}");
+        assert!(value(command, "duration_seconds").unwrap() >= 0.9, "{command}");
+    }
+    assert!(value("backup", "raw_bytes").unwrap() > 1e6, "what had moved until then");
+    assert_eq!(value("backup", "last_success_timestamp_seconds"), success);
+    assert_eq!(value("verify", "last_success_timestamp_seconds"), None);
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "no temporary file stays");
 }
 

@@ -202,6 +202,62 @@ mod tests {
         assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_file_is_written_again_every_fifteen_seconds_and_once_more_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.prom");
+        let file = MetricsFile::begin(Some(&path), "backup", "a");
+        let value = |name: &str| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let line =
+                text.lines().find_map(|line| line.strip_prefix(&format!("vdstream_{name}{{")).map(str::to_owned));
+            line.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+        };
+        let clock = SystemClock::new();
+        let moved = || Bytes { raw: clock.now().as_secs(), stored: 1 };
+        let look = async {
+            let mut seen = Vec::new();
+            // Always a moment before and a moment after it is written.
+            clock.sleep(WRITE_EVERY - Duration::from_millis(1)).await;
+            for _ in 0..3 {
+                seen.push((value("raw_bytes").unwrap(), value("duration_seconds").unwrap()));
+                clock.sleep(Duration::from_millis(2)).await;
+                seen.push((value("raw_bytes").unwrap(), value("duration_seconds").unwrap()));
+                clock.sleep(WRITE_EVERY - Duration::from_millis(2)).await;
+            }
+            seen
+        };
+        let seen = tokio::select! {
+            seen = look => seen,
+            never = file.follow(moved) => match never {},
+        };
+        let seen: Vec<(f64, f64)> = seen.into_iter().map(|(raw, time)| (raw, time.round())).collect();
+        assert_eq!(seen, [(0.0, 0.0), (15.0, 15.0), (15.0, 15.0), (30.0, 30.0), (30.0, 30.0), (45.0, 45.0)]);
+        assert_eq!((value("running"), value("exit_code")), (Some(1.0), None));
+
+        file.note(Bytes { raw: 77, stored: 1 });
+        file.end(Err(Failure::Signal(crate::exit::Signal::Terminate))).unwrap_err();
+        assert_eq!((value("running"), value("exit_code"), value("raw_bytes")), (Some(0.0), Some(143.0), Some(77.0)));
+        assert_eq!(value("last_success_timestamp_seconds"), None);
+    }
+
+    #[test]
+    fn whoever_reads_while_it_is_replaced_reads_one_or_the_other() {
+        use std::io::Read as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.prom");
+        let (old, new) = ("old\n".repeat(10_000), "new\n".repeat(3));
+        replace(&path, &old).unwrap();
+        let mut reader = std::fs::File::open(&path).unwrap();
+        let mut read = vec![0; 5];
+        reader.read_exact(&mut read).unwrap();
+        replace(&path, &new).unwrap();
+        reader.read_to_end(&mut read).unwrap();
+        assert!(read == old.as_bytes(), "who had begun to read the old one reads it to its end");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), new);
+    }
+
     #[test]
     fn a_file_is_replaced_as_a_whole_and_nothing_else_stays() {
         let directory = tempfile::tempdir().unwrap();
