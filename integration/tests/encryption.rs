@@ -5,8 +5,10 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use integration::data::{self, Entropy, Pattern};
@@ -491,6 +493,70 @@ async fn no_secret_is_in_arguments_or_in_what_a_program_inherits() {
     let files = text.lines().filter(|line| line.contains(" -> "));
     assert!(files.clone().count() > 4 && files.clone().all(|line| !line.contains("passphrase")), "{text}");
     assert!(files.clone().all(|line| !line.contains("ed25519")), "{text}");
+}
+
+/// How often each of `words` is in the memory that a process can write to, as it is now.
+fn in_memory(pid: u32, words: &[&str]) -> Vec<usize> {
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut found = vec![0; words.len()];
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (start, rest) = line.split_once('-').unwrap();
+        let end = rest.split_whitespace().next().unwrap();
+        let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut region = vec![0; usize::try_from(end - start).unwrap()];
+        // Regions of devices cannot be read, and threads that end take their stacks with them.
+        if memory.read_exact_at(&mut region, start).is_err() {
+            continue;
+        }
+        for (word, count) in words.iter().zip(&mut found) {
+            *count += region.windows(word.len()).filter(|window| *window == word.as_bytes()).count();
+        }
+    }
+    found
+}
+
+/// The tool has opened what it needs, and the program at its other end waits: what it read of keys and passphrases is gone.
+#[tokio::test]
+async fn passphrases_and_the_text_of_keys_are_gone_from_memory_before_data_moves() {
+    let keys = Keys::make();
+    let place = Place::disk();
+    let work = TempDir::new().unwrap();
+    let url = place.url();
+    let (passphrase, recipients, x25519) = (keys.file("passphrase"), keys.file("recipients"), keys.file("x25519"));
+    let text = fs::read_to_string(&x25519).unwrap();
+    let secret = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).unwrap();
+    let restore = ["restore", &url, "latest"];
+    for (nth, arguments) in [
+        vec!["backup", &url, "--recipients-file", &recipients, "--passphrase-file", &passphrase],
+        [&restore[..], &["--passphrase-file", &passphrase]].concat(),
+        [&restore[..], &["--identity", &x25519]].concat(),
+        [&restore[..], &["--identity", &keys.file("ed25519-locked"), "--passphrase-file", &passphrase]].concat(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [waits, goes_on] = ["waits", "goes-on"].map(|word| work.path().join(format!("{nth}-{word}")));
+        let script = format!(
+            "touch {}; until [ -e {} ]; do sleep 0.05; done; if [ {nth} = 0 ]; then echo rows; else cat; fi",
+            waits.display(),
+            goes_on.display()
+        );
+        let mut tool = vdstream_command();
+        tool.args(&arguments).args(["--memory", "32MiB", "--threads", "1", "--", "sh", "-c", &script]);
+        let child = tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        while !waits.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{arguments:?}: the program never ran");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let found = in_memory(child.id(), &[&url, PASSPHRASE, secret]);
+        fs::write(&goes_on, b"").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        assert!(found[0] > 0, "the memory is not read: not even the URL is in it");
+        assert_eq!(found[1..], [0, 0], "{arguments:?}: a passphrase or a key is in memory");
+    }
 }
 
 /// Given where a file or a public key belongs, a private key is refused and not repeated.
