@@ -156,6 +156,13 @@ fn what_the_tool_prints_and_stores_fits_the_schema() {
     assert_fits("list", &listed);
     assert_fits("show", &tool.document(0, "show", &[id]));
     assert_fits("doctor", &tool.document(0, "doctor", &[]));
+
+    // Four parts, and half a second for each.
+    let limit = ["--series", "limited", "--limit-upload", "128KiB", "--part-size", "64KiB"];
+    tool.document(0, "backup", &[&limit[..], &["--", "head", "-c", "262144", "/dev/urandom"]].concat());
+    let limited = tool.document(0, "show", &["latest", "--series", "limited"]);
+    assert!(limited["course"]["limited_millis"].as_u64().is_some_and(|millis| millis > 100), "{limited}");
+    assert_fits("show", &limited);
 }
 
 #[test]

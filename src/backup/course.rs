@@ -30,6 +30,9 @@ pub struct Course {
     pub store_busy_millis: u64,
     /// Time in which requests paused before another attempt.
     pub throttled_millis: u64,
+    /// Time in which requests waited because of the caller's limit on bytes per second.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub limited_millis: u64,
     /// Requests to the store that succeeded.
     pub requests: u64,
     /// Attempts that failed and were made again.
@@ -57,6 +60,7 @@ impl Course {
             store_wait_millis: millis(progress.store_wait),
             store_busy_millis: millis(progress.store_busy),
             throttled_millis: millis(progress.throttled),
+            limited_millis: millis(progress.limited),
             requests: progress.requests,
             retries: progress.retries,
             memory_peak_bytes: progress.memory_peak,
@@ -83,6 +87,10 @@ impl Course {
 /// What readers accept: room for writers that keep more than [`Timeline::MAX_SPANS`].
 const MAX_SPANS: usize = 1000;
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -107,6 +115,17 @@ mod tests {
         // A span of a TiB: 40 TiB in all.
         let most = size(Timeline::MAX_SPANS, 1 << 40);
         assert!(most <= 1500, "{most} bytes");
+    }
+
+    #[test]
+    fn a_backup_without_a_limit_says_nothing_of_one_and_one_of_an_earlier_version_is_read() {
+        let unlimited = course(1, 1);
+        let text = serde_json::to_string(&unlimited).unwrap();
+        assert!(!text.contains("limited_millis"), "{text}");
+        assert_eq!(serde_json::from_str::<Course>(&text).unwrap(), unlimited);
+        let limited = Course { limited_millis: 7, ..unlimited };
+        let text = serde_json::to_string(&limited).unwrap();
+        assert_eq!(serde_json::from_str::<Course>(&text).unwrap(), limited);
     }
 
     #[test]

@@ -146,20 +146,14 @@ fn course_of(course: Option<&Course>) -> Result<Markup> {
             html! { section { h2 { "Throughput" } p.muted { "Not recorded: the backup was made without it." } } },
         );
     };
-    let waits = [
-        ("producer", "program, file or engine", course.source_wait_millis),
-        ("compression", "a free thread", course.cpu_wait_millis),
-        ("upload", "the store or the way to it", course.store_wait_millis),
-        ("throttled", "pauses between attempts", course.throttled_millis),
-    ];
-    let longest = waits.iter().map(|(_, _, millis)| *millis).max().unwrap_or(0);
-    let who = waits.iter().find(|(_, _, millis)| *millis == longest && longest > 0);
+    let (waits, who) = waits_of(course);
+    let most = waits.iter().map(|wait| wait.millis).max().unwrap_or(0);
     let rows: Vec<Bar> = waits
         .iter()
-        .map(|(name, what, millis)| Bar {
+        .map(|Wait { name, what, millis }| Bar {
             label: format!("{name}: {what}"),
             value: time(*millis),
-            parts: vec![(share(*millis, longest), if *millis == longest { LONGEST } else { RAW })],
+            parts: vec![(share(*millis, most), if who == Some(*name) { LONGEST } else { RAW })],
         })
         .collect();
     let busy = share(course.cpu_busy_millis, course.millis.saturating_mul(course.threads.max(1))) * 100.0;
@@ -177,7 +171,7 @@ fn course_of(course: Option<&Course>) -> Result<Markup> {
             h2 { "Who was waited for" }
             p.muted {
                 @match who {
-                    Some((name, ..)) => { "Longest for: " strong { (name) } ". " }
+                    Some(name) => { "Longest for: " strong { (name) } ". " }
                     None => { "For nobody. " }
                 }
                 "Time is summed over everything that ran at once. "
@@ -189,6 +183,29 @@ fn course_of(course: Option<&Course>) -> Result<Markup> {
             (figure("Time waited for each stage", |width| chart::bars(&rows, width))?)
         }
     })
+}
+
+/// What others waited for, and for how long.
+struct Wait {
+    name: &'static str,
+    what: &'static str,
+    millis: u64,
+}
+
+/// All waits, and the name of who was waited for longest.
+fn waits_of(course: &Course) -> ([Wait; 4], Option<&'static str>) {
+    let throttled = course.throttled_millis.saturating_add(course.limited_millis);
+    let waits = [
+        Wait { name: "producer", what: "program, file or engine", millis: course.source_wait_millis },
+        Wait { name: "compression", what: "a free thread", millis: course.cpu_wait_millis },
+        Wait { name: "upload", what: "the store or the way to it", millis: course.store_wait_millis },
+        Wait { name: "throttled", what: "pauses, or your own limit", millis: throttled },
+    ];
+    let longest = waits.iter().filter(|wait| wait.millis > 0).max_by_key(|wait| wait.millis);
+    // As progress says it: the store is waited for because its requests are, if the limit holds them longer than the store does.
+    let is_limited = course.limited_millis > course.store_busy_millis;
+    let who = longest.map(|wait| if wait.name == "upload" && is_limited { "throttled" } else { wait.name });
+    (waits, who)
 }
 
 fn stripes_of(manifest: &Manifest) -> Result<Markup> {
@@ -333,6 +350,25 @@ mod tests {
         assert_eq!(
             (ratio(3, 2), ratio(1, 0), rate(2048, 1000)),
             ("1.50".to_owned(), "-".to_owned(), "2.0 KiB/s".to_owned())
+        );
+    }
+
+    #[test]
+    fn who_was_waited_for_is_what_progress_said() {
+        let who = |change: fn(&mut Course)| {
+            let mut course = Course::new(&Default::default(), std::time::Duration::ZERO, 1);
+            change(&mut course);
+            waits_of(&course).1
+        };
+        assert_eq!(who(|_| {}), None);
+        assert_eq!(who(|course| course.cpu_wait_millis = 1), Some("compression"));
+        assert_eq!(who(|course| course.throttled_millis = 1), Some("throttled"));
+        assert_eq!(who(|course| course.limited_millis = 1), Some("throttled"));
+        let held = |course: &mut Course| (course.store_wait_millis, course.limited_millis) = (64, 1);
+        assert_eq!(who(held), Some("throttled"), "64 stripes wait for parts, and the parts for their turn");
+        assert_eq!(
+            who(|course| (course.store_wait_millis, course.limited_millis, course.store_busy_millis) = (3, 1, 2)),
+            Some("upload")
         );
     }
 
