@@ -5,13 +5,13 @@
 //! identity file that is encrypted with the passphrase. `age -d -i` takes that file.
 
 use std::fmt;
-use std::io::Write as _;
 
 use age_core::secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
+use super::chunk::TAG_BYTES;
 use super::identities::{Identities, decrypt_file};
-use super::recipients::Recipients;
+use super::recipients::{self, Recipients};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The scrypt work factor where memory allows: 2^18 blocks of 1 KiB, the default of age.
@@ -70,18 +70,16 @@ pub(crate) fn wrap_identity(
     let identity = age::x25519::Identity::generate();
     let mut wrapper = age::scrypt::Recipient::new(passphrase.secret());
     wrapper.set_work_factor(work_factor(memory_limit));
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
-        Error::new(ErrorKind::Internal, "cannot encrypt the key of the backup").with_source(source)
-    };
-    let encryptor = age::Encryptor::with_recipients(std::iter::once(&wrapper as &dyn age::Recipient));
-    let encryptor = encryptor.map_err(|error| failed(Box::new(error)))?;
-    let mut file = Vec::new();
-    let mut writer = encryptor.wrap_output(&mut file).map_err(|error| failed(Box::new(error)))?;
+    let (mut file, cipher) = recipients::begin(std::iter::once(&wrapper))?;
     let text = identity.to_string();
-    for line in ["# key of one vdstream backup\n", text.expose_secret(), "\n"] {
-        writer.write_all(line.as_bytes()).map_err(|error| failed(Box::new(error)))?;
-    }
-    writer.finish().map_err(|error| failed(Box::new(error)))?;
+    let lines = ["# key of one vdstream backup\n", text.expose_secret(), "\n"];
+    let length = lines.iter().map(|line| line.len()).sum::<usize>() + TAG_BYTES;
+    // Sealed where it stands, in memory that does not grow: the writer of the `age` crate leaves its content behind.
+    let mut chunk = Zeroizing::new(Vec::with_capacity(length));
+    lines.iter().for_each(|line| chunk.extend_from_slice(line.as_bytes()));
+    chunk.resize(length, 0);
+    cipher.seal(0, true, &mut chunk)?;
+    file.extend_from_slice(&chunk);
     Ok((recipients.with(identity.to_public()), file))
 }
 

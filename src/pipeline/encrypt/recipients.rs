@@ -94,28 +94,37 @@ impl Recipients {
 
     /// Makes the header and nonce of a new file, and its cipher. Every file gets a file key of its own.
     pub(in crate::pipeline) fn begin(&self) -> Result<(Vec<u8>, Cipher)> {
-        let seen = Seen::default();
-        let witnesses: Vec<_> = self.keys.iter().map(|key| Witness::new(key.as_recipient(), &seen)).collect();
-        let recipients = witnesses.iter().map(|witness| witness as &dyn age::Recipient);
-        let failed = |source| Error::new(ErrorKind::Internal, "cannot encrypt").with_source(source);
-        let encryptor = age::Encryptor::with_recipients(recipients).map_err(|error| failed(Box::new(error)))?;
-        let mut header = Vec::new();
-        // The writer for the payload is dropped: header and nonce are written, nothing else.
-        drop(
-            encryptor
-                .wrap_output(&mut header)
-                .map_err(|error| Error::new(ErrorKind::Internal, "cannot encrypt").with_source(error))?,
-        );
-        let file_key = seen.lock().take();
-        let (Some(file_key), Some(nonce)) = (file_key, header.last_chunk::<NONCE_BYTES>()) else {
-            return Err(Error::new(ErrorKind::Internal, "encryption without a key"));
-        };
+        let (header, cipher) = begin(self.keys.iter().map(Key::as_recipient))?;
         if header.len() > MAX_HEADER_BYTES as usize {
             return Err(invalid(format!("the recipients need a header of {} bytes", header.len())));
         }
-        let cipher = Cipher::new(&file_key, nonce);
         Ok((header, cipher))
     }
+}
+
+/// The header and nonce of a new file for these keys, and its cipher.
+pub(super) fn begin<'a, T>(keys: impl Iterator<Item = &'a T>) -> Result<(Vec<u8>, Cipher)>
+where
+    T: age::Recipient + ?Sized + 'a,
+{
+    let seen = Seen::default();
+    let witnesses: Vec<_> = keys.map(|key| Witness::new(key, &seen)).collect();
+    let recipients = witnesses.iter().map(|witness| witness as &dyn age::Recipient);
+    let failed = |source| Error::new(ErrorKind::Internal, "cannot encrypt").with_source(source);
+    let encryptor = age::Encryptor::with_recipients(recipients).map_err(|error| failed(Box::new(error)))?;
+    let mut header = Vec::new();
+    // The writer for the payload is dropped: header and nonce are written, nothing else.
+    drop(
+        encryptor
+            .wrap_output(&mut header)
+            .map_err(|error| Error::new(ErrorKind::Internal, "cannot encrypt").with_source(error))?,
+    );
+    let file_key = seen.lock().take();
+    let (Some(file_key), Some(nonce)) = (file_key, header.last_chunk::<NONCE_BYTES>()) else {
+        return Err(Error::new(ErrorKind::Internal, "encryption without a key"));
+    };
+    let cipher = Cipher::new(&file_key, nonce);
+    Ok((header, cipher))
 }
 
 impl fmt::Debug for Recipients {
