@@ -96,11 +96,15 @@ fn show(page: &Path, more: &[&str]) -> Shown {
     Shown { dom: String::from_utf8_lossy(&output.stdout).into_owned(), console, requests }
 }
 
-/// A picture of the page as a screen of this size shows it; returns its path.
-fn picture(page: &Path, size: &str) -> PathBuf {
-    let path = page.with_extension(format!("{size}.png"));
-    show(page, &[&format!("--screenshot={}", path.display()), &format!("--window-size={size}"), "--hide-scrollbars"]);
-    path
+/// A picture of the page as a screen of this size shows it, by day or by night.
+fn picture(page: &Path, size: &str, scheme: &str) -> Vec<u8> {
+    let path = page.with_extension(format!("{size}.{scheme}.png"));
+    let scheme = format!("--blink-settings=preferredColorScheme={}", if scheme == "dark" { 0 } else { 1 });
+    let (file, size) = (format!("--screenshot={}", path.display()), format!("--window-size={size}"));
+    show(page, &[&file, &size, &scheme, "--hide-scrollbars"]);
+    let image = fs::read(&path).unwrap();
+    assert!(image.starts_with(b"\x89PNG") && image.len() > 20_000, "{}: {} bytes", path.display(), image.len());
+    image
 }
 
 #[track_caller]
@@ -157,10 +161,13 @@ fn a_backup_is_shown_with_its_charts_and_its_history() {
     }
     // As text, not as markup: the browser would have fetched the image and said so.
     assert!(dom.contains("&lt;script&gt;alert(1)"), "{dom}");
-    for size in ["1000,2400", "390,3000"] {
-        let image = fs::read(picture(&page, size)).unwrap();
-        assert!(image.starts_with(b"\x89PNG") && image.len() > 20_000, "{size}: {} bytes", image.len());
+    for size in ["1280,2400", "390,3000"] {
+        assert!(picture(&page, size, "light") != picture(&page, size, "dark"), "{size}: day and night look the same");
     }
+    let paper = work.path("page.pdf");
+    assert_clean(&show(&page, &[&format!("--print-to-pdf={}", paper.display())]));
+    let paper = fs::read(paper).unwrap();
+    assert!(paper.starts_with(b"%PDF") && paper.len() > 10_000, "{} bytes", paper.len());
 }
 
 #[test]

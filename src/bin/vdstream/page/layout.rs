@@ -333,7 +333,43 @@ fn time(millis: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use vdstream::backup::{self, Backup, BackupOptions, Producer, Store, VerifyLevel, VerifyOptions};
+
     use super::*;
+
+    const HOSTILE: &str = "<script>alert(1)</script><img src=x>\"'&\u{202e}";
+
+    #[track_caller]
+    fn assert_harmless(page: &str, times: usize) {
+        for markup in ["<script", "<img", "\u{202e}"] {
+            assert!(!page.contains(markup), "`{markup}` is on the page:\n{page}");
+        }
+        assert_eq!(page.matches("&lt;script&gt;").count(), times, "{page}");
+    }
+
+    #[tokio::test]
+    async fn whoever_can_write_to_the_store_writes_text_and_no_markup() {
+        let store = Store::memory();
+        let options = BackupOptions::default().label(HOSTILE, HOSTILE).host(Some(HOSTILE.to_owned()));
+        let mut backup = Backup::begin(&store, "a", options.producer(Producer::new(HOSTILE))).await.unwrap();
+        let mut writer = backup.take_writers().unwrap().remove(0);
+        writer.write_all(b"rows").await.unwrap();
+        writer.shutdown().await.unwrap();
+        let mut manifest = backup.commit().await.unwrap().manifest;
+        backup::verify(&store, &manifest, VerifyOptions::new(VerifyLevel::Quick)).await.unwrap();
+        let mut verifications = backup::verifications(&store, &manifest).await.unwrap();
+        for text in [&mut manifest.tool, &mut manifest.codec.name] {
+            HOSTILE.clone_into(text);
+        }
+        verifications[0].host = Some(HOSTILE.to_owned());
+        let finding = serde_json::json!({"object": HOSTILE, "error": HOSTILE});
+        verifications[0].damage.push(serde_json::from_value(finding).unwrap());
+        let story = Story::Committed { manifest: &manifest, verifications: &verifications };
+        let page = page(&Facts { url: HOSTILE, series: HOSTILE, story }).unwrap();
+        // URL, twice; series; key and value of the label; host, tool, codec, producer; host and finding of the verification.
+        assert_harmless(&page, 11);
+    }
 
     #[test]
     fn times_are_as_long_as_their_sense() {
@@ -374,11 +410,10 @@ mod tests {
 
     #[test]
     fn a_failure_says_that_there_is_no_backup_and_nothing_from_outside_is_markup() {
-        let hostile = "<script>alert(1)</script>\"'&\u{202e}";
         let attempt = Attempt::default();
-        let facts = Facts { url: hostile, series: hostile, story: Story::Failed { attempt: &attempt, why: hostile } };
+        let facts = Facts { url: HOSTILE, series: HOSTILE, story: Story::Failed { attempt: &attempt, why: HOSTILE } };
         let page = page(&facts).unwrap();
         assert!(page.contains("There is no backup"), "{page}");
-        assert!(!page.contains("<script") && !page.contains('\u{202e}') && page.contains("&lt;script&gt;"), "{page}");
+        assert_harmless(&page, 3);
     }
 }
