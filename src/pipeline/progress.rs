@@ -15,7 +15,8 @@ use crate::meter::{self, Counter, Histogram, Metric};
 /// as `store_wait`, a store that asks for less as `throttled`, the caller's own limit as `limited`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Backup: raw bytes taken from the stripes. Restore: raw bytes verified and handed out.
+    /// Backup: raw bytes taken from the stripes, without those that were stored already when it was resumed. Restore: raw bytes
+    /// verified and handed out.
     pub raw_bytes: u64,
     /// Backup: bytes that the store has accepted. Restore: bytes that it has sent.
     pub stored_bytes: u64,
@@ -60,7 +61,8 @@ pub struct Progress {
 /// How far a stripe is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StripeProgress {
-    /// Raw bytes taken in (backup) or handed out (restore).
+    /// Raw bytes taken in (backup) or handed out (restore). Of a backup that was resumed it begins behind what is stored already,
+    /// unless the source starts again.
     pub position: u64,
     /// Backup: raw bytes in segments that are durable.
     pub durable: u64,
@@ -69,8 +71,7 @@ pub struct StripeProgress {
 /// The counters behind [`Progress`].
 #[derive(Debug)]
 pub(super) struct Counters {
-    /// The positions of all stripes are the sum of it.
-    pub(super) raw_bytes: Counter,
+    pub(super) raw_bytes: Sum,
     pub(super) stored_bytes: Sum,
     pub(super) frames: Sum,
     pub(super) segments: Sum,
@@ -105,7 +106,7 @@ impl Counters {
             meter: Histogram::new(metric, &[direction, ("stage", stage)]),
         };
         Self {
-            raw_bytes: Counter::new(&meter::RAW_BYTES, &[direction]),
+            raw_bytes: sum(&meter::RAW_BYTES),
             stored_bytes: sum(&meter::STORED_BYTES),
             frames: sum(&meter::FRAMES),
             segments: sum(&meter::SEGMENTS),
@@ -147,7 +148,7 @@ impl Counters {
             .map(|stripe| StripeProgress { position: get(&stripe.position), durable: get(&stripe.durable) })
             .collect();
         Progress {
-            raw_bytes: stripes.iter().map(|stripe| stripe.position).sum(),
+            raw_bytes: self.raw_bytes.get(),
             stored_bytes: self.stored_bytes.get(),
             frames: self.frames.get(),
             segments: self.segments.get(),

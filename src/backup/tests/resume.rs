@@ -55,6 +55,7 @@ async fn resume(store: &Store, id: BackupId) -> Result<Backup> {
 /// Gives every stripe what is missing of it, or everything once more, and commits.
 async fn finish(mut backup: Backup, contents: &[Bytes], replays: bool) -> Result<BackupReport> {
     let offsets = backup.offsets();
+    let (all, kept): (usize, u64) = (contents.iter().map(Bytes::len).sum(), offsets.iter().sum());
     for ((stripe, content), offset) in (0..).zip(contents).zip(offsets) {
         let mut rest = content.clone();
         if replays {
@@ -64,7 +65,10 @@ async fn finish(mut backup: Backup, contents: &[Bytes], replays: bool) -> Result
         }
         backup.stripe_input(stripe, complete(&rest))?;
     }
-    backup.commit().await
+    let report = backup.commit().await?;
+    let moved = all as u64 - if replays { 0 } else { kept };
+    assert_eq!(report.progress.raw_bytes, moved, "what was stored before was not taken in");
+    Ok(report)
 }
 
 /// One backup is there, whole at every level, with nothing beside it but the claims.

@@ -85,16 +85,19 @@ pub(crate) struct Work {
     pub(crate) total: Option<u64>,
     /// Threads that compress or decompress.
     pub(crate) threads: usize,
+    /// Something was stored before.
+    pub(crate) is_resumed: bool,
 }
 
 impl Work {
     /// `total` is the number of raw bytes in all, if it is known.
     pub(crate) fn new(direction: Direction, pipeline: &Pipeline, total: Option<u64>) -> Self {
-        Self { direction, total, threads: pipeline.plan().threads }
+        let plan = pipeline.plan();
+        Self { direction, total, threads: plan.threads, is_resumed: plan.replay_bytes > 0 }
     }
 
     fn eta(&self, now: &Sample) -> Option<Duration> {
-        eta(self.done(&now.progress), now.elapsed)
+        eta(self.done(&now.progress), now.progress.raw_bytes, now.elapsed)
     }
 }
 
@@ -104,9 +107,11 @@ impl Subject for Work {
     fn text(&self, before: &Sample, now: &Sample) -> String {
         let (raw, stored) = (now.progress.raw_bytes, now.progress.stored_bytes);
         let (rate, raw, stored) = (rate(raw, now.elapsed), output::size(raw), output::size(stored));
-        let amount = match (self.direction, self.total) {
-            (Direction::Restore, Some(total)) => format!("{raw} of {}", output::size(total)),
-            (_, Some(total)) => format!("{raw} of {} as {stored}", output::size(total)),
+        let done = output::size(self.done(&now.progress).0);
+        let amount = match (self.direction, self.total.map(output::size)) {
+            (Direction::Restore, Some(total)) => format!("{done} of {total}"),
+            (_, Some(total)) if self.is_resumed => format!("{done} of {total}, {stored} sent"),
+            (_, Some(total)) => format!("{done} of {total} as {stored}"),
             (_, None) => format!("{raw} as {stored}"),
         };
         let bottleneck = bottleneck(self.direction, &before.progress, &now.progress);
@@ -118,7 +123,7 @@ impl Subject for Work {
     }
 
     fn done(&self, progress: &Progress) -> (u64, Option<u64>) {
-        (progress.raw_bytes, self.total)
+        (progress.stripes.iter().map(|stripe| stripe.position).sum(), self.total)
     }
 
     fn bytes(&self, progress: &Progress) -> Bytes {
@@ -203,7 +208,8 @@ mod tests {
     use super::*;
 
     fn sample(seconds: u64, raw_bytes: u64) -> Sample {
-        let progress = Progress { raw_bytes, stored_bytes: raw_bytes / 2, ..Progress::default() };
+        let stripes = vec![StripeProgress { position: raw_bytes, durable: 0 }];
+        let progress = Progress { raw_bytes, stored_bytes: raw_bytes / 2, stripes, ..Progress::default() };
         Sample { elapsed: Duration::from_secs(seconds), progress }
     }
 
@@ -238,17 +244,11 @@ mod tests {
 
     #[test]
     fn a_line_says_how_much_how_fast_how_long_and_who_is_waited_for() {
-        let sample = |seconds, raw_bytes, wait| Sample {
-            elapsed: Duration::from_secs(seconds),
-            progress: Progress {
-                raw_bytes,
-                stored_bytes: raw_bytes / 2,
-                store_wait: Duration::from_secs(wait),
-                ..Progress::default()
-            },
-        };
-        let (before, now) = (sample(5, 1 << 20, 0), sample(64, 64 << 20, 3));
-        let line = |direction, total| Work { direction, total, threads: 1 }.text(&before, &now);
+        let before = sample(5, 1 << 20);
+        let mut now = sample(64, 64 << 20);
+        now.progress.store_wait = Duration::from_secs(3);
+        let work = |direction, total| Work { direction, total, threads: 1, is_resumed: false };
+        let line = |direction, total| work(direction, total).text(&before, &now);
         assert_eq!(line(Direction::Backup, None), "64.0 MiB as 32.0 MiB, 1.0 MiB/s, 1:04, waiting: upload");
         assert_eq!(
             line(Direction::Backup, Some(128 << 20)),
@@ -261,8 +261,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_stored_before_is_done_and_has_not_moved() {
+        let work = Work { direction: Direction::Backup, total: Some(192 << 20), threads: 1, is_resumed: true };
+        let mut now = sample(32, 32 << 20);
+        now.progress.stripes[0].position += 128 << 20;
+        assert_eq!(
+            work.text(&Sample::default(), &now),
+            "160.0 MiB of 192.0 MiB, 16.0 MiB sent, 1.0 MiB/s, 0:32, 0:32 left"
+        );
+        let event = Event::new(work, &Sample::default(), &now);
+        assert_eq!((event.raw_bytes_per_second, event.eta_seconds, event.ratio), (1 << 20, Some(32), Some(2.0)));
+    }
+
+    #[test]
     fn rates_and_the_end_are_told_when_they_are_known() {
-        let work = Work { direction: Direction::Backup, total: Some(1000), threads: 2 };
+        let work = Work { direction: Direction::Backup, total: Some(1000), threads: 2, is_resumed: false };
         let event = Event::new(work, &sample(1, 100), &sample(3, 500));
         assert_eq!((event.raw_bytes_per_second, event.eta_seconds, event.ratio), (200, Some(3), Some(2.0)));
         for (total, bytes) in [(None, 500), (Some(500), 500), (Some(499), 500), (Some(1000), 0)] {

@@ -165,10 +165,11 @@ pub(crate) fn rate(bytes: u64, time: Duration) -> u64 {
     (bytes as f64 / time.as_secs_f64().max(0.001)) as u64
 }
 
-/// The time to the end at the average rate so far. `None` if the size is unknown, reached, or nothing has come yet.
-pub(crate) fn eta((done, total): (u64, Option<u64>), elapsed: Duration) -> Option<Duration> {
-    let left = total?.checked_sub(done).filter(|left| *left > 0 && done > 0)?;
-    Duration::try_from_secs_f64(elapsed.as_secs_f64() * left as f64 / done as f64).ok()
+/// The time to the end at the average rate so far, that of `moved` bytes. `None` if the size is unknown, reached, or nothing has
+/// moved yet.
+pub(crate) fn eta((done, total): (u64, Option<u64>), moved: u64, elapsed: Duration) -> Option<Duration> {
+    let left = total?.checked_sub(done).filter(|left| *left > 0 && moved > 0)?;
+    Duration::try_from_secs_f64(elapsed.as_secs_f64() * left as f64 / moved as f64).ok()
 }
 
 /// Who was waited for longest, if anybody was.
@@ -206,9 +207,10 @@ mod tests {
     #[test]
     fn the_end_is_told_when_it_is_known() {
         let second = Duration::from_secs(1);
-        assert_eq!(eta((500, Some(1000)), 3 * second), Some(3 * second));
+        assert_eq!(eta((500, Some(1000)), 500, 3 * second), Some(3 * second));
+        assert_eq!(eta((900, Some(1000)), 50, 3 * second), Some(6 * second), "what was there has not moved");
         for (done, total) in [(500, None), (500, Some(500)), (500, Some(499)), (0, Some(1000))] {
-            assert_eq!(eta((done, total), second), None, "{done} of {total:?}");
+            assert_eq!(eta((done, total), done, second), None, "{done} of {total:?}");
         }
     }
 

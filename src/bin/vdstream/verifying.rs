@@ -53,7 +53,7 @@ struct Threads {
 
 impl Verifying {
     fn eta(self, now: &Sample) -> Option<Duration> {
-        eta(self.done(&now.progress), now.elapsed)
+        eta(self.done(&now.progress), now.progress.read_bytes, now.elapsed)
     }
 }
 
@@ -114,7 +114,10 @@ impl Subject for Verifying {
 fn bottleneck(old: &VerifyProgress, new: &VerifyProgress) -> Option<&'static str> {
     let since = |of: fn(&VerifyProgress) -> Duration| of(new).saturating_sub(of(old));
     longest([
-        (since(|progress| progress.cpu_wait), if new.step == VerifyStep::Content { "decompression" } else { "hashing" }),
+        (
+            since(|progress| progress.cpu_wait),
+            if new.step == VerifyStep::Content { "decompression" } else { "hashing" },
+        ),
         (since(|progress| progress.store_wait), "download"),
         (since(|progress| progress.throttled), "throttled"),
     ])
