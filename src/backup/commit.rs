@@ -3,11 +3,13 @@
 //! The manual page on the commit walks through every way in which this can be interrupted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::collection::check_not_collected;
+use super::collection::{check_not_deleted, check_not_removed};
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use super::options::DEFAULT_SILENCE;
 use super::session::Session;
 use super::store::Content;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,7 +54,7 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
     let content: Bytes = manifest.encode().map_err(Failure::Absent)?.into();
     let (store, name) = (&session.store, session.names.manifest());
     if session.segments.was_silent() {
-        check_not_collected(store, &session.names).await.map_err(Failure::Absent)?;
+        check_not_removed(store, &session.names).await.map_err(Failure::Absent)?;
     }
     // An attempt without an answer may still be on its way.
     let in_doubt = AtomicBool::new(false);
@@ -100,12 +102,24 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
     }
 }
 
-/// The manifest was written. Takes it back if the backup was taken for dead before.
+/// The manifest was written. Takes it back if the backup was taken for dead before, or was resumed, committed and deleted.
 async fn stand(session: &Session, manifest: &str) -> Result<()> {
-    if !session.segments.was_silent() {
+    let (store, names) = (&session.store, &session.names);
+    let looked = if session.segments.was_silent() {
+        check_not_removed(store, names).await
+    } else if may_be_resumed(session) {
+        match check_not_deleted(store, names).await {
+            // Whoever may only write makes whole backups too.
+            Err(error) if error.kind() != ErrorKind::Conflict => {
+                tracing::warn!(error = %error.report(), "it was not looked whether the backup was resumed and deleted");
+                return Ok(());
+            }
+            looked => looked,
+        }
+    } else {
         return Ok(());
-    }
-    let Err(error) = check_not_collected(&session.store, &session.names).await else { return Ok(()) };
+    };
+    let Err(error) = looked else { return Ok(()) };
     if error.kind() != ErrorKind::Conflict {
         let message =
             format!("backup {} was committed, and it is not known whether it is whole; verify it", session.names.id());
@@ -119,6 +133,13 @@ async fn stand(session: &Session, manifest: &str) -> Result<()> {
             stays.report()
         ))),
     }
+}
+
+/// Whether another process that asks for as much silence as is usual may have resumed the backup, or has.
+fn may_be_resumed(session: &Session) -> bool {
+    let names = &session.names;
+    let age = session.store.time().wall().duration_since(names.id().time());
+    names.writers().is_resumed() || Duration::try_from(age).map_or(true, |age| age >= DEFAULT_SILENCE)
 }
 
 /// The manifest that another process of this very backup has written, if the backup was resumed.

@@ -154,6 +154,11 @@ impl Names {
         format!("{}/verified", self.directory())
     }
 
+    /// The directory of the records of deletions.
+    pub(crate) fn deleted(&self) -> String {
+        format!("{}/deleted", self.directory())
+    }
+
     pub(crate) fn segment(&self, segment: SegmentId) -> String {
         self.of(&ObjectName::segment(segment, self.writers.of(segment), self.is_encrypted))
     }

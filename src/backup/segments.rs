@@ -198,6 +198,8 @@ impl Segments {
                         format!("{} exists: the backup is complete and stays", shared.store.show(&object.name)),
                     ));
                 }
+                // Another process has resumed and committed it, and somebody has deleted that: it stays for its readers.
+                Some(ObjectName::Deleted(_)) => return first,
                 Some(ObjectName::Intent | ObjectName::Claim(_) | ObjectName::Resumed { .. }) => {}
                 Some(_) => {
                     names.insert(object.name);

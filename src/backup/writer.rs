@@ -338,7 +338,8 @@ impl Backup {
     ///
     /// The first failure of any stripe, or that of writing the manifest; the backup is aborted and everything of it removed.
     /// Two exceptions: if it is in doubt whether the manifest was written ([`ErrorKind::Unavailable`], and the message says
-    /// so), or if another manifest stands in its place ([`ErrorKind::Conflict`]), nothing is removed.
+    /// so), or if another manifest stands in its place ([`ErrorKind::Conflict`]), nothing is removed. Nor is it if another process
+    /// has resumed and committed the backup, which is a conflict too, also if that was deleted since.
     ///
     /// # Cancel safety
     ///

@@ -49,12 +49,29 @@ pub(super) async fn write(store: &Store, names: &Names) -> Result<String> {
     }
 }
 
-/// Checks that no collection removes this backup, or has removed it.
+/// Checks that this backup was not deleted: another process may have resumed and committed it.
+///
+/// The record of a deletion is there before a manifest goes, and stays until a collection has written its mark.
 ///
 /// # Errors
 ///
-/// `Conflict` if one does.
-pub(in crate::backup) async fn check_not_collected(store: &Store, names: &Names) -> Result<()> {
+/// `Conflict` if it was.
+pub(in crate::backup) async fn check_not_deleted(store: &Store, names: &Names) -> Result<()> {
+    if store.list(&names.deleted()).await?.is_empty() {
+        return Ok(());
+    }
+    let message = format!("backup {} was deleted: another process had resumed and committed it", names.id());
+    Err(Error::new(ErrorKind::Conflict, message))
+}
+
+/// Checks that this backup was not deleted, and that no collection removes it, or has removed it.
+///
+/// # Errors
+///
+/// `Conflict` if so.
+pub(in crate::backup) async fn check_not_removed(store: &Store, names: &Names) -> Result<()> {
+    // In the order in which they come and go: the record goes after the mark was written, the mark after the intent has gone.
+    check_not_deleted(store, names).await?;
     let is_marked = !store.list(&directory(names)).await?.is_empty();
     if !is_marked && store.find_size(&names.intent()).await?.is_some() {
         return Ok(());

@@ -10,6 +10,8 @@ use object_store::multipart::MultipartStore;
 
 use super::*;
 use crate::ErrorKind;
+use crate::backup::collection::{DEFAULT_GRACE, apply, plan};
+use crate::backup::retention;
 use crate::backup::store::PartLimits;
 use crate::testing::{Bucket, Contents, RecordingStore, SimClock};
 
@@ -407,6 +409,54 @@ async fn a_process_that_was_taken_over_from_harms_nothing_whenever_it_wakes() {
         }
     }
     println!("{} orders, {} of them with a backup", counts[0] + counts[1], counts[1]);
+}
+
+/// It stands still between its last segment and its commit. Meanwhile another process has resumed the backup, committed it and
+/// removed that segment, and then somebody deletes the backup: so its name is free again.
+#[tokio::test]
+async fn a_deleted_backup_does_not_come_back_by_a_process_that_was_taken_over_from() {
+    // It was never silent for long; it may have been taken for dead.
+    for pause in [Duration::from_secs(5 * 60), 48 * collection::HOUR] {
+        let (bucket, clock) = collection::bucket(Contents::default());
+        let store = collection::on(&bucket, &clock);
+        let contents = [noise(1, 100_000), noise(2, 50_000)];
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let gate = stream::once(async move {
+            let _woken = gone.await;
+            Ok(Input::Data(Bytes::new()))
+        });
+        let mut first = Backup::begin(&store, "orders", options(2)).await.unwrap();
+        let id = first.id();
+        first.stripe_input(0, complete(&contents[0])).unwrap();
+        first.stripe_input(1, gate.chain(complete(&contents[1]))).unwrap();
+        let is_stored = |segment: &str| bucket.contents().objects.contains_key(&format!("orders/{id}/{segment}.zst"));
+        // Nothing of it is on its way that resuming would end.
+        while !is_stored("s00/000000") || bucket.contents().objects.keys().any(|name| name.contains("/uploads/")) {
+            tokio::task::yield_now().await;
+        }
+        let second = resume(&store, id).await.unwrap();
+        drop(go);
+        while !is_stored("s01/000000") {
+            tokio::task::yield_now().await;
+        }
+        let manifest = finish(second, &contents, true).await.unwrap().manifest;
+        assert!(!is_stored("s01/000000"), "it belongs to nobody");
+        let deletion = retention::plan_deletion(&store, &manifest.series, id, retention::Descendants::Refuse).await;
+        retention::apply(&store, &deletion.unwrap()).await.unwrap();
+
+        clock.advance(pause);
+        let error = first.commit().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Conflict && error.report().contains("was deleted"), "{}", error.report());
+        store.wait_idle().await;
+        let listing = list(&store, None).await.unwrap();
+        assert!(listing.backups.is_empty() && listing.damaged.is_empty(), "{pause:?}: {listing:?}");
+        assert_eq!(restore(&store, &manifest).await.unwrap(), contents, "whoever has begun to read it goes on");
+
+        clock.advance(DEFAULT_GRACE);
+        let plan = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+        apply(&store, &plan).await.unwrap();
+        assert_eq!(bucket.contents(), Contents::default(), "{pause:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
