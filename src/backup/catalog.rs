@@ -176,7 +176,7 @@ pub async fn list(store: &Store, series: Option<&Series>) -> Result<Listing> {
     }
     found.sort_unstable_by(|a, b| (a.id(), a.series()).cmp(&(b.id(), b.series())));
     let mut listing = Listing::default();
-    let gate = &Semaphore::new(MANIFEST_PERMITS);
+    let gate = &gate();
     let mut manifests = stream::iter(found)
         .map(|names| async move {
             // Only the summary is kept: manifests of large backups are large.
@@ -301,12 +301,16 @@ pub(super) async fn ids_of(store: &Store, series: &Series) -> Result<Vec<BackupI
 
 /// The manifest of a backup; `None` if there is none. That it names this very backup is checked.
 pub(super) async fn read(store: &Store, names: &Names) -> Result<Option<Manifest>> {
-    let alone = Semaphore::new(MANIFEST_PERMITS);
-    Ok(read_gated(store, names, &alone).await?.map(|(manifest, _)| manifest))
+    Ok(read_gated(store, names, &gate()).await?.map(|(manifest, _)| manifest))
+}
+
+/// What several readers of manifests share, so that they hold only so much together.
+pub(super) fn gate() -> Semaphore {
+    Semaphore::new(MANIFEST_PERMITS)
 }
 
 /// The same for several readers; the permit is for the memory of the manifest.
-async fn read_gated<'a>(
+pub(super) async fn read_gated<'a>(
     store: &Store,
     names: &Names,
     gate: &'a Semaphore,

@@ -1,12 +1,13 @@
 //! Collection: look again, then remove, so that an interrupted one goes on the next time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::super::catalog;
 use super::super::id::BackupId;
@@ -14,6 +15,7 @@ use super::super::names::{self, Names, ObjectName, Series};
 use super::super::store::{Refused, Store};
 use super::found::Found;
 use super::meter::Meter;
+use super::named::Named;
 use super::plan::{self, CollectionPlan, Leftover, Reason, Subject, Verdict};
 use super::{mark, uploads};
 use crate::error::{Error, ErrorKind, Result};
@@ -83,8 +85,8 @@ impl CollectionReport {
 /// data of a deleted one stays for its readers: [`DEFAULT_GRACE`](super::DEFAULT_GRACE) suits nearly everybody, and less than
 /// [`SAFE_GRACE`](super::SAFE_GRACE) is right only where nothing else uses the store.
 ///
-/// Costs one listing per series, one of the root if no series is given, and one listing per backup, committed or not. However
-/// many objects there are, only numbers about each backup are held.
+/// Costs one listing per series, one of the root if no series is given, and for each backup, committed or not, a small read and one
+/// listing. However many objects there are, only numbers about each backup are held, and never more than 128 MiB of manifests.
 ///
 /// # Errors
 ///
@@ -100,12 +102,13 @@ pub async fn plan(store: &Store, series: Option<&Series>, grace: Duration) -> Re
         None => catalog::series_of(store).await?,
     };
     let mut leftovers = Vec::new();
+    let gate = &catalog::gate();
     for series in all {
         let ids = catalog::ids_of(store, &series).await?;
         let mut listings = stream::iter(ids)
             .map(|id| {
                 let names = Names::new(series.clone(), id);
-                async move { look(store, &names).await.map(|found| (names, found)) }
+                async move { look(store, &names, gate).await.map(|found| (names, found)) }
             })
             .buffered(LISTINGS_AT_ONCE);
         while let Some(listing) = listings.next().await {
@@ -127,8 +130,14 @@ pub async fn plan(store: &Store, series: Option<&Series>, grace: Duration) -> Re
 }
 
 /// What is there of a backup now.
-async fn look(store: &Store, names: &Names) -> Result<Found> {
-    store.fold(&names.directory(), |found: &mut Found, seen| found.see(names, seen)).await
+async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Found> {
+    // The manifest first: of a backup that is committed between the two, no segment is taken for one that is not named.
+    let named = match catalog::read_gated(store, names, gate).await {
+        Ok(manifest) => manifest.map(|(manifest, _permit)| Named::of(&manifest)),
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => return Ok(Found::protected()),
+        Err(error) => return Err(error),
+    };
+    store.fold(&names.directory(), |found: &mut Found, seen| found.see(names, named.as_ref(), seen)).await
 }
 
 /// Removes what `plan` removes, after it has looked again.
@@ -136,10 +145,12 @@ async fn look(store: &Store, names: &Names) -> Result<Found> {
 /// Of each backup a mark is written first, so that its writer, if it wakes, does not commit. Then it is looked for a manifest and
 /// for signs of life, by the store's own clock: what is committed or lives stays. Then the recorded uploads are ended, and the
 /// segments, the records, the intent and the mark go, in this order, so that what is left of an interrupted collection is found
-/// and removed by the next one. What the store refuses to delete is in [`CollectionReport::later`] and is no error.
+/// and removed by the next one. Segments beside a committed backup go if the manifest, read once more, does not name them. What
+/// the store refuses to delete is in [`CollectionReport::later`] and is no error.
 ///
-/// Costs three small requests, one more where the bucket can be asked whether it keeps versions, and for each backup three listings or more, two small writes or deletions, two requests per
-/// recorded upload, and one deletion for each object or each 1000 of them, as the store allows. At most 10,000 names are held.
+/// Costs three small requests, one more where the bucket can be asked whether it keeps versions, and for each backup a small read,
+/// three listings or more, two small writes or deletions, two requests per recorded upload, and one deletion for each object or
+/// each 1000 of them, as the store allows. At most 10,000 names are held.
 ///
 /// # Errors
 ///
@@ -157,11 +168,18 @@ pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionRep
         return Ok(report);
     }
     let skew = store.skew().await.map_err(|error| error.context("cannot ask the store for its time"))?;
-    for leftover in plan.removed() {
-        let now = store.time().wall().checked_add(skew).unwrap_or(plan.time);
+    let now = || store.time().wall().checked_add(skew).unwrap_or(plan.time);
+    let gate = &catalog::gate();
+    for (names, objects) in unnamed(plan) {
+        let removed = segments(store, &names, &objects, (now(), plan.grace), gate, &mut report).await;
+        removed.map_err(|error| error.context(format!("cannot remove what is left of {}", names.directory())))?;
+    }
+    for leftover in plan.removed().filter(|leftover| leftover.reason != Reason::Unnamed) {
+        let now = now();
         let removed = match &leftover.subject {
             Subject::Backup { series, id } => {
-                backup(store, &Names::new(series.clone(), *id), now, plan.grace, &mut report).await
+                let names = Names::new(series.clone(), *id);
+                backup(store, &names, (now, plan.grace), gate, &mut report).await
             }
             Subject::Beside { series, id, object: name } => {
                 let names = Names::new(series.clone(), *id);
@@ -185,12 +203,12 @@ pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionRep
 async fn backup(
     store: &Store,
     names: &Names,
-    now: Timestamp,
-    grace: Duration,
+    (now, grace): (Timestamp, Duration),
+    gate: &Semaphore,
     report: &mut CollectionReport,
 ) -> Result<()> {
     let mark = mark::write(store, names).await?;
-    let found = look(store, names).await?;
+    let found = look(store, names, gate).await?;
     let alive = if found.has_manifest {
         Some("it was committed meanwhile".to_owned())
     } else {
@@ -297,6 +315,48 @@ impl Sweep<'_> {
 fn without(names: &mut Vec<String>, refused: &[Refused]) {
     let refused: BTreeSet<&str> = refused.iter().map(|refused| refused.name.as_str()).collect();
     names.retain(|name| !refused.contains(name.as_str()));
+}
+
+/// The segments that go because no manifest names them, backup by backup.
+fn unnamed(plan: &CollectionPlan) -> Vec<(Names, BTreeSet<&str>)> {
+    let mut backups: BTreeMap<(&Series, BackupId), BTreeSet<&str>> = BTreeMap::new();
+    for leftover in plan.removed().filter(|leftover| leftover.reason == Reason::Unnamed) {
+        if let Subject::Beside { series, id, object } = &leftover.subject {
+            backups.entry((series, *id)).or_default().insert(object);
+        }
+    }
+    backups.into_iter().map(|((series, id), objects)| (Names::new(series.clone(), id), objects)).collect()
+}
+
+/// Removes segments that the manifest of their backup does not name, after it was read again.
+///
+/// A manifest is never replaced, so what it does not name now it will not name. If it is gone, another one might still come, of
+/// a process that was taken over from and lives; then all that is there waits for the next collection, as of every deleted backup.
+async fn segments(
+    store: &Store,
+    names: &Names,
+    objects: &BTreeSet<&str>,
+    (now, grace): (Timestamp, Duration),
+    gate: &Semaphore,
+    report: &mut CollectionReport,
+) -> Result<()> {
+    let found = look(store, names, gate).await?;
+    let why = match plan::verdict(found.newest_stray.unwrap_or(Timestamp::MIN), now, grace) {
+        _ if !found.has_manifest => Some("the backup was deleted meanwhile".to_owned()),
+        Verdict::Wait { until } => Some(young(until)),
+        Verdict::Remove => None,
+    };
+    if let Some(why) = why {
+        objects.iter().for_each(|object| report.keep(object, why.clone()));
+        return Ok(());
+    }
+    // Only what was seen again: it is there, and the manifest that is there now does not name it.
+    let seen = found.strays.into_iter().map(|stray| stray.name).filter(|name| objects.contains(name.as_str()));
+    let seen: Vec<String> = seen.collect();
+    let refused = store.delete_each(&seen).await?;
+    report.objects += (seen.len() - refused.len()) as u64;
+    report.refuse(&refused);
+    Ok(())
 }
 
 /// Removes one object beside a committed backup, or beside all backups, unless it is too young by the store's clock.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::super::names::{Names, ObjectName};
 use super::super::store::Seen;
+use super::named::Named;
 
 /// Single objects beside a committed backup that one plan takes; the next one takes the others.
 const MOST_STRAYS: usize = 1000;
@@ -26,10 +27,18 @@ pub(super) struct Found {
     pub(super) newest: Option<Timestamp>,
     /// Objects that do not belong to a backup once it is committed.
     pub(super) strays: Vec<Seen>,
+    /// When the last of those was written that a process may have left which did not commit the backup.
+    pub(super) newest_stray: Option<Timestamp>,
 }
 
 impl Found {
-    pub(super) fn see(&mut self, names: &Names, seen: Seen) {
+    /// What is known of a backup whose manifest cannot be read: it is committed, and nothing of it is looked at.
+    pub(super) fn protected() -> Self {
+        Self { has_manifest: true, ..Self::default() }
+    }
+
+    /// One object more. `named` is of the manifest, if it was there before the listing.
+    pub(super) fn see(&mut self, names: &Names, named: Option<&Named>, seen: Seen) {
         let Some(name) = names.parse(&seen.name) else { return };
         self.objects += 1;
         self.bytes += seen.bytes;
@@ -37,11 +46,10 @@ impl Found {
             self.newest = self.newest.max(Some(seen.modified));
         }
         let is_stray = match name {
-            ObjectName::Identity
-            | ObjectName::Sealed(_)
-            | ObjectName::Segment(_)
-            | ObjectName::Resumed { .. }
-            | ObjectName::Verified(_) => false,
+            ObjectName::Sealed(_) | ObjectName::Segment(_) | ObjectName::Resumed { .. } => {
+                named.is_some_and(|named| named.lacks(&name))
+            }
+            ObjectName::Identity | ObjectName::Verified(_) => false,
             ObjectName::Manifest => {
                 self.has_manifest = true;
                 false
@@ -64,6 +72,9 @@ impl Found {
             }
             ObjectName::Claim(_) | ObjectName::Partial => true,
         };
+        if is_stray && !matches!(name, ObjectName::Deleted(_) | ObjectName::Collected(_)) {
+            self.newest_stray = self.newest_stray.max(Some(seen.modified));
+        }
         if is_stray && self.strays.len() < MOST_STRAYS {
             self.strays.push(seen);
         }

@@ -7,6 +7,7 @@
 //! | part | what it is |
 //! |---|---|
 //! | `found` | what a listing tells of one backup, in little memory |
+//! | `named` | which segments a manifest names, in less |
 //! | `plan` | [`CollectionPlan`]: the judgement, a pure function of what was found, the grace time and the time |
 //! | `apply` | looks again, and removes: uploads, segments, records, the intent last |
 //! | `uploads` | ends the multipart uploads of which there are records |
@@ -20,6 +21,7 @@ mod apply;
 mod found;
 mod mark;
 mod meter;
+mod named;
 mod plan;
 mod uploads;
 

@@ -112,6 +112,8 @@ pub enum Reason {
     CollectionMark,
     /// The claim of a process that resumed the backup, which is committed.
     Claim,
+    /// A segment that the manifest does not name: another process than the one that has committed the backup has stored it.
+    Unnamed,
     /// A throw-away object by which it was tried what the store does.
     Probe,
 }
@@ -128,6 +130,7 @@ impl fmt::Display for Reason {
             Self::DeletionRecord => "record of a deletion that did not happen",
             Self::CollectionMark => "mark of a collection that is over",
             Self::Claim => "claim on a backup that is committed",
+            Self::Unnamed => "segment that the manifest does not name",
             Self::Probe => "probe",
         })
     }
@@ -190,7 +193,7 @@ pub(super) fn last_sign(names: &Names, found: &Found, now: Timestamp) -> Timesta
 /// The leftovers among the objects of one backup.
 pub(super) fn judge(names: &Names, found: &Found, now: Timestamp, grace: Duration) -> Vec<Leftover> {
     if found.has_manifest {
-        return found.strays.iter().map(|stray| beside(names, stray, now, grace)).collect();
+        return found.strays.iter().map(|stray| beside(names, found, stray, now, grace)).collect();
     }
     if found.objects == 0 {
         return Vec::new();
@@ -213,8 +216,13 @@ pub(super) fn judge(names: &Names, found: &Found, now: Timestamp, grace: Duratio
     }]
 }
 
-fn beside(names: &Names, stray: &Seen, now: Timestamp, grace: Duration) -> Leftover {
-    let (reason, uploads) = match names.parse(&stray.name) {
+fn beside(names: &Names, found: &Found, stray: &Seen, now: Timestamp, grace: Duration) -> Leftover {
+    let name = names.parse(&stray.name);
+    let is_segment = name.as_ref().is_some_and(|name| name.as_segment().is_some());
+    // Segments wait for all that their processes have left: one that lives may have stored some of them long ago.
+    let last_sign = found.newest_stray.filter(|_| is_segment).unwrap_or(stray.modified);
+    let (reason, uploads) = match name {
+        _ if is_segment => (Reason::Unnamed, 0),
         Some(ObjectName::Upload { .. }) => (Reason::UploadRecord, 1),
         Some(ObjectName::Deleted(_)) => (Reason::DeletionRecord, 0),
         Some(ObjectName::Collected(_)) => (Reason::CollectionMark, 0),
@@ -227,8 +235,8 @@ fn beside(names: &Names, stray: &Seen, now: Timestamp, grace: Duration) -> Lefto
         objects: 1,
         bytes: stray.bytes,
         uploads,
-        last_sign: stray.modified,
-        verdict: verdict(stray.modified, now, grace),
+        last_sign,
+        verdict: verdict(last_sign, now, grace),
     }
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 use jiff::{Timestamp, ToSpan};
 
 use super::super::id::BackupId;
+use super::super::manifest::tests::{manifest, stripe};
 use super::super::names::{Names, ObjectName};
 use super::super::store::Seen;
 use super::found::Found;
+use super::named::Named;
 use super::plan::{Leftover, Reason, Subject, Verdict, judge};
 use crate::pipeline::SegmentId;
 
@@ -22,10 +24,10 @@ fn names() -> Names {
 }
 
 /// What a listing tells that shows these objects, each written at its time.
-fn found(names: &Names, objects: &[(ObjectName, &str)]) -> Found {
+fn found(names: &Names, named: Option<&Named>, objects: &[(ObjectName, &str)]) -> Found {
     let mut found = Found::default();
     for (object, modified) in objects {
-        found.see(names, Seen { name: names.of(object), bytes: 10, modified: at(modified) });
+        found.see(names, named, Seen { name: names.of(object), bytes: 10, modified: at(modified) });
     }
     found
 }
@@ -37,7 +39,7 @@ const LATE: &str = "2026-01-01T12:00:00Z";
 
 fn judged(objects: &[(ObjectName, &str)], now: &str, grace: Duration) -> Vec<Leftover> {
     let names = names();
-    judge(&names, &found(&names, objects), at(now), grace)
+    judge(&names, &found(&names, None, objects), at(now), grace)
 }
 
 #[test]
@@ -93,6 +95,33 @@ fn beside_a_manifest_only_what_belongs_to_no_backup_goes() {
 }
 
 #[test]
+fn what_the_manifest_does_not_name_waits_for_all_that_its_process_has_left() {
+    let manifest = manifest(vec![stripe(&[(5, 5)])]);
+    let (names, named) = (manifest.names(), Named::of(&manifest));
+    let other = |index| ObjectName::Segment(SegmentId { stripe: 0, index });
+    let judged = |sign: (ObjectName, &'static str)| {
+        let objects =
+            [(ObjectName::Manifest, LATE), (other(0), LATE), (other(1), EARLY), (other(2), EARLY), sign.clone()];
+        let leftovers = judge(&names, &found(&names, Some(&named), &objects), at(LATE), HOUR);
+        let segments = leftovers.into_iter().filter(|leftover| leftover.reason == Reason::Unnamed);
+        segments.map(|leftover| (leftover.subject.to_string(), leftover.verdict)).collect::<Vec<_>>()
+    };
+    let both = |verdict| [1, 2].map(|index| (names.of(&other(index)), verdict)).to_vec();
+    let wait = Verdict::Wait { until: at(LATE) + 1.hours() };
+    for sign in [ObjectName::Claim(1), UPLOAD] {
+        assert_eq!(judged((sign.clone(), EARLY)), both(Verdict::Remove), "{sign}");
+        assert_eq!(judged((sign.clone(), LATE)), both(wait), "{sign}");
+    }
+    for no_sign in [ObjectName::Collected(at(LATE)), ObjectName::Deleted(at(LATE)), ObjectName::Verified(at(LATE))] {
+        assert_eq!(judged((no_sign.clone(), LATE)), both(Verdict::Remove), "{no_sign}");
+    }
+    // A segment that was stored since belongs to nobody either, and is a sign for the others.
+    let mut all = both(wait);
+    all.push((names.of(&other(3)), wait));
+    assert_eq!(judged((other(3), LATE)), all);
+}
+
+#[test]
 fn the_newest_sign_of_life_counts() {
     let objects = |newest| [(ObjectName::Intent, EARLY), (ObjectName::Segment(SEGMENT), newest)];
     let verdict = |newest, now, grace| judged(&objects(newest), now, grace)[0].verdict;
@@ -125,7 +154,7 @@ fn what_is_not_ours_is_not_seen() {
     let mut found = Found::default();
     for stranger in ["readme.txt", "s0/0.zst", "manifest.json.bak", "intent.json.partial-1"] {
         let name = format!("{}/{stranger}", names.directory());
-        found.see(&names, Seen { name, bytes: 1, modified: at(EARLY) });
+        found.see(&names, None, Seen { name, bytes: 1, modified: at(EARLY) });
     }
     assert!(judge(&names, &found, at(LATE), HOUR).is_empty());
 }

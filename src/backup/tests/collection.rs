@@ -146,6 +146,60 @@ async fn beside_a_committed_backup_only_strays_go() {
     assert_eq!(left, committed);
 }
 
+/// What a process that was taken over from stores after the commit, or what a crash before the clean-up leaves.
+#[tokio::test]
+async fn segments_that_the_manifest_does_not_name_go_and_nothing_else() {
+    let (bucket, clock) = bucket(Contents::default());
+    let store = on(&bucket, &clock);
+    let manifest = back_up(&store, &[noise(1, 500_000), Bytes::new()]).await.unwrap().manifest;
+    store.wait_idle().await;
+    let committed = bucket.contents();
+    let directory = manifest.names().directory();
+    let count = manifest.stripes[0].segments.len();
+    let unnamed = [
+        format!("{directory}/s00/000000-c02.zst"),
+        format!("{directory}/s00/{count:06}.zst"),
+        format!("{directory}/s00/000000.zst.age"),
+        format!("{directory}/s01/000000.zst"),
+        format!("{directory}/s07/000003-c01.zst"),
+    ];
+    for name in &unnamed {
+        store.create(name, "another".into()).await.unwrap();
+        clock.advance(HOUR);
+    }
+    // The last was stored an hour ago, so its process may live, and the others may be its own.
+    let early = plan(&store, None, 2 * HOUR).await.unwrap();
+    assert_eq!(early.leftovers.len(), unnamed.len(), "{early:?}");
+    assert!(reasons(&early).iter().all(|found| matches!(found, (Reason::Unnamed, Verdict::Wait { .. }))), "{early:?}");
+    clock.advance(HOUR);
+    let due = plan(&store, None, 2 * HOUR).await.unwrap();
+    assert_eq!(reasons(&due), [(Reason::Unnamed, Verdict::Remove); 5]);
+
+    // Whoever stores one more before the plan is applied lives.
+    let alive = format!("{directory}/s00/000009.zst");
+    store.create(&alive, "alive".into()).await.unwrap();
+    let report = apply(&store, &due).await.unwrap();
+    assert_eq!((report.objects, report.kept.len()), (0, unnamed.len()), "{report:?}");
+    assert!(report.kept.iter().all(|left| unnamed.contains(&left.what) && left.why.contains("too young")));
+    store.delete(&alive).await.unwrap();
+
+    // So does a manifest that is deleted meanwhile, or cannot be read.
+    let (all, name) = (bucket.contents(), manifest.names().manifest());
+    bucket.edit(|contents| contents.objects.remove(&name));
+    let report = apply(&store, &due).await.unwrap();
+    assert!(report.objects == 0 && report.kept[0].why.contains("deleted meanwhile"), "{report:?}");
+    store.create(&name, "torn".into()).await.unwrap();
+    let report = apply(&store, &due).await.unwrap();
+    assert_eq!(report.objects, 0, "{report:?}");
+    assert!(plan(&store, None, Duration::ZERO).await.unwrap().leftovers.is_empty());
+    bucket.edit(|contents| *contents = all);
+
+    let report = collect(&store, 2 * HOUR).await;
+    assert_eq!((report.objects, report.kept), (5, vec![]));
+    assert_eq!(bucket.contents(), committed);
+    assert_eq!(restore(&store, &manifest).await.unwrap(), [noise(1, 500_000), Bytes::new()]);
+}
+
 #[tokio::test]
 async fn what_shows_life_after_the_plan_stays() {
     let (bucket, clock) = bucket(Contents::default());
