@@ -69,6 +69,14 @@ impl PartialEq for OpenUpload {
     }
 }
 
+impl OpenUpload {
+    /// The parts that arrived, one after the other.
+    fn whole(&self) -> Bytes {
+        let parts: Vec<&[u8]> = self.parts.values().map(AsRef::as_ref).collect();
+        parts.concat().into()
+    }
+}
+
 /// What a request changes. Each is atomic, as stores promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -164,8 +172,7 @@ impl Contents {
                 if !upload.parts.keys().copied().eq(0..upload.parts.len()) {
                     return Err(Refusal::MissingPart);
                 }
-                let bytes: Vec<u8> = upload.parts.values().flatten().copied().collect();
-                let stored = StoredObject { bytes: bytes.into(), modified: at };
+                let stored = StoredObject { bytes: upload.whole(), modified: at };
                 self.objects.insert(upload.object.clone(), stored);
                 self.uploads.remove(id);
                 Ok(())
@@ -178,8 +185,7 @@ impl Contents {
     #[must_use]
     pub fn on_disk(mut self, at: Timestamp) -> Self {
         for (id, upload) in std::mem::take(&mut self.uploads) {
-            let bytes: Vec<u8> = upload.parts.values().flatten().copied().collect();
-            self.stage(&upload.object, &id, bytes.into(), at);
+            self.stage(&upload.object, &id, upload.whole(), at);
         }
         self
     }

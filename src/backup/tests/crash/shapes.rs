@@ -1,11 +1,11 @@
 //! What is recorded. A further shape is a function here that ends a [`Recorder`], and a test in `mod.rs`.
 
-use super::record::{Known, Recorder, Run};
+use super::record::{Known, Recorder, Run, at_once};
 use super::*;
-use crate::backup::collection::{self, DEFAULT_GRACE};
-use crate::backup::retention::{self, RetentionPolicy};
+use crate::backup::collection::{self, CollectionReport, DEFAULT_GRACE};
+use crate::backup::retention::{self, Descendants, RetentionPolicy};
 use crate::clock::Clock;
-use crate::testing::{Contents, SimClock};
+use crate::testing::{Contents, SimClock, StoredObject};
 
 /// A stripe of a segment in parts and another one.
 const LONG: usize = 200_000;
@@ -22,30 +22,50 @@ fn clock() -> SimClock {
     clock
 }
 
+/// On a bucket that holds nothing.
+fn fresh(seed: u64) -> Recorder {
+    Recorder::new(Contents::default(), Vec::new(), clock(), seed)
+}
+
+fn orders() -> Series {
+    "orders".parse().unwrap()
+}
+
+/// Segments in parts, and a whole one.
 pub(super) async fn backup_of_one_stripe(seed: u64) -> Run {
-    let mut recorder = Recorder::new(Contents::default(), Vec::new(), clock(), seed);
-    recorder.back_up(&[noise(seed, LONG)], small()).await;
+    let mut recorder = fresh(seed);
+    recorder.back_up(&[noise(seed, 4 * LONG + 10_000)], small()).await;
     recorder.end().await
 }
 
+/// Many segments in parts, a few, none.
 pub(super) async fn backup_of_three_stripes(seed: u64) -> Run {
-    let mut recorder = Recorder::new(Contents::default(), Vec::new(), clock(), seed);
-    // One segment in parts, one whole, none.
-    let content = [noise(seed, 140_000), noise(seed + 1, 20_000), Bytes::new()];
+    let mut recorder = fresh(seed);
+    let content = [noise(seed, 3 * LONG), noise(seed + 1, 150_000), Bytes::new()];
     recorder.back_up(&content, small()).await;
+    recorder.end().await
+}
+
+/// Two at once, in one series.
+pub(super) async fn two_backups(seed: u64) -> Run {
+    let mut recorder = fresh(seed);
+    let (one, other) = ([noise(seed, 140_000)], [noise(seed + 1, 20_000), noise(seed + 2, 100_000)]);
+    let (one, other) = tokio::join!(recorder.make(&one, small()), recorder.make(&other, small()));
+    recorder.expect(one);
+    recorder.expect(other);
     recorder.end().await
 }
 
 /// Given up in the middle of an upload, by its producer.
 pub(super) async fn abort(seed: u64) -> Run {
-    let recorder = Recorder::new(Contents::default(), Vec::new(), clock(), seed);
+    let recorder = fresh(seed);
     let mut backup = Backup::begin(&recorder.store, "orders", small().stripes(2)).await.unwrap();
-    backup.stripe_input(0, pieces(&noise(seed, LONG)).chain(stream::pending())).unwrap();
+    backup.stripe_input(0, pieces(&noise(seed, 2 * LONG)).chain(stream::pending())).unwrap();
     let recording = recorder.recording.clone();
     let failure = stream::once(async move {
         // The other stripe has sent what it has by then, however much that is.
         for _ in 0..10_000 {
-            if recording.log().len() >= 30 {
+            if recording.log().len() >= 50 {
                 break;
             }
             tokio::task::yield_now().await;
@@ -57,28 +77,128 @@ pub(super) async fn abort(seed: u64) -> Run {
     recorder.end().await
 }
 
-/// Three committed backups, the second of which continues the first.
+/// What a backup has whose process is killed: once in the middle of the first stripe, and once further on. The other stripe is one whole
+/// segment, which is on its way then.
+fn interrupted(seed: u64) -> [Bytes; 2] {
+    [noise(seed, 800_000), noise(seed + 1, 20_000)]
+}
+const EARLY: usize = 420_000;
+const LATER: usize = 700_000;
+
+/// Killed, and resumed by another process: every second time from a source that starts again.
+pub(super) async fn resume(seed: u64) -> Run {
+    let mut recorder = fresh(seed);
+    let content = interrupted(seed);
+    let id = recorder.killed(None, &content, small(), EARLY);
+    recorder.resume(id, &content, small(), !seed.is_multiple_of(2)).await;
+    recorder.end().await
+}
+
+/// The process that resumes it is killed too, a segment later, and a third one goes on.
+pub(super) async fn resume_twice(seed: u64) -> Run {
+    let mut recorder = fresh(seed);
+    let content = interrupted(seed);
+    let id = recorder.killed(None, &content, small(), EARLY);
+    recorder.killed(Some(id), &content, small(), LATER);
+    recorder.resume(id, &content, small(), seed.is_multiple_of(2)).await;
+    recorder.end().await
+}
+
+/// Two processes resume it at the same moment.
+pub(super) async fn two_resume(seed: u64) -> Run {
+    let mut recorder = fresh(seed);
+    let content = interrupted(seed);
+    let id = recorder.killed(None, &content, small(), EARLY);
+    let resume = async || {
+        let backup = Backup::resume(&recorder.store, "orders", id, at_once(&small())).await?;
+        let asked = recorder.finish(backup, &content, false).await?;
+        Ok::<_, Error>((asked, recorder.events()))
+    };
+    let commit = one_wins(tokio::join!(resume(), resume()));
+    recorder.expect(Known { id, content: content.to_vec(), commit: Some(commit), deletion: None });
+    recorder.end().await
+}
+
+/// A process that was thought dead lives, has stored everything, and commits while another one resumes the backup.
+pub(super) async fn taken_over(seed: u64) -> Run {
+    let mut recorder = fresh(seed);
+    let content = [noise(seed, 150_000)];
+    let mut old = recorder.begin(&content, small()).await;
+    old.wait_stripes().await.unwrap();
+    let id = old.id();
+    let asked = recorder.events();
+    let store = recorder.store.clone();
+    let (first, second) = tokio::join!(
+        async {
+            // Sometimes the one is first, sometimes the other.
+            for _ in 0..seed % 4 * 40 {
+                tokio::task::yield_now().await;
+            }
+            old.commit().await.map(|_| (asked, recorder.events()))
+        },
+        async {
+            let backup = Backup::resume(&store, "orders", id, at_once(&small())).await?;
+            recorder.finish(backup, &content, true).await.map(|_| (asked, recorder.events()))
+        }
+    );
+    let commit = one_wins((first, second));
+    recorder.expect(Known { id, content: content.to_vec(), commit: Some(commit), deletion: None });
+    recorder.end().await
+}
+
+fn one_wins<T>(outcomes: (Result<T>, Result<T>)) -> T {
+    match outcomes {
+        (Ok(winner), Err(_)) | (Err(_), Ok(winner)) => winner,
+        (Ok(_), Ok(_)) => panic!("both have committed it"),
+        (Err(one), Err(other)) => panic!("none has committed it: {}; {}", one.report(), other.report()),
+    }
+}
+
+/// A chain of three, one of two, and a backup that stands alone.
 async fn committed(seed: u64, clock: &SimClock) -> (Contents, Vec<Known>) {
     let mut recorder = Recorder::new(Contents::default(), Vec::new(), clock.clone(), seed);
-    let full = recorder.back_up(&[noise(seed, 70_000)], small()).await;
-    // Each is newer than the one before, and their ids tell it.
-    clock.advance(HOUR);
-    let log = small().continues(full, Kind::Log);
-    recorder.back_up(&[noise(seed + 1, 10)], log).await;
-    clock.advance(HOUR);
-    recorder.back_up(&[noise(seed + 2, 150_000)], small()).await;
+    let mut last = None;
+    for (number, (len, kind)) in (0..).zip([
+        (70_000, Kind::Full),
+        (10, Kind::Differential),
+        (20, Kind::Log),
+        (10_000, Kind::Full),
+        (0, Kind::Log),
+        (150_000, Kind::Full),
+    ]) {
+        let options = match (kind, last) {
+            (Kind::Full, _) | (_, None) => small(),
+            (kind, Some(parent)) => small().continues(parent, kind),
+        };
+        last = Some(recorder.back_up(&[noise(seed + number, len)], options).await);
+        // Each is newer than the one before, and their ids tell it.
+        clock.advance(HOUR);
+    }
     let run = recorder.end().await;
     let contents = run.log.rebuild(&run.before, run.log.len(), run.at);
     (contents, run.backups.into_iter().map(|known| Known { commit: None, ..known }).collect())
 }
 
-/// A policy deletes a chain and keeps the newest.
+/// A policy deletes two chains and keeps the newest.
 pub(super) async fn prune(seed: u64) -> Run {
     let clock = clock();
     let (contents, backups) = committed(seed, &clock).await;
     let mut recorder = Recorder::new(contents, backups, clock, seed);
-    let series: Series = "orders".parse().unwrap();
-    let plan = retention::plan(&recorder.store, &series, &RetentionPolicy::new().keep_last(1)).await.unwrap();
+    let plan = retention::plan(&recorder.store, &orders(), &RetentionPolicy::new().keep_last(1)).await.unwrap();
+    let asked = recorder.events();
+    let report = retention::apply(&recorder.store, &plan).await.unwrap();
+    assert_eq!(report.deleted.len(), 5);
+    recorder.deleted(&report.deleted, asked);
+    recorder.end().await
+}
+
+/// A backup in the middle of a chain is deleted by name, with the one that continues it. Its parent stays.
+pub(super) async fn delete(seed: u64) -> Run {
+    let clock = clock();
+    let (contents, backups) = committed(seed, &clock).await;
+    let id = backups[1].id;
+    let mut recorder = Recorder::new(contents, backups, clock, seed);
+    let plan = retention::plan_deletion(&recorder.store, &orders(), id, Descendants::Delete).await.unwrap();
     let asked = recorder.events();
     let report = retention::apply(&recorder.store, &plan).await.unwrap();
     assert_eq!(report.deleted.len(), 2);
@@ -86,7 +206,7 @@ pub(super) async fn prune(seed: u64) -> Run {
     recorder.end().await
 }
 
-/// A committed backup, a deleted one, and one that died in the middle of its uploads.
+/// A committed backup, deleted ones, and one that died in the middle of its uploads.
 async fn leftovers(seed: u64, clock: &SimClock) -> (Contents, Vec<Known>) {
     let pruned = prune(seed).await;
     // It was made at the same time.
@@ -107,15 +227,21 @@ async fn leftovers(seed: u64, clock: &SimClock) -> (Contents, Vec<Known>) {
     (states.max_by_key(weight).unwrap(), backups)
 }
 
+async fn collect(store: &Store) -> CollectionReport {
+    let plan = collection::plan(store, None, DEFAULT_GRACE).await.unwrap();
+    let report = collection::apply(store, &plan).await.unwrap();
+    assert!(report.kept.is_empty() && report.later.is_empty(), "{report:?}");
+    report
+}
+
 pub(super) async fn collection(seed: u64) -> Run {
     let clock = clock();
     let (contents, backups) = leftovers(seed, &clock).await;
     assert!(!contents.uploads.is_empty(), "there is nothing to abort");
     clock.advance(DEFAULT_GRACE);
     let recorder = Recorder::new(contents, backups, clock, seed);
-    let plan = collection::plan(&recorder.store, None, DEFAULT_GRACE).await.unwrap();
-    let report = collection::apply(&recorder.store, &plan).await.unwrap();
-    assert!(report.backups.len() == 3 && report.uploads > 0 && report.kept.is_empty(), "{report:?}");
+    let report = collect(&recorder.store).await;
+    assert!(report.backups.len() == 6 && report.uploads > 0, "{report:?}");
     recorder.end().await
 }
 
@@ -126,12 +252,34 @@ pub(super) async fn collection_beside_a_backup(seed: u64) -> Run {
     clock.advance(DEFAULT_GRACE);
     let mut recorder = Recorder::new(contents, backups, clock, seed);
     let store = recorder.store.clone();
-    let collector = async {
-        let plan = collection::plan(&store, None, DEFAULT_GRACE).await.unwrap();
-        collection::apply(&store, &plan).await.unwrap()
-    };
     let content = [noise(seed + 9, 100_000)];
-    let (report, _id) = tokio::join!(collector, recorder.back_up(&content, small()));
-    assert!(report.backups.len() == 3 && report.kept.is_empty(), "{report:?}");
+    let (report, _id) = tokio::join!(collect(&store), recorder.back_up(&content, small()));
+    assert_eq!(report.backups.len(), 6, "{report:?}");
+    recorder.end().await
+}
+
+/// What a process that resumed a backup leaves beside it if it dies right after its commit, and what one that was taken over from has
+/// stored later.
+pub(super) async fn collection_of_what_a_manifest_does_not_name(seed: u64) -> Run {
+    let resumed = resume_twice(seed).await;
+    let (asked, done) = resumed.backups[0].commit.unwrap();
+    // Requests of the processes before it may have had their effect.
+    let states = (asked..=done).flat_map(|events| resumed.log.crashes(&resumed.before, events, resumed.at));
+    let segments = |contents: &Contents| contents.objects.keys().filter(|name| name.ends_with(".zst")).count();
+    let committed = states
+        .map(|crash| crash.contents)
+        .filter(|contents| contents.objects.keys().any(|name| name.ends_with("manifest.json")));
+    let mut contents = committed.max_by_key(segments).unwrap();
+    let clock = resumed.clock;
+    for index in 50..53 {
+        let name = format!("orders/{}/s00/{index:06}.zst", resumed.backups[0].id);
+        let late = StoredObject { bytes: noise(seed, 1000), modified: clock.wall() };
+        contents.objects.insert(name, late);
+    }
+    clock.advance(DEFAULT_GRACE);
+    let backups = resumed.backups.into_iter().map(|known| Known { commit: None, ..known }).collect();
+    let recorder = Recorder::new(contents, backups, clock, seed);
+    let report = collect(&recorder.store).await;
+    assert!(report.backups.is_empty() && report.objects > 3, "{report:?}");
     recorder.end().await
 }
