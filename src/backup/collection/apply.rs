@@ -172,6 +172,7 @@ pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionRep
     let gate = &catalog::gate();
     for (names, objects) in unnamed(plan) {
         let removed = segments(store, &names, &objects, (now(), plan.grace), gate, &mut report).await;
+        meter.on_progress(&report);
         removed.map_err(|error| error.context(format!("cannot remove what is left of {}", names.directory())))?;
     }
     for leftover in plan.removed().filter(|leftover| leftover.reason != Reason::Unnamed) {
