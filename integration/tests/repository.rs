@@ -134,6 +134,20 @@ fn every_cell_about_another_tool_names_where_it_can_be_checked() {
     }
 }
 
+/// All of them but the one that promises nothing.
+#[test]
+fn the_public_api_is_written_down_with_every_feature() {
+    let manifest = read("Cargo.toml");
+    let features = manifest.split("[features]").nth(1).unwrap().split("\n[").next().unwrap();
+    let names = features.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let mut names: Vec<&str> = names.filter(|name| !["default", "testing"].contains(name)).collect();
+    names.sort_unstable();
+    let wanted = format!("readonly features={}\n", names.join(","));
+    assert!(read("integration/public-api").contains(&wanted), "{wanted}");
+    let items = read("integration/public-api.txt");
+    assert!(items.lines().count() > 500 && !items.contains("vdstream::testing"), "{} lines", items.lines().count());
+}
+
 #[test]
 fn the_restore_script_is_short_enough_to_be_read() {
     assert!(read("examples/restore.sh").lines().count() <= 60);
