@@ -222,9 +222,9 @@ impl Trial {
     ///
     /// When the server is shared.
     pub fn kill_server(&mut self) {
-        // First, so that a server which is allowed an orderly end has nobody to wait for.
-        self.proxy().reset_all();
-        self.server.as_mut().expect("a server of its own").kill();
+        let proxy = self.proxy.as_ref().expect("a trial on a server");
+        // More than once: the tool connects anew, and a server that is allowed an orderly end would wait for it.
+        self.server.as_mut().expect("a server of its own").kill(|| proxy.reset_all());
     }
 
     /// Starts it again.

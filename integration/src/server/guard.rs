@@ -86,6 +86,15 @@ impl Running {
         Ok(running)
     }
 
+    /// Ends it. What is done `meanwhile` is done again and again until it has ended.
+    pub(super) fn end(mut self, mut meanwhile: impl FnMut()) {
+        drop(self.keeper.stdin.take());
+        while let Ok(None) = self.keeper.try_wait() {
+            meanwhile();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn wait_until_it_answers(&mut self, port: u16, log: &PathBuf) -> Result<(), String> {
         let limit = Instant::now() + START_LIMIT;
         // Opened now, because the keeper removes the file when the server ends early.

@@ -37,9 +37,12 @@ impl Lasting {
     }
 
     /// Ends it. Garage gets no chance to do anything. Azurite keeps its index in memory and writes it down every few seconds and at
-    /// an orderly end, so that one has to be granted: killed outright, it forgets what it had acknowledged.
-    pub fn kill(&mut self) {
-        drop(self.running.take());
+    /// an orderly end, so that one has to be granted: killed outright, it forgets what it had acknowledged. It then waits for everybody
+    /// who is connected, so `meanwhile` is called until it has ended, to send them away.
+    pub fn kill(&mut self, meanwhile: impl FnMut()) {
+        if let Some(running) = self.running.take() {
+            running.end(meanwhile);
+        }
     }
 
     /// Starts it again with what it had.
@@ -48,7 +51,7 @@ impl Lasting {
     ///
     /// When it does not come up.
     pub fn restart(&mut self) {
-        self.kill();
+        self.kill(|| {});
         let signal = if self.kind == Kind::Azurite { "TERM" } else { "KILL" };
         let started = Running::start_in(self.kind.plan(), self.dir.path(), signal);
         self.running = Some(started.unwrap_or_else(|error| panic!("{:?} did not start: {error}", self.kind)));
