@@ -79,6 +79,7 @@ fn interrupted() -> (Arc<InMemory>, BackupId) {
 
 /// What was worked on: stored bytes of the backup that was committed, those that were kept of the one that was resumed, and what
 /// was collected.
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only numbers are compared with it"))]
 struct Done {
     stored: u64,
     kept: u64,
