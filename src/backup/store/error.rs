@@ -34,7 +34,7 @@ fn classify(error: &object_store::Error) -> (ErrorKind, String) {
         return (
             ErrorKind::Denied,
             "no credentials: none are set in the environment and this machine has no metadata service to ask; set \
-             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, AZURE_STORAGE_ACCOUNT_NAME and \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_NAME and \
              AZURE_STORAGE_ACCOUNT_KEY or AZURE_USE_AZURE_CLI=true, or GOOGLE_APPLICATION_CREDENTIALS"
                 .to_owned(),
         );
