@@ -1,5 +1,6 @@
 """What is compared: groups of tools that do the same work on the same data."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -52,13 +53,23 @@ def to_s3(name, run, prepare=""):
     return Tool(name, run, prepare, S3_STORED, S3_CLEAN)
 
 
+def of(tools, name):
+    return next(tool for tool in tools if tool.name == name)
+
+
 def to_azure(name, run):
     return Tool(name, run, "", AZURE_STORED, AZURE_CLEAN)
 
 
+# The same compressor with nothing to do but that: what no tool that uses it on these cores can be much faster than.
+ALONE = Tool("zstd -T0 alone", f"{ZSTD} > /dev/null")
+FASTER = '"$VDSTREAM" backup --quiet --level 1'
+
 # Every tool syncs what it wrote to a disk: vdstream and restic by themselves, the others by `sync` of the file.
 FILE_BACKUPS = (
     to_file("vdstream", '"$VDSTREAM" backup --quiet "file://$OUT/store" - < "$IN"'),
+    to_file("vdstream --level 1", f'{FASTER} "file://$OUT/store" - < "$IN"'),
+    ALONE,
     to_file("zstd -T0 > file", f'{ZSTD} > "$OUT/z"; sync "$OUT/z"'),
     to_file("zstd -T0 | rclone rcat", f'{ZSTD} | "$RCLONE" rcat "$OUT/z"; sync "$OUT/z"'),
     to_file("by hand", '"$BY_HAND" backup "file://$OUT/z" < "$IN"; sync "$OUT/z"'),
@@ -68,6 +79,8 @@ FILE_BACKUPS = (
 CAT = to_file("cat > file", 'cat < "$IN" > "$OUT/c"; sync "$OUT/c"')
 S3_BACKUPS = (
     to_s3("vdstream", '"$VDSTREAM" backup --quiet "s3://vdstream/$NAME" - < "$IN"'),
+    to_s3("vdstream --level 1", f'{FASTER} "s3://vdstream/$NAME" - < "$IN"'),
+    ALONE,
     to_s3("zstd -T0 | s5cmd pipe", f'{ZSTD} | "$S5CMD" pipe "s3://vdstream/$NAME"'),
     to_s3("zstd -T0 | aws s3 cp -", f'{ZSTD} | "$AWS" s3 cp --quiet - "s3://vdstream/$NAME"'),
     to_s3("by hand", '"$BY_HAND" backup "s3://vdstream/$NAME" < "$IN"'),
@@ -82,31 +95,34 @@ AZURE_BACKUPS = (
 
 # A restore of vdstream ends with a sync of the file unless it is told not to; `zstd -d` runs with one and without, too.
 WARM = 'find "$OUT" -type f -exec cat {} + > /dev/null'
+COMPRESSED = f'{ZSTD} > "$OUT/z"; {WARM}'
+ALONE_BACK = Tool("zstd -d alone", '"$ZSTD" -q -d -c < "$OUT/z" > /dev/null', COMPRESSED)
 FILE_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "file://$OUT/store" latest --output "$OUT/out"',
          f'{FILE_BACKUPS[0].run}; {WARM}', output="out"),
     Tool("vdstream --no-sync", '"$VDSTREAM" restore --quiet --no-sync "file://$OUT/store" latest --output "$OUT/out"',
          f'{FILE_BACKUPS[0].run}; {WARM}', output="out"),
-    Tool("zstd -d", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"', f'{FILE_BACKUPS[1].run}; {WARM}', output="out"),
-    Tool("zstd -d, sync", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"; sync "$OUT/out"',
-         f'{FILE_BACKUPS[1].run}; {WARM}', output="out"),
+    ALONE_BACK,
+    Tool("zstd -d", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"', COMPRESSED, output="out"),
+    Tool("zstd -d, sync", '"$ZSTD" -q -d -c < "$OUT/z" > "$OUT/out"; sync "$OUT/out"', COMPRESSED, output="out"),
     Tool("by hand, sync", '"$BY_HAND" restore "file://$OUT/z" > "$OUT/out"; sync "$OUT/out"',
-         f'{FILE_BACKUPS[3].run}; {WARM}', output="out"),
+         f'{of(FILE_BACKUPS, "by hand").run}; {WARM}', output="out"),
     Tool("restic, sync", '"$RESTIC" -q -r "$OUT/r" dump latest stdin > "$OUT/out"; sync "$OUT/out"',
-         f'{FILE_BACKUPS[4].prepare}; {FILE_BACKUPS[4].run}; {WARM}', output="out"),
+         f'{of(FILE_BACKUPS, "restic").prepare}; {of(FILE_BACKUPS, "restic").run}; {WARM}', output="out"),
 )
 S3_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "s3://vdstream/$NAME" latest --output "$OUT/out"',
          S3_BACKUPS[0].run, clean=S3_CLEAN, output="out"),
     Tool("vdstream --no-sync", '"$VDSTREAM" restore --quiet --no-sync "s3://vdstream/$NAME" latest --output "$OUT/out"',
          S3_BACKUPS[0].run, clean=S3_CLEAN, output="out"),
+    ALONE_BACK,
     Tool("s5cmd cat | zstd -d", '"$S5CMD" cat "s3://vdstream/$NAME" | "$ZSTD" -q -d -c > "$OUT/out"',
-         S3_BACKUPS[1].run, clean=S3_CLEAN, output="out"),
+         of(S3_BACKUPS, "zstd -T0 | s5cmd pipe").run, clean=S3_CLEAN, output="out"),
     Tool("s5cmd cat | zstd -d, sync",
          '"$S5CMD" cat "s3://vdstream/$NAME" | "$ZSTD" -q -d -c > "$OUT/out"; sync "$OUT/out"',
-         S3_BACKUPS[1].run, clean=S3_CLEAN, output="out"),
+         of(S3_BACKUPS, "zstd -T0 | s5cmd pipe").run, clean=S3_CLEAN, output="out"),
     Tool("by hand, sync", '"$BY_HAND" restore "s3://vdstream/$NAME" > "$OUT/out"; sync "$OUT/out"',
-         S3_BACKUPS[3].run, clean=S3_CLEAN, output="out"),
+         of(S3_BACKUPS, "by hand").run, clean=S3_CLEAN, output="out"),
 )
 AZURE_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "az://vdstream/$NAME" latest --output "$OUT/out"',
@@ -187,24 +203,22 @@ def remove(place, tool, settings):
 def memory(place, gibibytes, results):
     """Peak memory of vdstream alone: backup and restore, disk and S3, at two limits, by the length of the stream."""
     results.mkdir(parents=True, exist_ok=True)
-    # The base backup again and again; the shell's own memory is far below ours, so the tree's largest process is ours.
+    # The same data again and again; the shell's own memory is far below ours, so the tree's largest process is ours.
     endless = 'while cat "$IN"; do :; done 2>/dev/null | head -c "$BYTES"'
-    for store in ["file", "s3"]:
-        for limit in [64, 256]:
-            for size in gibibytes:
-                settings = {**variables(place, data.path("postgres")), "BYTES": str(size << 30)}
-                url = {"file": f"file://{settings['OUT']}/store", "s3": f"s3://vdstream/{settings['NAME']}"}[store]
-                tail = f'--quiet --memory {limit}MiB "{url}"'
-                works = {
-                    "backup": f'set +o pipefail; {endless} | "$VDSTREAM" backup {tail} -',
-                    "restore": f'"$VDSTREAM" restore {tail} latest --output /dev/null',
-                }
-                for work, script in works.items():
-                    peak = place.measure(script, settings, store)["rss_one"]
-                    line = {"work": work, "store": store, "limit_mib": limit, "gib": size, "rss": peak}
-                    with (results / "memory.jsonl").open("a") as lines:
-                        print(json.dumps(line), file=lines)
-                    print(line, file=sys.stderr, flush=True)
-                if store == "s3":
-                    place.bash(S3_CLEAN, settings, check=False)
-                shutil.rmtree(settings["OUT"])
+    for source, store, limit, size in itertools.product(["postgres", "toolchain"], ["file", "s3"], [64, 256], gibibytes):
+        settings = {**variables(place, data.path(source)), "BYTES": str(size << 30)}
+        url = {"file": f"file://{settings['OUT']}/store", "s3": f"s3://vdstream/{settings['NAME']}"}[store]
+        tail = f'--quiet --memory {limit}MiB "{url}"'
+        works = {
+            "backup": f'set +o pipefail; {endless} | "$VDSTREAM" backup {tail} -',
+            "restore": f'"$VDSTREAM" restore {tail} latest --output /dev/null',
+        }
+        for work, script in works.items():
+            peak = place.measure(script, settings, store)["rss_one"]
+            line = {"work": work, "data": source, "store": store, "limit_mib": limit, "gib": size, "rss": peak}
+            with (results / "memory.jsonl").open("a") as lines:
+                print(json.dumps(line), file=lines)
+            print(line, file=sys.stderr, flush=True)
+        if store == "s3":
+            place.bash(S3_CLEAN, settings, check=False)
+        shutil.rmtree(settings["OUT"])

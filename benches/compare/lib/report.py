@@ -61,8 +61,9 @@ def summarise(group, lines):
 
 
 def must(groups):
-    lines = ["## What must hold", "", "| work | data | ours | against | of | measured | at most | holds |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["## What must hold", "", "The last column is what zstd takes alone, without anything to read from or write to, in the same measure.", "",
+             "| work | data | ours | against | of | measured | at most | holds | zstd alone |",
+             "|---|---|---|---|---|---|---|---|---|"]
     for work, prefix, ours, against, what, limit in MUST:
         for name, tools in groups.items():
             # Incompressible data has a row of its own.
@@ -71,8 +72,13 @@ def must(groups):
             if ours in tools and against in tools:
                 ratio = tools[ours][what] / tools[against][what]
                 lines.append(f"| {work} | {name.rsplit('-')[-1]} | `{ours}` | `{against.replace('|', chr(92) + '|')}` | {what} "
-                             f"| {ratio:.2f} × | {limit:.2f} × | {'yes' if ratio <= limit else '**no**'} |")
+                             f"| {ratio:.2f} × | {limit:.2f} × | {'yes' if ratio <= limit else '**no**'} | {alone(tools, against, what)} |")
     return [*lines, ""]
+
+
+def alone(tools, against, what):
+    of = tools.get(cases.ALONE.name) or tools.get(cases.ALONE_BACK.name)
+    return f"{of[what] / tools[against][what]:.2f} ×" if of and "cat" not in against.split()[0] else ""
 
 
 def memory(path):
@@ -80,16 +86,16 @@ def memory(path):
         return []
     peaks = {}
     for line in map(json.loads, path.read_text().splitlines()):
-        peaks[(line["work"], line["store"], line["limit_mib"], line["gib"])] = line["rss"]
-    sizes = sorted({key[3] for key in peaks})
+        peaks[(line["work"], line["data"], line["store"], line["limit_mib"], line["gib"])] = line["rss"]
+    sizes = sorted({key[4] for key in peaks})
     lines = ["## Peak memory by the length of the stream", "", "One stripe; the limit is `--memory`, the peak is the kernel's.", "",
-             "| work | store | limit, MiB | " + " | ".join(f"{size} GiB, MiB" for size in sizes) + " | longest ÷ shortest |",
-             "|---|---|---|" + "---|" * (len(sizes) + 1)]
-    for work, store, limit in sorted({key[:3] for key in peaks}):
-        of = [peaks.get((work, store, limit, size)) for size in sizes]
+             "| work | data | store | limit, MiB | " + " | ".join(f"{size} GiB, MiB" for size in sizes) + " | longest ÷ shortest |",
+             "|---|---|---|---|" + "---|" * (len(sizes) + 1)]
+    for work, source, store, limit in sorted({key[:4] for key in peaks}):
+        of = [peaks.get((work, source, store, limit, size)) for size in sizes]
         if all(of):
             cells = " | ".join(f"{peak / MIB:.1f}" for peak in of)
-            lines.append(f"| {work} | {store} | {limit} | {cells} | {of[-1] / of[0]:.3f} |")
+            lines.append(f"| {work} | {source} | {store} | {limit} | {cells} | {of[-1] / of[0]:.3f} |")
     return [*lines, ""]
 
 
