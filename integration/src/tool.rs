@@ -54,6 +54,21 @@ pub fn vdstream_command() -> Command {
     command
 }
 
+/// The same, for which the kernel answers every attempt to remove the file `path` with `error`, such as `EACCES`.
+pub fn vdstream_refused(path: &Path, error: &str) -> Command {
+    let (tool, mut command) = (vdstream_command(), Command::new("strace"));
+    for (name, value) in tool.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.args(["-f", "-o", "/dev/null", "-e", "trace=?unlink,unlinkat"]);
+    command.arg("-e").arg(format!("inject=?unlink,unlinkat:error={error}")).arg("-P").arg(path);
+    command.arg(tool.get_program());
+    command
+}
+
 /// Waits for a process that must succeed, and answers the most memory that it ever had, in bytes, as the kernel counts it.
 ///
 /// # Panics

@@ -101,12 +101,10 @@ impl Tool {
     }
 }
 
-/// The document of a command that must not delete `path`: the kernel refuses it.
-fn refused(tool: &Tool, path: &Path, code: i32, verb: &str, arguments: &[&str]) -> Value {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-o", "/dev/null", "-e", "trace=?unlink,unlinkat"]);
-    command.args(["-e", "inject=?unlink,unlinkat:error=EACCES", "-P"]).arg(path);
-    command.arg(tool::vdstream()).args([verb, &tool.path("store"), "--json"]).args(arguments);
+/// The document of a command whose attempts to delete `path` fail with `error`.
+fn refused(tool: &Tool, (path, error): (&Path, &str), code: i32, verb: &str, arguments: &[&str]) -> Value {
+    let mut command = tool::vdstream_refused(path, error);
+    command.args([verb, &tool.path("store"), "--json"]).args(arguments);
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(code), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -226,12 +224,12 @@ fn what_stays_although_it_was_to_go_fits_too() {
     let made = tool.document(0, "backup", &["--", "echo", "x"]);
     let id = made["id"].as_str().unwrap();
     let directory = tool.backup("default");
-    let kept = refused(&tool, &directory.join("manifest.json"), 11, "delete", &[id, "--confirm"]);
+    let kept = refused(&tool, (&directory.join("manifest.json"), "EACCES"), 11, "delete", &[id, "--confirm"]);
     assert_eq!(kept["series"][0]["report"]["kept"].as_array().unwrap().len(), 1, "{kept}");
     assert_fits("prune", &kept);
     tool.document(0, "delete", &[id, "--confirm"]);
     let collect = ["--grace", "0s", "--confirm"];
-    let later = refused(&tool, &directory.join("s00/000000.zst"), 0, "gc", &collect);
+    let later = refused(&tool, (&directory.join("s00/000000.zst"), "EACCES"), 0, "gc", &collect);
     assert_eq!(later["report"]["later"].as_array().unwrap().len(), 1, "{later}");
     assert_fits("gc", &later);
     // As long as something is left, the mark of the collection is there.
@@ -239,6 +237,19 @@ fn what_stays_although_it_was_to_go_fits_too() {
     let gone = tool.document(0, "gc", &collect);
     assert_eq!(gone["report"]["backups"], json!([id]), "{gone}");
     assert_fits("gc", &gone);
+}
+
+#[test]
+fn what_was_done_before_a_failure_fits_too() {
+    let tool = Tool::new();
+    let ids = [(); 4].map(|()| tool.document(0, "backup", &["--", "echo", "x"])["id"].as_str().unwrap().to_owned());
+    let manifest = tool.path("store/default") + "/" + &ids[1] + "/manifest.json";
+    // A file system may be too full even to delete.
+    let half = refused(&tool, (Path::new(&manifest), "ENOSPC"), 14, "prune", &["--keep-last", "1", "--confirm"]);
+    assert_eq!(half["series"][0]["report"]["deleted"], json!([ids[2]]), "{half}");
+    assert_eq!(half["series"][0]["report"]["in_doubt"], json!(ids[1]), "{half}");
+    assert!(half["error"].as_str().unwrap().contains(&ids[1]), "{half}");
+    assert_fits("prune", &half);
 }
 
 #[test]

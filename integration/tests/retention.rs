@@ -76,6 +76,41 @@ async fn a_plan_changes_nothing_and_a_confirmed_one_deletes() {
     }
 }
 
+/// Three of the first series are to go, and one of the second. The second deletion fails.
+#[tokio::test]
+async fn a_deletion_that_fails_half_way_prints_what_it_did_and_no_more() {
+    let place = Place::disk();
+    let ids = [(); 4].map(|()| back_up(&place, &[]));
+    let later = [(); 2].map(|()| back_up(&place, &["--series", "later"]));
+    let directory = place.url().strip_prefix("file://").unwrap().to_owned();
+    let manifest = format!("{directory}/default/{}/manifest.json", ids[1]);
+    let mut command = tool::vdstream_refused(manifest.as_ref(), "ENOSPC");
+    command.args(["prune", &place.url(), "--keep-last", "1", "--confirm"]);
+    let output = command.output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(14), "{message}");
+    assert!(message.contains(&ids[1]), "{message}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let fates = [
+        (&ids[0], "not reached"),
+        (&ids[1], "in doubt"),
+        (&ids[2], "deleted"),
+        (&ids[3], "keep"),
+        (&later[0], "not reached"),
+        (&later[1], "keep"),
+    ];
+    for (id, fate) in fates {
+        let line = text.lines().find(|line| line.starts_with(id.as_str())).unwrap();
+        assert!(line.split("  ").any(|cell| cell.trim() == fate), "{fate}: {text}");
+    }
+    assert!(text.contains("\n1 backup deleted") && text.contains("\n3 backups not reached"), "{text}");
+    assert_eq!(listed(&place).len(), 5);
+
+    let rest = document(&place, &["prune", "--keep-last", "1", "--confirm", "--json"]);
+    assert_eq!(rest["series"][0]["report"]["deleted"], serde_json::json!([ids[1], ids[0]]));
+    assert_eq!(listed(&place), [&ids[3], &later[1]].map(String::clone));
+}
+
 /// The rules themselves are tested where time can be set; here, that each option asks for its rule and no other.
 #[tokio::test]
 async fn each_option_asks_for_its_rule() {

@@ -25,8 +25,11 @@ pub struct DeletionReport {
     pub deleted: Vec<BackupId>,
     /// Backups that were to go and stay, with the reason: a lock of the store, a backup that continues them.
     pub kept: Vec<(BackupId, String)>,
+    /// The backup whose deletion was under way when it ended early: whether it still exists is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_doubt: Option<BackupId>,
     /// The store keeps versions of what was deleted, or locks them: no space is freed before its own rules remove them. False if
-    /// nothing was deleted, or if the store does not say.
+    /// nothing was deleted, if it ended early, or if the store does not say.
     pub keeps_versions: bool,
 }
 
@@ -47,23 +50,26 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
     judge(series, &gather(store, series).await?, policy, store.time().wall())
 }
 
-/// Deletes the backups that `plan` removes, newest first.
+/// Deletes the backups that `plan` removes, newest first, and adds to `report` what it does, as it does it.
 ///
 /// First each gets a record that it is being deleted, then the backups that were begun since the plan are asked for their
 /// parents, and only then do the manifests go: from there on the backup does not exist. What turned out to be needed is
 /// kept, so are the parents of what could not be deleted. The data stays for readers that began before; a collection
 /// removes it after its grace time.
 ///
+/// A backup that the plan removes and that is nowhere in the report was not reached: it still exists.
+///
 /// # Errors
 ///
-/// Those of the store, by kind; what was deleted until then stays deleted, and the same plan can be applied again.
+/// Those of the store, by kind; what was deleted until then stays deleted and is in `report`, and the same plan can be applied
+/// again.
 ///
 /// # Cancel safety
 ///
-/// Cancel-safe: it stops between two backups, and can be called again with the same plan.
+/// Cancel-safe: it stops between two backups or leaves one in doubt, `report` says which, and it can be called again with the
+/// same plan.
 #[tracing::instrument(name = "delete", skip_all, fields(series = %plan.series))]
-pub async fn apply(store: &Store, plan: &RetentionPlan) -> Result<DeletionReport> {
-    let mut report = DeletionReport::default();
+pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionReport) -> Result<()> {
     let going: Vec<&PlannedBackup> = plan.removed().collect();
     let names = |id: BackupId| Names::new(plan.series.clone(), id);
     let mut records: HashMap<BackupId, String> = HashMap::new();
@@ -82,16 +88,22 @@ pub async fn apply(store: &Store, plan: &RetentionPlan) -> Result<DeletionReport
     for backup in going {
         let kept = match needed.remove(&backup.id) {
             Some(why) => Some(why),
-            None => match store.delete(&names(backup.id).manifest()).await {
-                Ok(()) => None,
-                Err(error) if error.kind() == ErrorKind::Denied => Some(error.report()),
-                Err(error) => return Err(error.context(format!("cannot delete backup {}", backup.id))),
-            },
+            None => {
+                // Known before the request is made: it may have its effect although this fails, or is dropped.
+                report.in_doubt = Some(backup.id);
+                match store.delete(&names(backup.id).manifest()).await {
+                    Ok(()) => None,
+                    Err(error) if error.kind() == ErrorKind::Denied => Some(error.report()),
+                    Err(error) => return Err(error.context(format!("cannot delete backup {}", backup.id))),
+                }
+            }
         };
+        report.in_doubt = None;
         let Some(why) = kept else {
             report.deleted.push(backup.id);
             continue;
         };
+        report.kept.push((backup.id, why));
         if let Some(record) = records.get(&backup.id)
             && let Err(error) = store.delete(record).await
         {
@@ -100,10 +112,9 @@ pub async fn apply(store: &Store, plan: &RetentionPlan) -> Result<DeletionReport
         if let Some(&parent) = parents.get(&backup.id) {
             needed.entry(parent).or_insert_with(|| format!("backup {} continues it and stays", backup.id));
         }
-        report.kept.push((backup.id, why));
     }
     report.keeps_versions = !report.deleted.is_empty() && store.keeps_versions().await;
-    Ok(report)
+    Ok(())
 }
 
 /// Which backups the unfinished or unknown backups `ids` continue: parent to child.

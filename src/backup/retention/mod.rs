@@ -2,7 +2,8 @@
 //!
 //! A plan is made first, and is data: [`plan`] lists a series and judges each backup by a [`RetentionPolicy`];
 //! [`RetentionPlan`] says of each backup whether it is kept, for which reasons, and can be printed. Nothing is removed until
-//! [`apply`] is given the plan. [`plan_deletion`] makes the plan for a backup that is named.
+//! [`apply`] is given the plan. [`plan_deletion`] makes the plan for a backup that is named. What a deletion has done is in a
+//! [`DeletionReport`] that the caller holds, so it is known also if the deletion fails half-way.
 //!
 //! | part | what it is |
 //! |---|---|

@@ -90,7 +90,7 @@ async fn the_data_of_a_deleted_backup_stays_for_its_readers_and_then_goes() {
     let manifest = back_up(&store, &[noise(1, 500_000)]).await.unwrap().manifest;
     clock.advance(100 * HOUR);
     let deletion = retention::plan_deletion(&store, &manifest.series, manifest.id, Descendants::Refuse).await.unwrap();
-    retention::apply(&store, &deletion).await.unwrap();
+    retention::apply(&store, &deletion, &mut Default::default()).await.unwrap();
     assert_eq!(collect(&store, DEFAULT_GRACE).await, CollectionReport::default());
     assert_eq!(restore(&store, &manifest).await.unwrap(), [noise(1, 500_000)], "who had read the manifest goes on");
     clock.advance(DEFAULT_GRACE);

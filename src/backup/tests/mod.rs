@@ -11,6 +11,7 @@ mod fixture;
 mod hostile;
 mod late;
 mod resume;
+mod retention;
 mod round_trip;
 mod scenarios;
 mod verify;

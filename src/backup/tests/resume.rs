@@ -442,7 +442,7 @@ async fn a_deleted_backup_does_not_come_back_by_a_process_that_was_taken_over_fr
         let manifest = finish(second, &contents, true).await.unwrap().manifest;
         assert!(!is_stored("s01/000000"), "it belongs to nobody");
         let deletion = retention::plan_deletion(&store, &manifest.series, id, retention::Descendants::Refuse).await;
-        retention::apply(&store, &deletion.unwrap()).await.unwrap();
+        retention::apply(&store, &deletion.unwrap(), &mut Default::default()).await.unwrap();
 
         clock.advance(pause);
         let error = first.commit().await.unwrap_err();

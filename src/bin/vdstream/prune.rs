@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use vdstream::backup::retention::{self, DeletionReport, Descendants, RetentionPlan, RetentionPolicy, Rule, Verdict};
+use vdstream::backup::retention::{
+    self, DeletionReport, Descendants, PlannedBackup, RetentionPlan, RetentionPolicy, Rule, Verdict,
+};
 use vdstream::backup::{Select, Series, Store, series_of};
 use vdstream::{Error, ErrorKind};
 
@@ -18,12 +20,16 @@ use crate::store;
 struct PruneDocument {
     confirmed: bool,
     series: Vec<SeriesDocument>,
+    /// Why it ended early, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
 struct SeriesDocument {
     #[serde(flatten)]
     plan: RetentionPlan,
+    /// Of a series that was not reached there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<DeletionReport>,
 }
@@ -75,7 +81,7 @@ fn policy(args: &args::Prune) -> RetentionPolicy {
     policy
 }
 
-/// Applies the plans if they are confirmed, and prints them with what was done.
+/// Applies the plans if they are confirmed, and prints them with what was done, also if it ends early.
 async fn carry_out(
     store: &Store,
     plans: Vec<RetentionPlan>,
@@ -83,15 +89,15 @@ async fn carry_out(
     common: &args::Common,
 ) -> Result<(), Failure> {
     let mut series = Vec::new();
-    let mut failed = None;
+    let mut failed: Option<Error> = None;
     for plan in plans {
-        let report = match confirm && failed.is_none() {
-            true => retention::apply(store, &plan).await.map_err(|error| failed = Some(error)).ok(),
-            false => None,
-        };
+        let mut report = None;
+        if confirm && failed.is_none() {
+            failed = retention::apply(store, &plan, report.insert(DeletionReport::default())).await.err();
+        }
         series.push(SeriesDocument { plan, report });
     }
-    let document = PruneDocument { confirmed: confirm, series };
+    let document = PruneDocument { confirmed: confirm, series, error: failed.as_ref().map(Error::report) };
     let printed = if common.json { output::json(&document) } else { output::line(&text(&document)) };
     if let Some(error) = failed {
         return Err(error.into());
@@ -105,25 +111,70 @@ async fn carry_out(
     printed
 }
 
+/// What becomes of a backup, or has become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Keep,
+    Ignored,
+    /// It would go.
+    Delete,
+    Deleted,
+    Stays,
+    /// It failed at this one, and it is not known whether the deletion had its effect.
+    InDoubt,
+    /// It failed before.
+    NotReached,
+}
+
+impl Fate {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Ignored => "ignored",
+            Self::Delete => "delete",
+            Self::Deleted => "deleted",
+            Self::Stays => "stays",
+            Self::InDoubt => "in doubt",
+            Self::NotReached => "not reached",
+        }
+    }
+}
+
+/// The fate of a backup, and why. Deleted is only what the report says was deleted.
+fn fate(backup: &PlannedBackup, report: Option<&DeletionReport>, is_confirmed: bool) -> (Fate, String) {
+    match &backup.verdict {
+        Verdict::Keep { reasons } => {
+            return (Fate::Keep, reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        }
+        Verdict::Ignore { why } => return (Fate::Ignored, why.clone()),
+        Verdict::Remove if !is_confirmed => return (Fate::Delete, String::new()),
+        _ => {}
+    }
+    let Some(report) = report else { return (Fate::NotReached, String::new()) };
+    if let Some((_, why)) = report.kept.iter().find(|(id, _)| *id == backup.id) {
+        return (Fate::Stays, why.clone());
+    }
+    let fate = match backup.id {
+        id if report.deleted.contains(&id) => Fate::Deleted,
+        id if report.in_doubt == Some(id) => Fate::InDoubt,
+        _ => Fate::NotReached,
+    };
+    (fate, String::new())
+}
+
 fn text(document: &PruneDocument) -> String {
     let mut rows = vec![["ID", "SERIES", "BEGUN", "KIND", "STORED", "VERDICT", "WHY"].map(str::to_owned).to_vec()];
-    let (mut going, mut bytes) = (0, 0);
+    let (mut going, mut bytes, mut unfinished) = (0, 0, 0);
     for SeriesDocument { plan, report } in &document.series {
         for backup in &plan.backups {
-            let stays = report.iter().flat_map(|report| &report.kept).find(|(id, _)| *id == backup.id);
-            let (verdict, why) = match (&backup.verdict, stays) {
-                (_, Some((_, why))) => ("stays", why.clone()),
-                (Verdict::Remove, None) if document.confirmed => ("deleted", String::new()),
-                (Verdict::Remove, None) => ("delete", String::new()),
-                (Verdict::Keep { reasons }, None) => {
-                    ("keep", reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            let (fate, why) = fate(backup, report.as_ref(), document.confirmed);
+            match fate {
+                Fate::Delete | Fate::Deleted => {
+                    going += 1;
+                    bytes += backup.stored_bytes;
                 }
-                (Verdict::Ignore { why }, None) => ("ignored", why.clone()),
-                (_, None) => ("keep", String::new()),
-            };
-            if backup.verdict == Verdict::Remove && stays.is_none() {
-                going += 1;
-                bytes += backup.stored_bytes;
+                Fate::InDoubt | Fate::NotReached => unfinished += 1,
+                Fate::Keep | Fate::Ignored | Fate::Stays => {}
             }
             rows.push(vec![
                 backup.id.to_string(),
@@ -131,18 +182,24 @@ fn text(document: &PruneDocument) -> String {
                 format!("{:.0}", backup.created),
                 backup.kind.map_or_else(|| "-".to_owned(), |kind| kind.to_string()),
                 output::size(backup.stored_bytes),
-                verdict.to_owned(),
+                fate.word().to_owned(),
                 why,
             ]);
         }
     }
     let mut text = output::table(&rows);
     let (count, size) = (output::plural(going, "backup"), output::size(bytes));
+    let is_planned = document.series.iter().any(|series| series.plan.removed().next().is_some());
     let _ = match (document.confirmed, going) {
-        (_, 0) => write!(text, "\n\nnothing to delete"),
+        _ if !is_planned => write!(text, "\n\nnothing to delete"),
+        (true, 0) => write!(text, "\n\nnothing was deleted"),
         (true, _) => write!(text, "\n\n{count} deleted; `vdstream gc` frees {size} after its grace time"),
         (false, _) => write!(text, "\n\n{count} with {size} would be deleted; nothing was changed, --confirm does it"),
     };
+    if unfinished > 0 {
+        let unfinished = output::plural(unfinished, "backup");
+        let _ = write!(text, "\n{unfinished} not reached or in doubt; the same command goes on from there");
+    }
     if document.series.iter().filter_map(|series| series.report.as_ref()).any(|report| report.keeps_versions) {
         text.push_str(output::KEEPS_VERSIONS);
     }

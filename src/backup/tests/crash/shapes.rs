@@ -3,7 +3,7 @@
 use super::record::{Known, Recorder, Run, at_once};
 use super::*;
 use crate::backup::collection::{self, CollectionReport, DEFAULT_GRACE};
-use crate::backup::retention::{self, Descendants, RetentionPolicy};
+use crate::backup::retention::{self, DeletionReport, Descendants, RetentionPlan, RetentionPolicy};
 use crate::clock::Clock;
 use crate::testing::{Contents, SimClock, StoredObject};
 
@@ -179,6 +179,13 @@ async fn committed(seed: u64, clock: &SimClock) -> (Contents, Vec<Known>) {
     (contents, run.backups.into_iter().map(|known| Known { commit: None, ..known }).collect())
 }
 
+/// Carries out a deletion.
+async fn retire(store: &Store, plan: &RetentionPlan) -> DeletionReport {
+    let mut report = DeletionReport::default();
+    retention::apply(store, plan, &mut report).await.unwrap();
+    report
+}
+
 /// A policy deletes two chains and keeps the newest.
 pub(super) async fn prune(seed: u64) -> Run {
     let clock = clock();
@@ -186,7 +193,7 @@ pub(super) async fn prune(seed: u64) -> Run {
     let mut recorder = Recorder::new(contents, backups, clock, seed);
     let plan = retention::plan(&recorder.store, &orders(), &RetentionPolicy::new().keep_last(1)).await.unwrap();
     let asked = recorder.events();
-    let report = retention::apply(&recorder.store, &plan).await.unwrap();
+    let report = retire(&recorder.store, &plan).await;
     assert_eq!(report.deleted.len(), 5);
     recorder.deleted(&report.deleted, asked);
     recorder.end().await
@@ -200,7 +207,7 @@ pub(super) async fn delete(seed: u64) -> Run {
     let mut recorder = Recorder::new(contents, backups, clock, seed);
     let plan = retention::plan_deletion(&recorder.store, &orders(), id, Descendants::Delete).await.unwrap();
     let asked = recorder.events();
-    let report = retention::apply(&recorder.store, &plan).await.unwrap();
+    let report = retire(&recorder.store, &plan).await;
     assert_eq!(report.deleted.len(), 2);
     recorder.deleted(&report.deleted, asked);
     recorder.end().await
