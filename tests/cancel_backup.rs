@@ -12,9 +12,9 @@ use cut_support::{Cut, Gate, all_arrived, at_every_step, cut, quiet};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
-use vdstream::backup::collection;
+use vdstream::backup::collection::{self, CollectionReport};
 use vdstream::backup::doctor;
-use vdstream::backup::retention::{self, Descendants, RetentionPolicy};
+use vdstream::backup::retention::{self, DeletionReport, Descendants, RetentionPolicy};
 use vdstream::backup::{
     self, Backup, BackupOptions, Manifest, Restore, RestoreOptions, ResumeOptions, Select, Series, Store, VerifyLevel,
     VerifyOptions,
@@ -541,17 +541,22 @@ async fn deleting_by_a_plan() {
         let (series, id) = (series(), manifest.id);
         let plan = retention::plan_deletion(&store, &series, id, Descendants::Refuse).await.unwrap();
         gate.shut();
-        let applied = cut(&gate, at, retention::apply(&store, &plan)).await;
+        let mut report = DeletionReport::default();
+        let applied = cut(&gate, at, retention::apply(&store, &plan, &mut report)).await;
         gate.open();
         all_arrived().await;
         match backup::find(&store, &series, Select::Id(id)).await {
             Ok(manifest) => {
-                assert!(applied.is_none());
+                assert!(applied.is_none() && report.deleted.is_empty());
                 is_whole(&store, &manifest).await;
             }
-            Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                assert!(report.deleted == [id] || report.in_doubt == Some(id), "{report:?}");
+            }
         }
-        retention::apply(&store, &plan).await.unwrap();
+        retention::apply(&store, &plan, &mut report).await.unwrap();
+        assert_eq!((&report.deleted[..], report.in_doubt), (&[id][..], None));
         assert_eq!(backup::list(&store, None).await.unwrap().backups.len(), 0, "the same plan can be applied again");
         applied.is_some()
     })
@@ -566,18 +571,19 @@ async fn collecting_what_is_left() {
         let manifest = committed(&store).await;
         let (series, id) = (series(), manifest.id);
         let deletion = retention::plan_deletion(&store, &series, id, Descendants::Refuse).await.unwrap();
-        retention::apply(&store, &deletion).await.unwrap();
+        retention::apply(&store, &deletion, &mut DeletionReport::default()).await.unwrap();
         let plan = collection::plan(&store, None, Duration::ZERO).await.unwrap();
         assert_eq!(plan.removed().count(), 1);
         gate.shut();
-        let applied = cut(&gate, at, collection::apply(&store, &plan)).await;
+        let mut report = CollectionReport::default();
+        let applied = cut(&gate, at, collection::apply(&store, &plan, &mut report)).await;
         gate.open();
         all_arrived().await;
         is_whole(&store, &kept).await;
         // The same plan can be applied again, and then a new one finds what the cut has left behind.
-        collection::apply(&store, &plan).await.unwrap();
+        collection::apply(&store, &plan, &mut report).await.unwrap();
         let rest = collection::plan(&store, None, Duration::ZERO).await.unwrap();
-        collection::apply(&store, &rest).await.unwrap();
+        collection::apply(&store, &rest, &mut report).await.unwrap();
         assert_eq!(gate.names().await.len(), kept.segments() + 2, "only the other backup is there");
         applied.is_some()
     })

@@ -114,9 +114,10 @@ async fn work((memory, id): (Arc<InMemory>, BackupId)) -> Done {
     Backup::resume(&store, "orders", id, options()).await.unwrap_err();
 
     let plan = retention::plan_deletion(&store, &manifest.series, manifest.id, Descendants::Refuse).await.unwrap();
-    retention::apply(&store, &plan).await.unwrap();
+    retention::apply(&store, &plan, &mut Default::default()).await.unwrap();
     let plan = collection::plan(&store, None, Duration::ZERO).await.unwrap();
-    let collected = collection::apply(&store, &plan).await.unwrap();
+    let mut collected = collection::CollectionReport::default();
+    collection::apply(&store, &plan, &mut collected).await.unwrap();
     assert!(doctor::examine(&store).await.is_good());
     store.wait_idle().await;
     Done { stored: manifest.stored_bytes(), kept, collected }

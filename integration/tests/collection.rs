@@ -112,3 +112,27 @@ async fn the_data_of_a_deleted_backup_is_collected() {
         place.assert_empty().await;
     }
 }
+
+/// Of two deleted backups the second cannot be removed to its end. Beside a third one lies what belongs to nobody.
+#[tokio::test]
+async fn a_collection_that_fails_half_way_prints_what_it_did() {
+    let place = Place::disk();
+    let ids =
+        [(); 3].map(|()| document(&place, &["backup", "--json", "--", "echo", "x"])["id"].as_str().unwrap().to_owned());
+    let directory = format!("{}/default", place.url().strip_prefix("file://").unwrap());
+    std::fs::write(format!("{directory}/{}/s00/000003.zst", ids[2]), b"of nobody").unwrap();
+    run(&place, &["prune", "--keep-last", "1", "--confirm"]);
+    let mut command = tool::vdstream_refused(format!("{directory}/{}/intent.json", ids[1]).as_ref(), "ENOSPC");
+    let output = command.args(["gc", &place.url(), "--grace", "0s", "--confirm"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(14), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for (leftover, fate) in [(&ids[0], "removed"), (&ids[1], "not finished"), (&ids[2], "removed")] {
+        let line = text.lines().find(|line| line.contains(leftover.as_str())).unwrap();
+        assert!(line.trim_end().ends_with(fate), "{fate}: {text}");
+    }
+    // The single one; segment, record, intent and mark of the first; segment and record of the second.
+    assert!(text.contains("\nat least 7 objects removed, 0 uploads ended"), "{text}");
+    assert!(text.contains("\n1 leftover not finished") && !text.contains("nothing was changed"), "{text}");
+    let rest = document(&place, &["gc", "--grace", "0s", "--confirm", "--json"]);
+    assert_eq!(rest["report"]["backups"], Value::from(vec![ids[1].clone()]));
+}

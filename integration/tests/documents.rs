@@ -250,6 +250,14 @@ fn what_was_done_before_a_failure_fits_too() {
     assert_eq!(half["series"][0]["report"]["in_doubt"], json!(ids[1]), "{half}");
     assert!(half["error"].as_str().unwrap().contains(&ids[1]), "{half}");
     assert_fits("prune", &half);
+
+    tool.document(0, "prune", &["--keep-last", "1", "--confirm"]);
+    let intent = tool.path("store/default") + "/" + &ids[1] + "/intent.json";
+    let collect = ["--grace", "0s", "--confirm"];
+    let half = refused(&tool, (Path::new(&intent), "ENOSPC"), 14, "gc", &collect);
+    assert_eq!(half["report"]["backups"], json!([ids[0]]), "{half}");
+    assert!(half["report"]["objects"].as_u64().unwrap() > 4 && half["error"].is_string(), "{half}");
+    assert_fits("gc", &half);
 }
 
 #[test]

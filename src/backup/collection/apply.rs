@@ -27,13 +27,15 @@ const NAMES_AT_ONCE: usize = 10_000;
 /// Refusals that a report holds; the rest is counted.
 const MOST_LEFT: usize = 1000;
 
-/// What a collection did.
+/// What a collection did. If it ended early, its numbers are those of what it knew by then: at least so many.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CollectionReport {
     /// Backups of which nothing is left.
     pub backups: Vec<BackupId>,
-    /// Objects that were removed.
+    /// The objects that were removed of those that the plan names one by one.
+    pub singles: Vec<String>,
+    /// Objects that were removed, these and those of backups.
     pub objects: u64,
     /// Multipart uploads of which there were records, and which are ended now.
     pub uploads: u64,
@@ -44,7 +46,7 @@ pub struct CollectionReport {
     /// Objects that do not go now and are not in `later`, because those are enough to show.
     pub later_more: u64,
     /// The store keeps versions of what was removed, or locks them: no space is freed before its own rules remove them. False if
-    /// nothing was removed, or if the store does not say.
+    /// nothing was removed, if it ended early, or if the store does not say.
     pub keeps_versions: bool,
 }
 
@@ -66,6 +68,14 @@ impl CollectionReport {
 
     fn keep(&mut self, what: impl ToString, why: impl Into<String>) {
         self.kept.push(Left { what: what.to_string(), why: why.into() });
+    }
+
+    /// Of these single objects, all went but for the refused ones.
+    fn remove(&mut self, objects: &[String], refused: &[Refused]) {
+        let mut gone = objects.to_vec();
+        without(&mut gone, refused);
+        self.singles.append(&mut gone);
+        self.refuse(refused);
     }
 
     fn refuse(&mut self, refused: &[Refused]) {
@@ -140,7 +150,7 @@ async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Found> {
     store.fold(&names.directory(), |found: &mut Found, seen| found.see(names, named.as_ref(), seen)).await
 }
 
-/// Removes what `plan` removes, after it has looked again.
+/// Removes what `plan` removes, after it has looked again. `report` begins empty and has what was done, as it is done.
 ///
 /// Of each backup a mark is written first, so that its writer, if it wakes, does not commit. Then it is looked for a manifest and
 /// for signs of life, by the store's own clock: what is committed or lives stays. Then the recorded uploads are ended, and the
@@ -154,25 +164,26 @@ async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Found> {
 ///
 /// # Errors
 ///
-/// Those of the store, by kind; what was removed until then stays removed, and a new plan goes on from there.
+/// Those of the store, by kind; what was removed until then stays removed and is in `report`, and a new plan goes on from there.
 ///
 /// # Cancel safety
 ///
-/// Stops between two requests. What is half removed is never a committed backup; call it again, or make a new plan.
+/// Stops between two requests; `report` has what was done but for the requests under way. What is half removed is never a committed
+/// backup; call it again, or make a new plan.
 #[tracing::instrument(name = "collect", skip_all, fields(leftovers = plan.removed().count(), grace_seconds = plan.grace.as_secs()))]
-pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionReport> {
-    let mut report = CollectionReport::default();
+pub async fn apply(store: &Store, plan: &CollectionPlan, report: &mut CollectionReport) -> Result<()> {
+    *report = CollectionReport::default();
     let mut meter = Meter::new(Arc::clone(store.time()));
     if plan.removed().next().is_none() {
-        meter.on_end(&report);
-        return Ok(report);
+        meter.on_end(report);
+        return Ok(());
     }
     let skew = store.skew().await.map_err(|error| error.context("cannot ask the store for its time"))?;
     let now = || store.time().wall().checked_add(skew).unwrap_or(plan.time);
     let gate = &catalog::gate();
     for (names, objects) in unnamed(plan) {
-        let removed = segments(store, &names, &objects, (now(), plan.grace), gate, &mut report).await;
-        meter.on_progress(&report);
+        let removed = segments(store, &names, &objects, (now(), plan.grace), gate, report).await;
+        meter.on_progress(report);
         removed.map_err(|error| error.context(format!("cannot remove what is left of {}", names.directory())))?;
     }
     for leftover in plan.removed().filter(|leftover| leftover.reason != Reason::Unnamed) {
@@ -180,24 +191,24 @@ pub async fn apply(store: &Store, plan: &CollectionPlan) -> Result<CollectionRep
         let removed = match &leftover.subject {
             Subject::Backup { series, id } => {
                 let names = Names::new(series.clone(), *id);
-                backup(store, &names, (now, plan.grace), gate, &mut report).await
+                backup(store, &names, (now, plan.grace), gate, report).await
             }
             Subject::Beside { series, id, object: name } => {
                 let names = Names::new(series.clone(), *id);
                 let verdict = plan::verdict(leftover.last_sign, now, plan.grace);
-                object(store, Some(&names), leftover, name, verdict, &mut report).await
+                object(store, Some(&names), leftover, name, verdict, report).await
             }
             Subject::Object { object: name } => {
                 let verdict = plan::verdict(leftover.last_sign, now, plan.grace);
-                object(store, None, leftover, name, verdict, &mut report).await
+                object(store, None, leftover, name, verdict, report).await
             }
         };
-        meter.on_progress(&report);
+        meter.on_progress(report);
         removed.map_err(|error| error.context(format!("cannot remove what is left of {}", leftover.subject)))?;
     }
     report.keeps_versions = report.objects > 0 && store.keeps_versions().await;
-    meter.on_end(&report);
-    Ok(report)
+    meter.on_end(report);
+    Ok(())
 }
 
 /// Removes what is left of a backup that is not committed.
@@ -220,23 +231,18 @@ async fn backup(
     };
     if let Some(why) = alive {
         report.keep(names.directory(), why);
-        report.refuse(&store.delete_each(&[mark]).await?);
+        // Nothing of what the plan removes.
+        report.refuse(&store.delete_each(&[mark], &mut 0).await?);
         return Ok(());
     }
     let mut sweep = Sweep { store, names, report: &mut *report, refused: Vec::new() };
-    sweep.remove(Part::Uploads).await?;
-    sweep.remove(Part::Data).await?;
-    for last in [Part::Intent, Part::Marks] {
-        // As long as something is left, these say what it is.
-        if sweep.refused.is_empty() {
-            sweep.remove(last).await?;
-        }
-    }
+    let swept = sweep.run().await;
     let refused = sweep.refused;
+    report.refuse(&refused);
+    swept?;
     if refused.is_empty() {
         report.backups.push(names.id());
     }
-    report.refuse(&refused);
     Ok(())
 }
 
@@ -279,6 +285,19 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
+    /// Removes the whole backup, as far as the store lets it.
+    async fn run(&mut self) -> Result<()> {
+        self.remove(Part::Uploads).await?;
+        self.remove(Part::Data).await?;
+        for last in [Part::Intent, Part::Marks] {
+            // As long as something is left, these say what it is.
+            if self.refused.is_empty() {
+                self.remove(last).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a part, some thousands of objects at a time.
     async fn remove(&mut self, part: Part) -> Result<()> {
         let (store, names) = (self.store, self.names);
@@ -301,8 +320,7 @@ impl Sweep<'_> {
                 without(&mut found, &refused);
                 self.report.uploads += found.len() as u64;
             }
-            let locked = store.delete_each(&found).await?;
-            self.report.objects += (found.len() - locked.len()) as u64;
+            let locked = store.delete_each(&found, &mut self.report.objects).await?;
             refused.extend(locked);
             self.refused.append(&mut refused);
             if is_all {
@@ -354,9 +372,8 @@ async fn segments(
     // Only what was seen again: it is there, and the manifest that is there now does not name it.
     let seen = found.strays.into_iter().map(|stray| stray.name).filter(|name| objects.contains(name.as_str()));
     let seen: Vec<String> = seen.collect();
-    let refused = store.delete_each(&seen).await?;
-    report.objects += (seen.len() - refused.len()) as u64;
-    report.refuse(&refused);
+    let refused = store.delete_each(&seen, &mut report.objects).await?;
+    report.remove(&seen, &refused);
     Ok(())
 }
 
@@ -382,9 +399,8 @@ async fn object(
         }
         report.uploads += 1;
     }
-    let refused = store.delete_each(object).await?;
-    report.objects += 1 - refused.len() as u64;
-    report.refuse(&refused);
+    let refused = store.delete_each(object, &mut report.objects).await?;
+    report.remove(object, &refused);
     Ok(())
 }
 

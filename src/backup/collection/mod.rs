@@ -2,7 +2,8 @@
 //!
 //! A plan is made first, and is data: [`plan`] lists the store and judges what belongs to no committed backup;
 //! [`CollectionPlan`] says of each leftover why it is one and whether it is old enough, and can be printed. Nothing is removed
-//! until [`apply`] is given the plan.
+//! until [`apply`] is given the plan. What it does is in a [`CollectionReport`] that the caller holds, so it is known also if it
+//! fails half-way.
 //!
 //! | part | what it is |
 //! |---|---|

@@ -50,7 +50,7 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
     judge(series, &gather(store, series).await?, policy, store.time().wall())
 }
 
-/// Deletes the backups that `plan` removes, newest first, and adds to `report` what it does, as it does it.
+/// Deletes the backups that `plan` removes, newest first. `report` begins empty and has what was done, as it is done.
 ///
 /// First each gets a record that it is being deleted, then the backups that were begun since the plan are asked for their
 /// parents, and only then do the manifests go: from there on the backup does not exist. What turned out to be needed is
@@ -70,6 +70,7 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
 /// same plan.
 #[tracing::instrument(name = "delete", skip_all, fields(series = %plan.series))]
 pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionReport) -> Result<()> {
+    *report = DeletionReport::default();
     let going: Vec<&PlannedBackup> = plan.removed().collect();
     let names = |id: BackupId| Names::new(plan.series.clone(), id);
     let mut records: HashMap<BackupId, String> = HashMap::new();

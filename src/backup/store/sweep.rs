@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use object_store::ObjectMeta;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::handle::Store;
 use crate::backup::names;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
 
 /// An object as a listing shows it, with its time.
 #[derive(Debug, Clone)]
@@ -71,16 +72,25 @@ impl Store {
         Ok(Seen { name: self.relative(&meta.location), bytes: meta.size, modified: self.time_of(meta)? })
     }
 
-    /// Deletes objects, and tells which of them the store refuses to delete. Those that are not there count as deleted.
-    pub(crate) async fn delete_each(&self, names: &[String]) -> Result<Vec<Refused>> {
+    /// Deletes objects, and tells which of them the store refuses to delete. Those that are not there count as deleted. Adds to
+    /// `deleted` how many went, also if it fails half-way.
+    pub(crate) async fn delete_each(&self, names: &[String], deleted: &mut u64) -> Result<Vec<Refused>> {
         let mut refused = Vec::new();
         for batch in names.chunks(BATCH) {
-            let mut rest = self.delete_batch(batch).await?;
+            let mut rest = self.delete_batch(batch, deleted).await?;
             while !rest.is_empty() {
                 let some = rest.split_off(rest.len().saturating_sub(AT_ONCE));
-                let outcomes: Vec<Option<Refused>> =
-                    try_join_all(some.into_iter().map(|name| self.delete_one(name))).await?;
-                refused.extend(outcomes.into_iter().flatten());
+                let mut failed = None;
+                for outcome in join_all(some.into_iter().map(|name| self.delete_one(name))).await {
+                    match outcome {
+                        Ok(None) => *deleted += 1,
+                        Ok(Some(one)) => refused.push(one),
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                }
+                if let Some(error) = failed {
+                    return Err(error);
+                }
             }
         }
         Ok(refused)
@@ -95,15 +105,17 @@ impl Store {
 
     /// Deletes objects with as few requests as the store allows. Answers those of which it is not known why they are still
     /// there, or whether they are: an answer to a batch does not always name the object.
-    async fn delete_batch(&self, batch: &[String]) -> Result<Vec<String>> {
+    async fn delete_batch(&self, batch: &[String], deleted: &mut u64) -> Result<Vec<String>> {
         let paths: Vec<Path> = batch.iter().map(|name| self.path(name)).collect();
-        let gone = self
+        // Of all attempts: what went in one of them is not there in the next.
+        let gone = Mutex::new(BTreeSet::new());
+        let outcome = self
             .retry(|| async {
                 let mut outcomes = self.objects().delete_stream(stream::iter(paths.clone()).map(Ok).boxed());
-                let (mut gone, mut failed) = (BTreeSet::new(), None);
+                let mut failed = None;
                 while let Some(outcome) = outcomes.next().await {
                     match outcome {
-                        Ok(path) => drop(gone.insert(self.relative(&path))),
+                        Ok(path) => drop(gone.lock().insert(self.relative(&path))),
                         Err(object_store::Error::NotFound { .. }) => {}
                         Err(error) => {
                             let error = self.error(&error, "delete objects like", &batch[0]);
@@ -114,12 +126,12 @@ impl Store {
                         }
                     }
                 }
-                match failed {
-                    None => Ok(gone),
-                    Some(error) => Err(error),
-                }
+                failed.map_or(Ok(()), Err)
             })
-            .await?;
+            .await;
+        let gone = gone.lock();
+        *deleted += gone.len() as u64;
+        outcome?;
         Ok(batch.iter().filter(|name| !gone.contains(*name)).cloned().collect())
     }
 

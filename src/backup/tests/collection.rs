@@ -53,7 +53,14 @@ fn reasons(plan: &CollectionPlan) -> Vec<(Reason, Verdict)> {
 
 async fn collect(store: &Store, grace: Duration) -> CollectionReport {
     let plan = plan(store, None, grace).await.unwrap();
-    apply(store, &plan).await.unwrap()
+    applied(store, &plan).await
+}
+
+/// Applies a plan to its end.
+async fn applied(store: &Store, plan: &CollectionPlan) -> CollectionReport {
+    let mut report = CollectionReport::default();
+    apply(store, plan, &mut report).await.unwrap();
+    report
 }
 
 #[tokio::test]
@@ -69,14 +76,14 @@ async fn a_killed_backup_goes_after_the_grace_time_with_its_uploads() {
     clock.advance(DEFAULT_GRACE - Duration::from_secs(1));
     let early = plan(&store, None, DEFAULT_GRACE).await.unwrap();
     assert!(matches!(reasons(&early)[..], [(Reason::NeverCommitted, Verdict::Wait { .. })]), "{early:?}");
-    assert_eq!(apply(&store, &early).await.unwrap(), CollectionReport::default());
+    assert_eq!(applied(&store, &early).await, CollectionReport::default());
     assert_eq!(bucket.contents(), left, "nothing was changed, and nothing was tried");
 
     clock.advance(Duration::from_secs(1));
     let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
     assert_eq!(reasons(&due), [(Reason::NeverCommitted, Verdict::Remove)]);
     assert_eq!(bucket.contents(), left, "a plan changes nothing");
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert_eq!((report.backups, report.uploads), (vec![id], due.leftovers[0].uploads));
     assert_eq!(bucket.contents(), committed);
     assert_eq!(restore(&store, &good).await.unwrap(), [noise(1, 500_000)]);
@@ -96,7 +103,7 @@ async fn the_data_of_a_deleted_backup_stays_for_its_readers_and_then_goes() {
     clock.advance(DEFAULT_GRACE);
     let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
     assert_eq!(reasons(&due), [(Reason::Deleted, Verdict::Remove)]);
-    apply(&store, &due).await.unwrap();
+    applied(&store, &due).await;
     assert_eq!(bucket.contents(), Contents::default());
 }
 
@@ -178,7 +185,7 @@ async fn segments_that_the_manifest_does_not_name_go_and_nothing_else() {
     // Whoever stores one more before the plan is applied lives.
     let alive = format!("{directory}/s00/000009.zst");
     store.create(&alive, "alive".into()).await.unwrap();
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert_eq!((report.objects, report.kept.len()), (0, unnamed.len()), "{report:?}");
     assert!(report.kept.iter().all(|left| unnamed.contains(&left.what) && left.why.contains("too young")));
     store.delete(&alive).await.unwrap();
@@ -186,10 +193,10 @@ async fn segments_that_the_manifest_does_not_name_go_and_nothing_else() {
     // So does a manifest that is deleted meanwhile, or cannot be read.
     let (all, name) = (bucket.contents(), manifest.names().manifest());
     bucket.edit(|contents| contents.objects.remove(&name));
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert!(report.objects == 0 && report.kept[0].why.contains("deleted meanwhile"), "{report:?}");
     store.create(&name, "torn".into()).await.unwrap();
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert_eq!(report.objects, 0, "{report:?}");
     assert!(plan(&store, None, Duration::ZERO).await.unwrap().leftovers.is_empty());
     bucket.edit(|contents| *contents = all);
@@ -210,7 +217,7 @@ async fn what_shows_life_after_the_plan_stays() {
     let segment = format!("orders/{id}/s00/000009.zst");
     store.create(&segment, "alive".into()).await.unwrap();
     let before = bucket.contents();
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert!(report.backups.is_empty() && report.kept[0].why.contains("too young"), "{report:?}");
     assert_eq!(bucket.contents(), before, "and the mark is gone");
 
@@ -218,7 +225,7 @@ async fn what_shows_life_after_the_plan_stays() {
     let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
     store.create(&format!("orders/{id}/manifest.json"), "whatever it says".into()).await.unwrap();
     let before = bucket.contents();
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert!(report.backups.is_empty() && report.kept[0].why.contains("committed"), "{report:?}");
     assert_eq!(bucket.contents(), before, "a manifest that cannot be read protects its backup as well");
 }
@@ -234,7 +241,7 @@ async fn a_wrong_clock_removes_nothing_that_lives() {
     let store = on(&bucket, &ahead);
     let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
     assert_eq!(reasons(&due), [(Reason::NeverCommitted, Verdict::Remove)]);
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert!(report.backups.is_empty() && report.kept[0].why.contains("store's clock"), "{report:?}");
     assert_eq!(bucket.contents(), before);
     // One that is behind waits longer than it has to, and then removes the same.
@@ -269,6 +276,39 @@ async fn what_is_locked_is_for_later_and_found_again() {
     let report = collect(&store, DEFAULT_GRACE).await;
     assert_eq!(report.backups, [id]);
     assert_eq!(bucket.contents(), Contents::default());
+}
+
+/// Who is told that nothing was changed believes that all is still there.
+#[tokio::test(start_paused = true)]
+async fn a_collection_that_fails_half_way_says_what_it_has_done() {
+    let faults = FaultStore::memory(0);
+    let store = faults.store();
+    let committed = back_up(&store, &[noise(1, 1000)]).await.unwrap().manifest;
+    let single = format!("{}/s00/000007.zst", committed.names().directory());
+    store.create(&single, "of nobody".into()).await.unwrap();
+    let mut deleted = Vec::new();
+    for seed in 0..2 {
+        let manifest = back_up(&store, &[noise(seed, 1000)]).await.unwrap().manifest;
+        let plan = retention::plan_deletion(&store, &manifest.series, manifest.id, Descendants::Refuse).await.unwrap();
+        retention::apply(&store, &plan, &mut Default::default()).await.unwrap();
+        // The committed one is `#0` in rules, these are `#1` and `#2`.
+        deleted.push((manifest.id, format!("#{}/intent.json", seed + 1)));
+    }
+    deleted.sort_unstable();
+    let due = plan(&store, None, Duration::ZERO).await.unwrap();
+    assert_eq!(due.removed().count(), 3, "{due:?}");
+    // Of the second, the segment goes and the intent does not.
+    faults.add(Rule::new(Fault::SlowDown).on(Operation::Delete).path(&deleted[1].1));
+    let mut report = CollectionReport::default();
+    let error = apply(&store, &due, &mut report).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Throttled);
+    assert_eq!((report.backups, report.singles), (vec![deleted[0].0], vec![single]));
+    // The single one; segment, record, intent and mark of the first; segment and record of the second.
+    assert_eq!(report.objects, 7);
+    faults.heal();
+    let left = names(&store).await;
+    assert!(left.contains(&format!("orders/{}/intent.json", deleted[1].0)), "{left:?}");
+    assert_eq!(collect(&store, Duration::ZERO).await.backups, [deleted[1].0]);
 }
 
 #[tokio::test]
@@ -319,10 +359,9 @@ async fn a_writer_that_wakes_beside_a_collection_commits_all_or_nothing() {
         };
         let collector = async {
             start(seed / 50 * 10).await;
-            apply(&store, &plan).await
+            applied(&store, &plan).await
         };
-        let (commit, report) = tokio::join!(writer, collector);
-        report.unwrap();
+        let (commit, _report) = tokio::join!(writer, collector);
         store.wait_idle().await;
         let listing = list(&store, None).await.unwrap();
         assert!(listing.damaged.is_empty());
@@ -354,8 +393,7 @@ async fn two_collections_at_once_do_the_same() {
         let recording = RecordingStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone())).interleaved(seed);
         let store = on(&recording, &clock);
         let plan = plan(&store, None, DEFAULT_GRACE).await.unwrap();
-        let (one, other) = tokio::join!(apply(&store, &plan), apply(&store, &plan));
-        assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+        tokio::join!(applied(&store, &plan), applied(&store, &plan));
         collect(&store, DEFAULT_GRACE).await;
         assert_eq!(bucket.contents(), Contents::default(), "seed {seed}");
     }
@@ -380,7 +418,7 @@ async fn more_objects_than_are_held_at_once_go_in_pieces() {
     let store = faults.store();
     let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
     assert_eq!((due.leftovers.len(), due.leftovers[0].objects), (1, u64::from(COUNT)));
-    let report = apply(&store, &due).await.unwrap();
+    let report = applied(&store, &due).await;
     assert_eq!((report.objects, report.later.len()), (u64::from(COUNT) - 1, 1));
     assert_eq!(bucket.contents().objects.len(), 2, "the locked one, and the mark");
 }

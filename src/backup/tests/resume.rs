@@ -454,7 +454,7 @@ async fn a_deleted_backup_does_not_come_back_by_a_process_that_was_taken_over_fr
 
         clock.advance(DEFAULT_GRACE);
         let plan = plan(&store, None, DEFAULT_GRACE).await.unwrap();
-        apply(&store, &plan).await.unwrap();
+        apply(&store, &plan, &mut Default::default()).await.unwrap();
         assert_eq!(bucket.contents(), Contents::default(), "{pause:?}");
     }
 }

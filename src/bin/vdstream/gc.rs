@@ -1,10 +1,11 @@
 //! `gc`: what backups that never came to their end, or were deleted, have left.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
+use vdstream::Error;
 use vdstream::backup::Series;
-use vdstream::backup::collection::{self, CollectionPlan, CollectionReport, SAFE_GRACE, Subject, Verdict};
+use vdstream::backup::collection::{self, CollectionPlan, CollectionReport, Leftover, SAFE_GRACE, Subject, Verdict};
 
 use crate::args;
 use crate::exit::Failure;
@@ -19,6 +20,9 @@ struct GcDocument {
     plan: CollectionPlan,
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<CollectionReport>,
+    /// Why it ended early, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 pub(crate) async fn run(args: args::Gc, common: &args::Common) -> Result<(), Failure> {
@@ -28,14 +32,12 @@ pub(crate) async fn run(args: args::Gc, common: &args::Common) -> Result<(), Fai
         output::note("with a grace time below 1h this is right only while nothing else uses the store");
     }
     let plan = collection::plan(&store, series.as_ref(), args.grace).await?;
-    let (report, failed) = match args.confirm {
-        false => (None, None),
-        true => match collection::apply(&store, &plan).await {
-            Ok(report) => (Some(report), None),
-            Err(error) => (None, Some(error)),
-        },
-    };
-    let document = GcDocument { confirmed: args.confirm, plan, report };
+    let (mut report, mut failed) = (None, None);
+    if args.confirm {
+        failed = collection::apply(&store, &plan, report.insert(CollectionReport::default())).await.err();
+    }
+    let error = failed.as_ref().map(Error::report);
+    let document = GcDocument { confirmed: args.confirm, plan, report, error };
     let printed = if common.json { output::json(&document) } else { output::line(&text(&document)) };
     match failed {
         Some(error) => Err(error.into()),
@@ -43,36 +45,86 @@ pub(crate) async fn run(args: args::Gc, common: &args::Common) -> Result<(), Fai
     }
 }
 
+/// What becomes of a leftover, or has become of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Waits(String),
+    /// It would go.
+    Remove,
+    Removed,
+    Stays(String),
+    /// The store does not delete it now, or not all of it.
+    Later,
+    /// A single object that was not there when it was looked again, or beyond what one look holds.
+    NotSeen,
+    /// It failed before, or while this was removed.
+    NotFinished,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waits(until) => write!(f, "waits until {until}"),
+            Self::Remove => f.write_str("remove"),
+            Self::Removed => f.write_str("removed"),
+            Self::Stays(why) => write!(f, "stays: {why}"),
+            Self::Later => f.write_str("later"),
+            Self::NotSeen => f.write_str("not seen again"),
+            Self::NotFinished => f.write_str("not finished"),
+        }
+    }
+}
+
+/// The fate of a leftover. Removed is only what the report says was removed.
+fn fate(leftover: &Leftover, document: &GcDocument) -> Fate {
+    if let Verdict::Wait { until } = leftover.verdict {
+        return Fate::Waits(format!("{until:.0}"));
+    }
+    let Some(report) = &document.report else { return Fate::Remove };
+    let what = leftover.subject.to_string();
+    if let Some(left) = report.kept.iter().find(|left| left.what == what) {
+        return Fate::Stays(left.why.clone());
+    }
+    let (is_removed, is_refused) = match &leftover.subject {
+        Subject::Backup { id, .. } => {
+            let is_of_it = |name: &str| name.strip_prefix(&what).is_some_and(|rest| rest.starts_with('/'));
+            (report.backups.contains(id), report.later.iter().any(|left| is_of_it(&left.what)))
+        }
+        _ => (report.singles.contains(&what), report.later.iter().any(|left| left.what == what)),
+    };
+    match (is_removed, is_refused, &document.error, &leftover.subject) {
+        (true, ..) => Fate::Removed,
+        (_, true, ..) => Fate::Later,
+        (.., Some(_), _) => Fate::NotFinished,
+        // It came to its end without this one, so the store has refused it and the report had no room for that.
+        _ if report.later_more > 0 => Fate::Later,
+        (.., Subject::Backup { .. }) => Fate::Later,
+        _ => Fate::NotSeen,
+    }
+}
+
 fn text(document: &GcDocument) -> String {
     let mut rows =
         vec![["LEFTOVER", "WHY", "LAST SIGN", "OBJECTS", "SIZE", "UPLOADS", "VERDICT"].map(str::to_owned).to_vec()];
-    let (mut bytes, mut going) = (0, 0);
+    let (mut bytes, mut going, mut unfinished) = (0, 0, 0);
     for leftover in &document.plan.leftovers {
-        let what = leftover.subject.to_string();
-        let verdict = match (leftover.verdict, &document.report) {
-            (Verdict::Wait { until }, _) => format!("waits until {until:.0}"),
-            (_, Some(report)) => match outcome(report, &leftover.subject, &what) {
-                Some(why) => why,
-                None => {
-                    bytes += leftover.bytes;
-                    going += 1;
-                    "removed".to_owned()
-                }
-            },
-            _ => {
+        let fate = fate(leftover, document);
+        match fate {
+            Fate::Remove | Fate::Removed => {
                 bytes += leftover.bytes;
                 going += 1;
-                "remove".to_owned()
             }
-        };
+            Fate::NotFinished => unfinished += 1,
+            _ => {}
+        }
         rows.push(vec![
-            what,
+            leftover.subject.to_string(),
             leftover.reason.to_string(),
             format!("{:.0}", leftover.last_sign),
             leftover.objects.to_string(),
             output::size(leftover.bytes),
             leftover.uploads.to_string(),
-            verdict,
+            fate.to_string(),
         ]);
     }
     let waiting = document.plan.waiting().count();
@@ -82,7 +134,8 @@ fn text(document: &GcDocument) -> String {
         Some(report) => {
             let (objects, uploads) = (count(report.objects, "object"), count(report.uploads, "upload"));
             let freed = if report.keeps_versions { "hidden" } else { "freed" };
-            write!(text, "{objects} removed, {uploads} ended, {size} {freed}")
+            let least = if document.error.is_some() { "at least " } else { "" };
+            write!(text, "{least}{objects} removed, {uploads} ended, {size} {freed}")
         }
         None if going == 0 => write!(text, "nothing to remove"),
         None => write!(
@@ -91,6 +144,10 @@ fn text(document: &GcDocument) -> String {
             output::plural(going, "leftover")
         ),
     };
+    if unfinished > 0 {
+        let unfinished = output::plural(unfinished, "leftover");
+        let _ = write!(text, "\n{unfinished} not finished; the same command goes on from there");
+    }
     if let Some(report) = &document.report {
         if report.keeps_versions {
             text.push_str(output::KEEPS_VERSIONS);
@@ -110,18 +167,6 @@ fn text(document: &GcDocument) -> String {
         let _ = write!(text, "\n{} younger than the grace time", output::plural(waiting, "leftover"));
     }
     text
-}
-
-/// Why a leftover that was to go is still there; nothing if it is gone.
-fn outcome(report: &CollectionReport, subject: &Subject, what: &str) -> Option<String> {
-    if let Some(left) = report.kept.iter().find(|left| left.what == what) {
-        return Some(format!("stays: {}", left.why));
-    }
-    let is_later = match subject {
-        Subject::Backup { id, .. } => !report.backups.contains(id),
-        _ => report.later.iter().any(|left| left.what == what),
-    };
-    is_later.then(|| "later".to_owned())
 }
 
 fn count(number: u64, what: &str) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::record::{Run, at_once};
 use super::*;
-use crate::backup::collection::{self, DEFAULT_GRACE};
+use crate::backup::collection::{self, CollectionReport, DEFAULT_GRACE};
 use crate::clock::Clock;
 use crate::testing::{Bucket, Contents, Crash, Effect, SimClock, StoredObject};
 
@@ -238,7 +238,9 @@ pub(super) async fn check_resumed(run: &Run, crash: &Crash, seen: &mut Seen, tal
 
 async fn collect(store: &Store, note: &str) -> u64 {
     let plan = collection::plan(store, None, DEFAULT_GRACE).await.unwrap();
-    let report = collection::apply(store, &plan).await.unwrap_or_else(|error| panic!("{note}: {}", error.report()));
+    let mut report = CollectionReport::default();
+    let applied = collection::apply(store, &plan, &mut report).await;
+    applied.unwrap_or_else(|error| panic!("{note}: {}", error.report()));
     assert!(report.kept.is_empty() && report.later.is_empty(), "{note}: {report:?}");
     report.objects
 }

@@ -236,7 +236,8 @@ async fn leftovers(seed: u64, clock: &SimClock) -> (Contents, Vec<Known>) {
 
 async fn collect(store: &Store) -> CollectionReport {
     let plan = collection::plan(store, None, DEFAULT_GRACE).await.unwrap();
-    let report = collection::apply(store, &plan).await.unwrap();
+    let mut report = CollectionReport::default();
+    collection::apply(store, &plan, &mut report).await.unwrap();
     assert!(report.kept.is_empty() && report.later.is_empty(), "{report:?}");
     report
 }
