@@ -17,7 +17,7 @@ pub enum ErrorKind {
     Aborted,
     /// The object was closed before the call; open a new one.
     Closed,
-    /// Somebody else holds or has created the same thing; choose another name or look at what is there.
+    /// Somebody else holds or has created the same thing, or it is protected or needed; choose another name or look at what is there.
     Conflict,
     /// Stored data is not what was written; the message names object, offset, expected and found.
     Corrupt,

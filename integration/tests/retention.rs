@@ -146,7 +146,7 @@ async fn chains_and_protected_backups_are_not_broken() {
         let last = back_up(&place, &["--parent", &log, "--kind", "log", "--keep-until", "1d"]);
         let message = refused(&place, 11, &["delete", &full, "--confirm"]);
         assert!(message.contains(&log) && message.contains("1 more"), "{message}");
-        let message = refused(&place, 13, &["delete", &full, "--descendants", "--confirm"]);
+        let message = refused(&place, 11, &["delete", &full, "--descendants", "--confirm"]);
         assert!(message.contains(&last) && message.contains("protected"), "{message}");
         let other = back_up(&place, &[]);
         let plan = document(&place, &["prune", "--keep-last", "1", "--confirm", "--json"]);

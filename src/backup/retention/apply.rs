@@ -145,9 +145,9 @@ async fn needed(
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotFound`] if there is no such backup; [`ErrorKind::Denied`] if it is protected until a later time;
-/// [`ErrorKind::Conflict`] if others continue it and `descendants` does not say to delete them too, or if a backup that is
-/// being made continues it; those of the store, by kind.
+/// [`ErrorKind::NotFound`] if there is no such backup; [`ErrorKind::Conflict`] if it is protected until a later time, if others
+/// continue it and `descendants` does not say to delete them too, or if a backup that is being made continues it; those of the
+/// store, by kind.
 ///
 /// # Cancel safety
 ///

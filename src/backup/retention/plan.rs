@@ -218,7 +218,7 @@ pub(super) fn judge_deletion(
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         if let Some(until) = by_id.get(id).and_then(|backup| backup.keep_until).filter(|&until| until > now) {
-            return Err(Error::new(ErrorKind::Denied, format!("backup {id} is protected until {until:.0}")));
+            return Err(Error::new(ErrorKind::Conflict, format!("backup {id} is protected until {until:.0}")));
         }
     }
     let verdict =

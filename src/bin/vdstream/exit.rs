@@ -14,7 +14,7 @@ Exit codes:
   5    a passing fault of the store; the same command may work later
   6    done, but the report could not be printed: the backup or the restored files are there
   10   no such backup, series or file
-  11   already there, or somebody else holds it
+  11   already there, or held: by somebody else, a lock, a protection, a backup that needs it
   13   credentials are missing or do not suffice
   14   out of space, quota or memory
   15   encrypted, and the key is missing or another one
