@@ -12,6 +12,7 @@ use integration::counting::CountingStore;
 use integration::tool;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use vdstream::backup::retention::{self, DeletionReport, RetentionPolicy};
 use vdstream::backup::store::PartLimits;
 use vdstream::backup::{Backup, BackupOptions, BackupReport, Manifest, Restore, RestoreOptions, Select, Store};
 use vdstream::pipeline::{Ack, Input, PipelineConfig};
@@ -183,6 +184,25 @@ async fn a_list_costs_two_requests_per_backup_and_one_per_series() {
     assert_eq!(counting.take_counts(), Counts::from([("get", BACKUPS), ("list", 1 + BACKUPS)]));
     vdstream::backup::find(&store, &manifest.series, Select::Latest).await.unwrap();
     assert_eq!(counting.take_counts(), Counts::from([("get", 1), ("list", 1)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prune_looks_at_what_it_keeps_once() {
+    let counting = CountingStore::keeping();
+    let store = store(&counting);
+    let mut series = None;
+    for _ in 0..5 {
+        series = Some(back_up(&store, PipelineConfig::default(), 1, KIB).await.manifest.series);
+    }
+    counting.take_counts();
+    let plan = retention::plan(&store, &series.unwrap(), &RetentionPolicy::new().keep_last(2)).await.unwrap();
+    assert_eq!(counting.take_counts(), Counts::from([("get", 5 + 2), ("list", 1 + 5 + 2)]));
+    let mut report = DeletionReport::default();
+    retention::apply(&store, &plan, &mut report).await.unwrap();
+    assert_eq!(report.deleted.len(), 3);
+    assert_eq!(counting.take_counts(), Counts::from([("put", 3), ("list", 1), ("delete", 3)]));
+    let row = "| `prune` | what `list` asks, and 1 list and 1 get for each backup that it keeps";
+    assert!(manual().contains(row), "costs.md has no row that starts with {row}");
 }
 
 /// 10 TiB that cannot be compressed are 10,240 segments of 1 GiB. Here every segment is as small as it can be, so that a test can

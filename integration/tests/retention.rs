@@ -76,6 +76,25 @@ async fn a_plan_changes_nothing_and_a_confirmed_one_deletes() {
     }
 }
 
+/// The newest has a manifest and no data any more. The plan that is shown is the one that is carried out.
+#[tokio::test]
+async fn a_backup_without_its_data_is_not_the_one_that_is_kept() {
+    for place in places().await {
+        let ids = [(); 3].map(|()| back_up(&place, &[]));
+        let segment = format!("{}/default/{}/s00/000000.zst", place.prefix(), ids[2]);
+        let segment = object_store::path::Path::from(segment.trim_start_matches('/'));
+        object_store::ObjectStoreExt::delete(&*place.store(), &segment).await.unwrap();
+        let shown = document(&place, &["prune", "--keep-last", "1", "--json"]);
+        let done = document(&place, &["prune", "--keep-last", "1", "--confirm", "--json"]);
+        assert_eq!(shown["series"][0]["backups"], done["series"][0]["backups"], "{place:?}");
+        let verdicts: Vec<&str> =
+            [0, 1, 2].map(|nth| done["series"][0]["backups"][nth]["verdict"].as_str().unwrap()).into();
+        assert_eq!(verdicts, ["remove", "keep", "ignore"], "{done}");
+        assert_eq!(done["series"][0]["report"]["deleted"], serde_json::json!([ids[0]]));
+        document(&place, &["restore", &ids[1], "--json", "--output", "/dev/null"]);
+    }
+}
+
 /// Three of the first series are to go, and one of the second. The second deletion fails.
 #[tokio::test]
 async fn a_deletion_that_fails_half_way_prints_what_it_did_and_no_more() {

@@ -12,6 +12,7 @@ use super::super::names::{Names, Series};
 use super::super::store::Store;
 use super::super::verify::VerifyLevel;
 use super::super::verify::record::{Outcome, standing_damage, verifications};
+use super::check;
 use super::plan::{Descendants, Evidence, PlannedBackup, RetentionPlan, judge, judge_deletion};
 use super::policy::RetentionPolicy;
 use super::record;
@@ -35,8 +36,14 @@ pub struct DeletionReport {
 
 /// Judges every backup of `series` by `policy`. Nothing is changed.
 ///
-/// Costs what [`list`](super::super::list) costs, one small read per backup that is not committed, and the records of those
-/// whose last verification does not settle that they are whole.
+/// Each backup that would be kept is compared with its manifest first, as a verification of the level
+/// [`Quick`](VerifyLevel::Quick) does without a record. One of which something is not there counts for no rule, and others are kept
+/// in its place, which are compared too. So each backup that the plan keeps was there when it was made.
+///
+/// Costs what [`list`](super::super::list) costs, one small read per backup that is not committed, the records of those
+/// whose last verification does not settle that they are whole, and for each that is kept, or was found not to be whole, one small
+/// read and one listing; 32 backups at once, with 128 MiB of manifests at most. What a listing lacks is looked up by name, of each backup
+/// until the first object that is missing.
 ///
 /// # Errors
 ///
@@ -47,7 +54,18 @@ pub struct DeletionReport {
 /// Cancel-safe: it only reads.
 pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> Result<RetentionPlan> {
     policy.check()?;
-    judge(series, &gather(store, series).await?, policy, store.time().wall())
+    let (mut evidence, now) = (gather(store, series).await?, store.time().wall());
+    let mut looked_at = BTreeSet::new();
+    loop {
+        let plan = judge(series, &evidence, policy, now)?;
+        // A fault only ever makes more backups stay, so the plan becomes stable, at the latest when all were looked at.
+        let new: Vec<BackupId> = plan.kept().map(|backup| backup.id).filter(|id| looked_at.insert(*id)).collect();
+        let faults = check::faults(store, series, new).await?;
+        if faults.is_empty() {
+            return Ok(plan);
+        }
+        evidence.missing.extend(faults);
+    }
 }
 
 /// Deletes the backups that `plan` removes, newest first. `report` begins empty and has what was done, as it is done.
@@ -166,7 +184,7 @@ async fn gather(store: &Store, series: &Series) -> Result<Evidence> {
     let listing = catalog::list(store, Some(series)).await?;
     let needed = needed(store, series, listing.uncommitted.iter().map(|(_, id)| *id)).await?;
     let failed = failed(store, &listing.backups).await?;
-    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, failed, needed })
+    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, failed, needed, missing: BTreeMap::new() })
 }
 
 /// Which backups a verification found damaged, and no later one showed to be whole.

@@ -9,12 +9,14 @@
 //! |---|---|
 //! | `policy` | [`RetentionPolicy`]: the rules |
 //! | `plan` | [`RetentionPlan`]: the judgement, a pure function of a list, the rules and the time |
+//! | `check` | looks whether all is there of what is to be kept |
 //! | `apply` | hides the manifests of what goes; the data follows after a grace time |
 //! | `record` | the object that says since when a backup is being deleted |
 //!
 //! The manual page on retention says what happens when several of these run at once, or beside a backup or a restore.
 
 mod apply;
+mod check;
 mod plan;
 mod policy;
 mod record;

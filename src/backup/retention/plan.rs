@@ -129,6 +129,8 @@ pub(super) struct Evidence {
     pub(super) damaged: Vec<DamagedBackup>,
     /// Backups whose newest verification found damage, and when.
     pub(super) failed: BTreeMap<BackupId, Timestamp>,
+    /// Backups of which something is not there, and what.
+    pub(super) missing: BTreeMap<BackupId, String>,
     /// Parents of backups that are not committed, with one of these.
     pub(super) needed: BTreeMap<BackupId, BackupId>,
 }
@@ -257,6 +259,7 @@ fn planned(evidence: &Evidence, mut verdict: impl FnMut(BackupId) -> Verdict) ->
 fn faults(evidence: &Evidence, by_id: &HashMap<BackupId, &BackupSummary>) -> HashMap<BackupId, String> {
     let mut faults: HashMap<BackupId, String> =
         evidence.failed.iter().map(|(id, time)| (*id, format!("its verification of {time:.0} found damage"))).collect();
+    faults.extend(evidence.missing.iter().map(|(id, why)| (*id, why.clone())));
     faults.extend(evidence.damaged.iter().map(|damaged| (damaged.id, damaged.error.to_string())));
     let broken: Vec<(BackupId, String)> = evidence
         .backups

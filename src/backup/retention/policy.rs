@@ -64,7 +64,8 @@ impl Serialize for Rule {
     }
 }
 
-/// Which backups of a series to keep. A backup that any rule wants is kept; rules count only backups that can be restored.
+/// Which backups of a series to keep. A backup that any rule wants is kept; rules count only backups that can be restored: all of
+/// their objects are there when the plan is made, and no verification has found damage that stands.
 ///
 /// Without a rule there is no plan: what nobody asked to keep would all go. Whatever the rules, the newest backup that can be
 /// restored is kept, so are those with a `keep_until` in the future, those that a running backup continues, and all

@@ -103,7 +103,7 @@ fn what_cannot_be_restored_counts_for_no_rule_and_is_left_alone() {
         backups,
         damaged: vec![damaged],
         failed: BTreeMap::from([(failed.id, at("2026-11-10T00:00:00Z"))]),
-        needed: BTreeMap::new(),
+        ..Evidence::default()
     };
     let plan = judged(&evidence, &RetentionPolicy::new().keep_last(2), "2026-11-20T00:00:00Z");
     assert_eq!(kept(&plan), ["02T00", "03T00"]);
@@ -223,6 +223,38 @@ proptest! {
         let newest = evidence.backups.iter().filter(|b| !ignored(b.id)).max_by_key(|b| (b.created, b.id));
         prop_assert!(newest.is_none_or(|backup| !removed.contains(&backup.id)));
         prop_assert_eq!(plan.backups.len(), evidence.backups.len());
+    }
+}
+
+proptest! {
+    /// A plan is judged again with every fault that is found: nothing that stayed before may go for it.
+    #[test]
+    fn a_fault_only_makes_more_backups_stay(
+        shape in prop::collection::vec((0i64..500, prop::option::of(0usize..30), any::<bool>(), 0u8..6), 1..30),
+        last in 0u32..4, daily in 0u32..4, weekly in 0u32..2, hours in 0u64..100, broken in any::<prop::sample::Index>(),
+    ) {
+        let start = at("2026-01-01T00:00:00Z");
+        let mut evidence = Evidence::default();
+        for (hour, parent, protected, fault) in shape {
+            let parent = parent.and_then(|index| evidence.backups.get(index)).map(|backup| backup.id);
+            let mut backup = summary(start + hour.hours(), parent);
+            backup.keep_until = protected.then_some(start + 600.hours());
+            if fault == 0 {
+                evidence.failed.insert(backup.id, start);
+            }
+            evidence.backups.push(backup);
+        }
+        let policy = RetentionPolicy::new().keep_last(last).keep(Rule::Daily, daily).keep(Rule::Weekly, weekly);
+        let policy = policy.keep_within(Duration::from_secs(hours * 3600));
+        let removed = |evidence: &Evidence| -> BTreeSet<BackupId> {
+            let plan = judge(&Series::default(), evidence, &policy, start + 500.hours()).unwrap();
+            plan.removed().map(|backup| backup.id).collect()
+        };
+        let before = removed(&evidence);
+        let broken = evidence.backups[broken.index(evidence.backups.len())].id;
+        evidence.missing.insert(broken, "a segment is missing".to_owned());
+        let after = removed(&evidence);
+        prop_assert!(after.is_subset(&before), "{:?} would go now", after.difference(&before));
     }
 }
 

@@ -42,5 +42,6 @@ mod sequential;
 mod sweep;
 
 pub(super) use demand::Content;
+pub(crate) use handle::Listed;
 pub use handle::{PartLimits, Store};
 pub(crate) use sweep::{Refused, Seen, is_refusal};

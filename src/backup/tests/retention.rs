@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::ErrorKind;
-use crate::backup::retention::{DeletionReport, RetentionPlan, RetentionPolicy, apply, plan};
+use crate::backup::retention::{DeletionReport, Reason, RetentionPlan, RetentionPolicy, Verdict, apply, plan};
 use crate::testing::fault_store::Operation;
 use crate::testing::{Fault, FaultStore, Rule};
 
@@ -19,6 +19,24 @@ async fn made(store: &Store, count: usize) -> Vec<BackupId> {
         ids.push(back_up(store, &[Bytes::from_static(b"rows")]).await.unwrap().manifest.id);
     }
     ids
+}
+
+/// The object of the one segment of a backup.
+async fn segment(store: &Store, id: BackupId) -> String {
+    let manifest = find(store, &orders(), Select::Id(id)).await.unwrap();
+    manifest.objects().next().unwrap().1
+}
+
+/// What is kept, ignored and removed.
+fn verdicts(plan: &RetentionPlan) -> [Vec<BackupId>; 3] {
+    let of = |wanted: fn(&Verdict) -> bool| {
+        plan.backups.iter().filter(|backup| wanted(&backup.verdict)).map(|backup| backup.id).collect()
+    };
+    [
+        of(|verdict| matches!(verdict, Verdict::Keep { .. })),
+        of(|verdict| matches!(verdict, Verdict::Ignore { .. })),
+        of(|verdict| *verdict == Verdict::Remove),
+    ]
 }
 
 async fn keep_one(store: &Store) -> RetentionPlan {
@@ -78,4 +96,75 @@ async fn a_deletion_that_is_dropped_half_way_has_said_what_it_has_done() {
         }
     }
     assert_eq!((report.deleted, report.in_doubt), (vec![ids[1]], Some(ids[0])));
+}
+
+/// A policy counted a backup whose segments somebody had deleted by hand, and removed the good ones before it.
+#[tokio::test]
+async fn a_backup_that_has_lost_something_counts_for_no_rule() {
+    let store = Store::memory();
+    let ids = made(&store, 5).await;
+    assert_eq!(verdicts(&keep_one(&store).await), [ids[4..].to_vec(), vec![], ids[..4].to_vec()]);
+
+    let lost = segment(&store, ids[4]).await;
+    store.delete(&lost).await.unwrap();
+    let plan = keep_one(&store).await;
+    assert_eq!(verdicts(&plan), [vec![ids[3]], vec![ids[4]], ids[..3].to_vec()]);
+    let Verdict::Ignore { why } = &plan.backups[4].verdict else { panic!("{plan:?}") };
+    assert!(why.contains(&lost) && why.contains("found none"), "{why}");
+
+    // What is kept instead is looked at too: another one is cut, of a third the intent is gone.
+    let cut = segment(&store, ids[3]).await;
+    let content = store.read_small(&cut, u64::MAX).await.unwrap();
+    store.delete(&cut).await.unwrap();
+    store.create(&cut, content.slice(1..)).await.unwrap();
+    store.delete(&format!("orders/{}/intent.json", ids[2])).await.unwrap();
+    let plan = keep_one(&store).await;
+    assert_eq!(verdicts(&plan), [vec![ids[1]], ids[2..].to_vec(), vec![ids[0]]]);
+    let mut report = DeletionReport::default();
+    apply(&store, &plan, &mut report).await.unwrap();
+    assert_eq!(report.deleted, ids[..1]);
+    let manifest = find(&store, &orders(), Select::Id(ids[1])).await.unwrap();
+    assert_eq!(restore(&store, &manifest).await.unwrap(), [Bytes::from_static(b"rows")]);
+
+    // Nothing good is left: then nothing goes.
+    store.delete(&segment(&store, ids[1]).await).await.unwrap();
+    assert_eq!(verdicts(&keep_one(&store).await), [vec![], ids[1..].to_vec(), vec![]]);
+}
+
+#[tokio::test]
+async fn a_chain_counts_only_if_all_of_it_is_there() {
+    let store = Store::memory();
+    let old = made(&store, 2).await;
+    let full = made(&store, 1).await[0];
+    let mut log = Backup::begin(&store, "orders", options(1).continues(full, Kind::Log)).await.unwrap();
+    log.stripe_input(0, complete(&Bytes::from_static(b"more"))).unwrap();
+    let log = log.commit().await.unwrap().manifest.id;
+    assert_eq!(verdicts(&keep_one(&store).await), [vec![full, log], vec![], old.clone()]);
+    store.delete(&segment(&store, full).await).await.unwrap();
+    let plan = keep_one(&store).await;
+    assert_eq!(verdicts(&plan), [vec![old[1]], vec![full, log], vec![old[0]]]);
+    assert_eq!(plan.backups[1].verdict, Verdict::Keep { reasons: vec![Reason::Newest, Reason::Last] });
+}
+
+#[tokio::test]
+async fn a_plan_lists_each_backup_that_it_keeps_once_and_no_other() {
+    let faults = FaultStore::memory(1);
+    let store = faults.store();
+    let ids = made(&store, 40).await;
+    let asked = async |policy: &RetentionPolicy| {
+        faults.forget();
+        plan(&store, &orders(), policy).await.unwrap();
+        let log = faults.log();
+        let count = |operation| log.iter().filter(|request| request.operation == operation).count();
+        assert_eq!(log.len(), count(Operation::List) + count(Operation::Get) + count(Operation::Head), "only reads");
+        [Operation::List, Operation::Get, Operation::Head].map(count)
+    };
+    // To list the series takes one listing, and one listing and one read for each backup.
+    assert_eq!(asked(&RetentionPolicy::new().keep_last(1)).await, [41 + 1, 40 + 1, 0]);
+    assert_eq!(asked(&RetentionPolicy::new().keep_last(7)).await, [41 + 7, 40 + 7, 0]);
+    assert_eq!(asked(&RetentionPolicy::new().keep_last(40)).await, [41 + 40, 40 + 40, 0]);
+    assert!(faults.most_at_once(Operation::List) <= 32, "{} at once", faults.most_at_once(Operation::List));
+    // What a listing lacks is asked for by name, and one more backup is looked at instead.
+    store.delete(&segment(&store, ids[39]).await).await.unwrap();
+    assert_eq!(asked(&RetentionPolicy::new().keep_last(7)).await, [41 + 8, 40 + 8, 1]);
 }

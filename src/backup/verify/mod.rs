@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `options` | how deep to look, and at how much |
 //! | `run` | one verification: the order of the steps |
+//! | `quick` | the first step, which lists; retention takes it too, to look at what it keeps |
 //! | `documents`, `stored`, `content` | the steps that read: small documents, hashes of objects, decompressed content |
 //! | `choice`, `coverage` | which segments are looked at; sets of segments as short text |
 //! | `record` | what is kept of a verification, and what later ones and lists make of it |
@@ -15,6 +16,7 @@ mod content;
 mod coverage;
 mod documents;
 mod options;
+pub(crate) mod quick;
 pub(crate) mod record;
 mod report;
 mod run;

@@ -1,6 +1,6 @@
 //! One verification: the order of its steps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::choice::{self, Segment};
@@ -15,9 +15,8 @@ use super::watch::{VerifyProgress, VerifyStep};
 use crate::backup::encryption;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::ObjectName;
-use crate::backup::segments;
 use crate::backup::store::Store;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::meter::{self, Counter, Histogram};
 use crate::pipeline::SegmentId;
 
@@ -93,37 +92,7 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
 async fn quick(store: &Store, manifest: &Manifest, report: &mut VerifyReport) -> Result<Vec<String>> {
     let names = manifest.names();
     let mut listed = store.list(&names.directory()).await?;
-    let sizes: HashMap<&str, u64> = listed.iter().map(|object| (object.name.as_str(), object.bytes)).collect();
-    for (id, name, summary) in manifest.objects() {
-        // Some listings lag behind; what they lack is asked for by name.
-        let size = match sizes.get(name.as_str()) {
-            Some(size) => Some(*size),
-            None => store.find_size(&name).await?,
-        };
-        let object = store.show(&name);
-        let error = match size {
-            Some(size) if size == summary.stored_bytes => continue,
-            None => segments::missing(&object),
-            Some(size) => {
-                let offset = size.min(summary.stored_bytes);
-                let expected = summary.stored_bytes;
-                Error::new(
-                    ErrorKind::Corrupt,
-                    format!("{object}, offset {offset}: expected {expected} bytes in all, found {size}"),
-                )
-            }
-        };
-        report.damage.push(Damage::of(&Segment { id, name, summary }, error));
-    }
-    for name in [names.intent(), names.manifest()] {
-        if !sizes.contains_key(name.as_str()) && store.find_size(&name).await?.is_none() {
-            let error = segments::missing(&store.show(&name));
-            report.damage.push(Damage::of_document(name, error));
-        }
-    }
-    if let Some(error) = encryption::verify(store, manifest, report.level).await? {
-        report.damage.push(Damage::of_document(names.of(&ObjectName::Identity), error));
-    }
+    report.damage = super::quick::compare(store, manifest, &listed, report.level, usize::MAX).await?;
     listed.retain(|object| matches!(names.parse(&object.name), Some(ObjectName::Verified(_))));
     Ok(listed.into_iter().map(|object| object.name).collect())
 }

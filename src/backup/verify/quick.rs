@@ -1,0 +1,62 @@
+//! Names and sizes: what one listing tells of a backup.
+
+use std::collections::HashMap;
+
+use super::choice::Segment;
+use super::options::VerifyLevel;
+use super::report::Damage;
+use crate::backup::encryption;
+use crate::backup::manifest::Manifest;
+use crate::backup::names::ObjectName;
+use crate::backup::segments;
+use crate::backup::store::{Listed, Store};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Compares a listing of the backup's directory with its manifest. Ends with the finding number `most`.
+///
+/// Some listings lag behind; what they lack is asked for by name. Of the key of an encrypted backup more is looked at if the `level`
+/// is deeper.
+pub(crate) async fn compare(
+    store: &Store,
+    manifest: &Manifest,
+    listed: &[Listed],
+    level: VerifyLevel,
+    most: usize,
+) -> Result<Vec<Damage>> {
+    let (names, mut damage) = (manifest.names(), Vec::new());
+    let sizes: HashMap<&str, u64> = listed.iter().map(|object| (object.name.as_str(), object.bytes)).collect();
+    for (id, name, summary) in manifest.objects() {
+        if damage.len() >= most {
+            return Ok(damage);
+        }
+        let size = match sizes.get(name.as_str()) {
+            Some(size) => Some(*size),
+            None => store.find_size(&name).await?,
+        };
+        let object = store.show(&name);
+        let error = match size {
+            Some(size) if size == summary.stored_bytes => continue,
+            None => segments::missing(&object),
+            Some(size) => {
+                let offset = size.min(summary.stored_bytes);
+                let expected = summary.stored_bytes;
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("{object}, offset {offset}: expected {expected} bytes in all, found {size}"),
+                )
+            }
+        };
+        damage.push(Damage::of(&Segment { id, name, summary }, error));
+    }
+    for name in [names.intent(), names.manifest()] {
+        if !sizes.contains_key(name.as_str()) && store.find_size(&name).await?.is_none() {
+            let error = segments::missing(&store.show(&name));
+            damage.push(Damage::of_document(name, error));
+        }
+    }
+    if let Some(error) = encryption::verify(store, manifest, level).await? {
+        damage.push(Damage::of_document(names.of(&ObjectName::Identity), error));
+    }
+    damage.truncate(most);
+    Ok(damage)
+}
