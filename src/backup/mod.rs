@@ -23,6 +23,7 @@ mod resume;
 pub mod retention;
 mod segments;
 mod session;
+mod stamp;
 pub mod store;
 pub(crate) mod verify;
 mod wire;

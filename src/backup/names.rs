@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::id::BackupId;
+use super::stamp::{Stamp, basic, time};
 use super::writers::Writers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::SegmentId;
@@ -205,10 +206,10 @@ pub(crate) enum ObjectName {
         attempt: u32,
     },
     Verified(Timestamp),
-    /// Says since when the backup is being deleted.
-    Deleted(Timestamp),
-    /// Says since when a collection removes what is left of the backup.
-    Collected(Timestamp),
+    /// Says since when the backup is being deleted. Each deletion has its own.
+    Deleted(Stamp),
+    /// Says since when a collection removes what is left of the backup. Each collection has its own.
+    Collected(Stamp),
 }
 
 impl ObjectName {
@@ -255,15 +256,10 @@ impl fmt::Display for ObjectName {
                 f.write_str(".json")
             }
             Self::Verified(time) => write!(f, "verified/{}.json", basic(*time)),
-            Self::Deleted(time) => write!(f, "deleted/{}.json", basic(*time)),
-            Self::Collected(time) => write!(f, "collected/{}.json", basic(*time)),
+            Self::Deleted(stamp) => write!(f, "deleted/{stamp}.json"),
+            Self::Collected(stamp) => write!(f, "collected/{stamp}.json"),
         }
     }
-}
-
-/// The basic format of ISO 8601, in milliseconds: a colon would be encoded on some stores.
-fn basic(time: Timestamp) -> impl fmt::Display {
-    time.strftime("%Y%m%dT%H%M%S%.3fZ")
 }
 
 impl FromStr for ObjectName {
@@ -299,13 +295,13 @@ fn parse_numbered(text: &str) -> Option<ObjectName> {
         return (1..=MAX_CLAIMS).contains(&number).then_some(ObjectName::Claim(number));
     }
     if let Some(rest) = text.strip_prefix("verified/") {
-        return time(rest).map(ObjectName::Verified);
+        return time(rest.strip_suffix(".json")?).map(ObjectName::Verified);
     }
     if let Some(rest) = text.strip_prefix("deleted/") {
-        return time(rest).map(ObjectName::Deleted);
+        return Stamp::parse(rest.strip_suffix(".json")?).map(ObjectName::Deleted);
     }
     if let Some(rest) = text.strip_prefix("collected/") {
-        return time(rest).map(ObjectName::Collected);
+        return Stamp::parse(rest.strip_suffix(".json")?).map(ObjectName::Collected);
     }
     let (file, is_encrypted) = match text.strip_suffix(".age") {
         Some(file) => (file, true),
@@ -325,11 +321,6 @@ fn parse_numbered(text: &str) -> Option<ObjectName> {
 fn claim_number(text: &str) -> Option<u32> {
     let number = text.strip_prefix('c')?.parse().ok()?;
     (1..=MAX_CLAIMS).contains(&number).then_some(number)
-}
-
-fn time(text: &str) -> Option<Timestamp> {
-    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ.json", text).ok()?;
-    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
 fn segment_id(stripe: &str, index: &str) -> Option<SegmentId> {
@@ -396,6 +387,13 @@ mod tests {
         }
         let time = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
         assert_eq!(ObjectName::Verified(time).to_string(), "verified/20231114T221320.123Z.json");
+        let (one, other) = (ObjectName::Deleted(Stamp::draw(time)), ObjectName::Deleted(Stamp::draw(time)));
+        assert_ne!(one, other);
+        let tail =
+            one.to_string().strip_prefix("deleted/20231114T221320.123Z-").unwrap().strip_suffix(".json").unwrap().len();
+        assert_eq!(tail, 16, "{one}");
+        // As they were written before they had tails.
+        assert_eq!(ObjectName::Deleted(time.into()).to_string(), "deleted/20231114T221320.123Z.json");
     }
 
     #[test]
@@ -434,6 +432,12 @@ mod tests {
             "manifest.json.partial-1",
             "verified/now.json",
             "deleted/now.json",
+            "deleted/20260102T030405.678Z-.json",
+            "deleted/20260102T030405.678Z-0123456789abcde.json",
+            "deleted/20260102T030405.678Z-0123456789ABCDEF.json",
+            "deleted/20260102T030405.678Z-00123456789abcdef.json",
+            "collected/20260102T030405.678Z-0123456789abcdef-1.json",
+            "verified/20260102T030405.678Z-0123456789abcdef.json",
             "collected/now.json",
         ] {
             assert_eq!(names.parse(&format!("{}/{stranger}", names.directory())), None, "{stranger}");
@@ -459,7 +463,7 @@ mod tests {
             let names = names();
             let segment = SegmentId { stripe, index };
             let time = Timestamp::from_millisecond(millis).unwrap();
-            for name in [ObjectName::Segment(segment), ObjectName::Sealed(segment), ObjectName::Identity, ObjectName::Upload { segment, claim: 0, attempt }, ObjectName::Upload { segment, claim, attempt }, ObjectName::Resumed { segment, claim }, ObjectName::Claim(claim), ObjectName::Verified(time), ObjectName::Deleted(time), ObjectName::Collected(time), ObjectName::Intent, ObjectName::Manifest] {
+            for name in [ObjectName::Segment(segment), ObjectName::Sealed(segment), ObjectName::Identity, ObjectName::Upload { segment, claim: 0, attempt }, ObjectName::Upload { segment, claim, attempt }, ObjectName::Resumed { segment, claim }, ObjectName::Claim(claim), ObjectName::Verified(time), ObjectName::Deleted(time.into()), ObjectName::Deleted(Stamp::draw(time)), ObjectName::Collected(time.into()), ObjectName::Collected(Stamp::draw(time)), ObjectName::Intent, ObjectName::Manifest] {
                 prop_assert_eq!(names.parse(&names.of(&name)), Some(name));
             }
         }

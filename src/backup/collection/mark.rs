@@ -13,6 +13,7 @@ use super::super::document;
 use super::super::id::BackupId;
 use super::super::names::{Names, ObjectName, Series};
 use super::super::options::TOOL;
+use super::super::stamp::Stamp;
 use super::super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,17 +37,14 @@ pub(super) fn directory(names: &Names) -> String {
     format!("{}/collected", names.directory())
 }
 
-/// Writes a mark and returns its name. Each has a name of its own, so no condition is needed.
+/// Writes a mark and returns its name. Each collection has one of its own, so no condition is needed, and who takes its own away
+/// leaves those of others.
 pub(super) async fn write(store: &Store, names: &Names) -> Result<String> {
     let time = store.time().wall();
     let mark = CollectedV1 { series: names.series().clone(), id: names.id(), time, tool: TOOL.to_owned() };
-    let name = names.of(&ObjectName::Collected(time));
-    let content = document::encode(COLLECTED, &mark)?;
-    match store.create(&name, content.into()).await {
-        // Another collection began within the same millisecond.
-        Err(error) if error.kind() == ErrorKind::Conflict => Ok(name),
-        outcome => outcome.map(|()| name),
-    }
+    let name = names.of(&ObjectName::Collected(Stamp::draw(time)));
+    store.create(&name, document::encode(COLLECTED, &mark)?.into()).await?;
+    Ok(name)
 }
 
 /// Checks that this backup was not deleted: another process may have resumed and committed it.

@@ -45,7 +45,7 @@ fn judged(objects: &[(ObjectName, &str)], now: &str, grace: Duration) -> Vec<Lef
 #[test]
 fn what_is_there_tells_why_it_is_left_over() {
     let (segment, deleted, marked) =
-        (ObjectName::Segment(SEGMENT), ObjectName::Deleted(at(EARLY)), ObjectName::Collected(at(EARLY)));
+        (ObjectName::Segment(SEGMENT), ObjectName::Deleted(at(EARLY).into()), ObjectName::Collected(at(EARLY).into()));
     let cases = [
         (vec![ObjectName::Intent], Reason::NeverCommitted),
         (vec![ObjectName::Intent, segment.clone(), UPLOAD], Reason::NeverCommitted),
@@ -77,8 +77,8 @@ fn beside_a_manifest_only_what_belongs_to_no_backup_goes() {
         (ObjectName::Sealed(SEGMENT), EARLY),
         (ObjectName::Verified(at(EARLY)), EARLY),
         (UPLOAD, EARLY),
-        (ObjectName::Deleted(at(EARLY)), EARLY),
-        (ObjectName::Collected(at(LATE)), LATE),
+        (ObjectName::Deleted(at(EARLY).into()), EARLY),
+        (ObjectName::Collected(at(LATE).into()), LATE),
     ];
     let leftovers = judged(&objects, LATE, HOUR);
     let told: Vec<_> = leftovers.iter().map(|leftover| (leftover.reason, leftover.verdict)).collect();
@@ -112,7 +112,9 @@ fn what_the_manifest_does_not_name_waits_for_all_that_its_process_has_left() {
         assert_eq!(judged((sign.clone(), EARLY)), both(Verdict::Remove), "{sign}");
         assert_eq!(judged((sign.clone(), LATE)), both(wait), "{sign}");
     }
-    for no_sign in [ObjectName::Collected(at(LATE)), ObjectName::Deleted(at(LATE)), ObjectName::Verified(at(LATE))] {
+    for no_sign in
+        [ObjectName::Collected(at(LATE).into()), ObjectName::Deleted(at(LATE).into()), ObjectName::Verified(at(LATE))]
+    {
         assert_eq!(judged((no_sign.clone(), LATE)), both(Verdict::Remove), "{no_sign}");
     }
     // A segment that was stored since belongs to nobody either, and is a sign for the others.
@@ -144,7 +146,7 @@ fn the_newest_sign_of_life_counts() {
     // A clock that was ahead when the backup began tells nothing.
     assert_eq!(judged(&copied, "2025-12-31T00:00:00Z", HOUR)[0].verdict, Verdict::Remove);
     // A mark is no sign of life: what a collection has begun, the next one goes on with.
-    let marked = [(ObjectName::Intent, EARLY), (ObjectName::Collected(at(LATE)), LATE)];
+    let marked = [(ObjectName::Intent, EARLY), (ObjectName::Collected(at(LATE).into()), LATE)];
     assert_eq!(judged(&marked, LATE, HOUR)[0].verdict, Verdict::Remove);
 }
 

@@ -7,6 +7,7 @@ use super::super::document;
 use super::super::id::BackupId;
 use super::super::names::{Names, ObjectName, Series};
 use super::super::options::TOOL;
+use super::super::stamp::Stamp;
 use super::super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -21,17 +22,14 @@ struct DeletedV1 {
     tool: String,
 }
 
-/// Writes a record and returns its name. Each has a name of its own, so nothing is overwritten and no condition is needed.
+/// Writes a record and returns its name. Each deletion has one of its own, so nothing is overwritten, no condition is needed, and who
+/// takes its own away leaves those of others.
 pub(super) async fn write(store: &Store, names: &Names) -> Result<String> {
     let time = store.time().wall();
     let record = DeletedV1 { series: names.series().clone(), id: names.id(), time, tool: TOOL.to_owned() };
-    let name = names.of(&ObjectName::Deleted(time));
-    let content = document::encode(DELETED, &record)?;
-    match store.create(&name, content.into()).await {
-        // Somebody else deletes it too, and began within the same millisecond.
-        Err(error) if error.kind() == ErrorKind::Conflict => Ok(name),
-        outcome => outcome.map(|()| name),
-    }
+    let name = names.of(&ObjectName::Deleted(Stamp::draw(time)));
+    store.create(&name, document::encode(DELETED, &record)?.into()).await?;
+    Ok(name)
 }
 
 /// Checks that a backup may continue `parent`: it is committed, and not being deleted.

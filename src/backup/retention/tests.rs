@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan as _};
+use object_store::ObjectStore;
+use object_store::multipart::MultipartStore;
 use proptest::prelude::*;
 
 use super::plan::{Evidence, judge, judge_deletion};
@@ -13,6 +16,7 @@ use crate::backup::kind::Kind;
 use crate::backup::manifest::tests::{manifest, stripe};
 use crate::backup::{Backup, BackupOptions, Series, Store, VerifyLevel, VerifyOptions, find, list, verify};
 use crate::error::{Error, ErrorKind};
+use crate::testing::{Bucket, Contents, SimClock};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -326,6 +330,27 @@ async fn a_backup_that_is_gone_or_going_cannot_be_continued() {
         .unwrap();
     assert_eq!(back_up(&store, log()).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(list(&store, None).await.unwrap().uncommitted.is_empty(), "nothing is left behind");
+}
+
+/// The first of two deletions gives way and takes its record away. A new backup must still see that of the second.
+#[tokio::test]
+async fn deletions_of_the_same_moment_have_a_record_each() {
+    for ignores_create_only in [false, true] {
+        let clock = SimClock::new();
+        let bucket = Bucket::new(Contents::default(), clock.shared());
+        let bucket = if ignores_create_only { bucket.ignoring_create_only() } else { bucket };
+        let objects: (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>) = (Arc::new(bucket.clone()), Arc::new(bucket));
+        let store = Store::with_multipart(objects.0, objects.1, "").clock(clock.shared());
+        let series = Series::default();
+        let full = back_up(&store, BackupOptions::default()).await.unwrap();
+        let names = crate::backup::names::Names::new(series.clone(), full);
+        let (one, other) = tokio::join!(record::write(&store, &names), record::write(&store, &names));
+        store.delete(&one.unwrap()).await.unwrap();
+        let refused = check_parent(&store, &series, full).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", refused.report());
+        store.delete(&other.unwrap()).await.unwrap();
+        check_parent(&store, &series, full).await.unwrap();
+    }
 }
 
 #[tokio::test]

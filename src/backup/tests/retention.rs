@@ -1,12 +1,17 @@
 //! Plans and deletions on stores that fail, and beside all that can happen at the same time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::collection::{bucket, on};
 use super::*;
 use crate::ErrorKind;
-use crate::backup::retention::{DeletionReport, Reason, RetentionPlan, RetentionPolicy, Verdict, apply, plan};
+use crate::backup::retention::{
+    DeletionReport, Descendants, Reason, RetentionPlan, RetentionPolicy, Verdict, apply, plan, plan_deletion,
+};
+use crate::clock::Clock;
 use crate::testing::fault_store::Operation;
-use crate::testing::{Fault, FaultStore, Rule};
+use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule};
 
 fn orders() -> Series {
     "orders".parse().unwrap()
@@ -167,4 +172,77 @@ async fn a_plan_lists_each_backup_that_it_keeps_once_and_no_other() {
     // What a listing lacks is asked for by name, and one more backup is looked at instead.
     store.delete(&segment(&store, ids[39]).await).await.unwrap();
     assert_eq!(asked(&RetentionPolicy::new().keep_last(7)).await, [41 + 8, 40 + 8, 1]);
+}
+
+/// What came of two deletions of a backup and a new one that continues it, all begun in the same millisecond.
+struct Race {
+    is_parent_there: bool,
+    child: Result<BackupId>,
+}
+
+/// Runs the three beside each other, in an order that depends on the seed, and checks every bucket that a crash can leave.
+async fn race(bucket: Bucket, clock: &crate::testing::SimClock, seed: u64) -> Race {
+    let parent = back_up(&on(&bucket, clock), &[Bytes::from_static(b"rows")]).await.unwrap().manifest.id;
+    let before = bucket.contents();
+    let recording = RecordingStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone())).interleaved(seed);
+    let store = on(&recording, clock);
+    let plan = plan_deletion(&store, &orders(), parent, Descendants::Refuse).await.unwrap();
+    // Each gets a head start of its own, before the others.
+    let start = async |steps: u64| {
+        for _ in 0..steps {
+            tokio::task::yield_now().await;
+        }
+    };
+    let deletion = async |steps| {
+        start(steps).await;
+        let mut report = DeletionReport::default();
+        apply(&store, &plan, &mut report).await.unwrap();
+    };
+    let child = async {
+        start(seed % 7 * 4).await;
+        let mut child = Backup::begin(&store, "orders", options(1).continues(parent, Kind::Log)).await?;
+        child.stripe_input(0, complete(&Bytes::from_static(b"more")))?;
+        Ok(child.commit().await?.manifest.id)
+    };
+    let (_, _, child) = tokio::join!(deletion(seed / 7 % 7 * 4), deletion(seed / 49 % 7 * 4), child);
+    store.wait_idle().await;
+
+    let (log, at) = (recording.log(), clock.wall());
+    let manifest = |id: BackupId| format!("orders/{id}/manifest.json");
+    for events in 0..=log.len() {
+        for crash in log.crashes(&before, events, at) {
+            let objects = crash.contents.objects;
+            let others = objects.keys().filter(|name| name.ends_with("manifest.json") && **name != manifest(parent));
+            let is_whole = others.count() == 0 || objects.contains_key(&manifest(parent));
+            assert!(is_whole, "seed {seed}: a child without its parent: {}", crash.note);
+        }
+    }
+    Race { is_parent_there: bucket.contents().objects.contains_key(&manifest(parent)), child }
+}
+
+/// Of two deletions one may give way to the new backup, and takes its record away. If that was the record of the other one too, the new
+/// backup does not see that the other one goes on, and stands without its parent.
+#[tokio::test]
+async fn no_backup_is_committed_without_its_parent_however_deletions_of_one_moment_meet_it() {
+    for ignores_create_only in [false, true] {
+        let (mut committed, mut refused) = (0, 0);
+        for seed in 0..343 {
+            let (bucket, clock) = bucket(Contents::default());
+            let bucket = if ignores_create_only { bucket.ignoring_create_only() } else { bucket };
+            let Race { is_parent_there, child } = race(bucket, &clock, seed).await;
+            match child {
+                Ok(child) => {
+                    committed += 1;
+                    assert!(is_parent_there, "seed {seed}: {child} has lost its parent");
+                }
+                Err(error) => {
+                    refused += 1;
+                    let is_told = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
+                    assert!(is_told, "seed {seed}: {}", error.report());
+                }
+            }
+        }
+        println!("{committed} committed, {refused} refused");
+        assert!(committed > 0 && refused > 0, "{committed} and {refused}: both must be seen");
+    }
 }
