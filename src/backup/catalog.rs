@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::dating;
 use super::document::MAX_SMALL_BYTES;
 use super::id::BackupId;
 use super::intent::Intent;
 use super::kind::Kind;
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::names::{Names, Series};
-use super::store::Store;
+use super::store::{Read, Store};
 use super::verify::VerifyLevel;
 use super::verify::record::{self, Outcome, Verification};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +39,9 @@ pub struct BackupSummary {
     pub created: Timestamp,
     /// When it was complete.
     pub finished: Timestamp,
+    /// By when its manifest was stored at the latest, by the store's clock; nothing if no store was asked. A backup that says it
+    /// was begun more than 15 minutes later was dated by a clock that was ahead.
+    pub committed: Option<Timestamp>,
     /// The host that wrote it.
     pub host: Option<String>,
     /// What its maker noted.
@@ -95,6 +99,7 @@ impl From<&Manifest> for BackupSummary {
             series: manifest.series.clone(),
             created: manifest.created,
             finished: manifest.finished,
+            committed: None,
             host: manifest.host.clone(),
             labels: manifest.labels.clone(),
             kind: manifest.kind,
@@ -200,9 +205,10 @@ pub async fn list(store: &Store, series: Option<&Series>) -> Result<Listing> {
 /// A backup with its last verification; `None` if it is not committed.
 async fn summary(store: &Store, names: &Names, gate: &Semaphore) -> Result<Option<BackupSummary>> {
     let (manifest, records) = tokio::join!(read_gated(store, names, gate), record::names(store, names));
-    let Some((manifest, permit)) = manifest? else { return Ok(None) };
+    let Some(Committed { manifest, stored, permit }) = manifest? else { return Ok(None) };
     let of = record::Of::from(&manifest);
     let mut summary = BackupSummary::from(&manifest);
+    summary.committed = Some(stored);
     drop((manifest, permit));
     let last = record::last(store, &of, &records?).await?;
     summary.verified = last.as_ref().map(LastVerification::from);
@@ -241,8 +247,8 @@ pub async fn series_of(store: &Store) -> Result<Vec<Series>> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Corrupt`] if its manifest is damaged. If the newest manifest is
-/// damaged, [`Select::Latest`] is that error too: restoring an older backup without being told would be worse.
+/// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Corrupt`] if its manifest is damaged. [`Select::Latest`] has the
+/// errors of [`latest`].
 ///
 /// # Cancel safety
 ///
@@ -250,7 +256,7 @@ pub async fn series_of(store: &Store) -> Result<Vec<Series>> {
 pub async fn find(store: &Store, series: &Series, which: Select) -> Result<Manifest> {
     let id = match which {
         Select::Id(id) => id,
-        Select::Latest => return latest(store, series).await,
+        Select::Latest => return latest(store, series).await.map(|latest| latest.manifest),
     };
     let found = read(store, &Names::new(series.clone(), id)).await?;
     found.ok_or_else(|| {
@@ -275,12 +281,49 @@ pub async fn intent(store: &Store, series: &Series, id: BackupId) -> Result<Inte
     Intent::decode(&store.read_small(&name, MAX_SMALL_BYTES).await?, &store.show(&name))
 }
 
-async fn latest(store: &Store, series: &Series) -> Result<Manifest> {
+/// What [`latest`] found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Latest {
+    /// The newest backup.
+    pub manifest: Manifest,
+    /// Backups that say they are newer, and are dated later than they were stored. The manifest's own id is among them if no
+    /// backup of the series can be believed.
+    pub ahead: Vec<BackupId>,
+}
+
+/// Finds the newest backup of `series`, and what passes itself off as newer.
+///
+/// Backups are in the order of their ids, which are dated by the machines that made them. One that is dated more than 15 minutes
+/// later than the store has it was dated by a clock that was ahead: it is passed over, with a warning in the log, and told in the
+/// answer. If all are, the newest is the one that was stored last. On local disk a backup is ahead as well if it is dated in the
+/// future, because there the store's clock was the same wrong one.
+///
+/// Costs one listing and one small read, and one more for each id that is newer and not committed, or ahead.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] if there is none. If the newest manifest is damaged, that error: restoring an older backup without
+/// being told would be worse. Those of the store, by kind.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: it only reads.
+pub async fn latest(store: &Store, series: &Series) -> Result<Latest> {
     let ids = ids_of(store, series).await?;
+    let mut ahead = Vec::new();
+    let mut last_stored: Option<(Timestamp, Manifest)> = None;
     for id in ids.into_iter().rev() {
-        match read(store, &Names::new(series.clone(), id)).await {
-            Ok(Some(manifest)) => return Ok(manifest),
+        match read_gated(store, &Names::new(series.clone(), id), &gate()).await {
             Ok(None) => {}
+            Ok(Some(Committed { manifest, stored, .. })) if dating::is_ahead(id.time(), stored) => {
+                tracing::warn!(%id, %stored, "the backup is dated later than it was stored and does not count as the newest");
+                ahead.push(id);
+                if last_stored.as_ref().is_none_or(|(time, _)| stored > *time) {
+                    last_stored = Some((stored, manifest));
+                }
+            }
+            Ok(Some(Committed { manifest, .. })) => return Ok(Latest { manifest, ahead }),
             Err(error) => {
                 return Err(error.context(format!(
                     "the newest backup of series `{series}`, {id}, cannot be used; name another by its id"
@@ -288,7 +331,10 @@ async fn latest(store: &Store, series: &Series) -> Result<Manifest> {
             }
         }
     }
-    Err(Error::new(ErrorKind::NotFound, format!("no backup in series `{series}` of {store}")))
+    match last_stored {
+        Some((_, manifest)) => Ok(Latest { manifest, ahead }),
+        None => Err(Error::new(ErrorKind::NotFound, format!("no backup in series `{series}` of {store}"))),
+    }
 }
 
 /// The ids in a series' directory, oldest first, committed or not.
@@ -301,7 +347,7 @@ pub(super) async fn ids_of(store: &Store, series: &Series) -> Result<Vec<BackupI
 
 /// The manifest of a backup; `None` if there is none. That it names this very backup is checked.
 pub(super) async fn read(store: &Store, names: &Names) -> Result<Option<Manifest>> {
-    Ok(read_gated(store, names, &gate()).await?.map(|(manifest, _)| manifest))
+    Ok(read_gated(store, names, &gate()).await?.map(|committed| committed.manifest))
 }
 
 /// What several readers of manifests share, so that they hold only so much together.
@@ -309,14 +355,20 @@ pub(super) fn gate() -> Semaphore {
     Semaphore::new(MANIFEST_PERMITS)
 }
 
-/// The same for several readers; the permit is for the memory of the manifest.
-pub(super) async fn read_gated<'a>(
-    store: &Store,
-    names: &Names,
-    gate: &'a Semaphore,
-) -> Result<Option<(Manifest, Option<SemaphorePermit<'a>>)>> {
+/// A manifest as it was read.
+#[derive(Debug)]
+pub(super) struct Committed<'a> {
+    pub(super) manifest: Manifest,
+    /// By when it was stored at the latest.
+    pub(super) stored: Timestamp,
+    /// For the memory of the manifest.
+    pub(super) permit: Option<SemaphorePermit<'a>>,
+}
+
+/// The same for several readers.
+pub(super) async fn read_gated<'a>(store: &Store, names: &Names, gate: &'a Semaphore) -> Result<Option<Committed<'a>>> {
     let name = names.manifest();
-    let (bytes, permit) = match store.read_gated(&name, MAX_MANIFEST_BYTES, gate, PERMIT_BYTES).await {
+    let Read { bytes, stored, permit } = match store.read_gated(&name, MAX_MANIFEST_BYTES, gate, PERMIT_BYTES).await {
         Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -327,13 +379,18 @@ pub(super) async fn read_gated<'a>(
         let found = format!("{}/{}", manifest.series, manifest.id);
         return Err(super::document::corrupt(&object, "backup", names.directory(), found));
     }
-    Ok(Some((manifest, permit)))
+    Ok(Some(Committed { manifest, stored, permit }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::super::manifest::tests::{manifest, stripe};
     use super::*;
+    use crate::clock::Clock as _;
+    use crate::testing::{Bucket, Contents, SimClock};
 
     async fn commit(store: &Store, series: &str, millis: i64) -> BackupId {
         let mut manifest = manifest(vec![stripe(&[(5, 5)])]);
@@ -366,6 +423,50 @@ mod tests {
         ] {
             assert_eq!(error.kind(), ErrorKind::NotFound);
         }
+    }
+
+    /// A machine whose clock was ahead once made `latest` an old backup until its date had come.
+    #[tokio::test]
+    async fn what_is_dated_later_than_it_was_stored_is_not_the_latest() {
+        const YEAR: i64 = 366 * 86_400_000;
+        let clock = SimClock::new();
+        clock.advance(Duration::from_secs(100 * 86_400));
+        let bucket = Bucket::new(Contents::default(), clock.shared());
+        let store = Store::with_multipart(Arc::new(bucket.clone()), Arc::new(bucket.clone()), "").clock(clock.shared());
+        let x: Series = "x".parse().unwrap();
+        let now = clock.wall().as_millisecond();
+        let (older, newer) = (commit(&store, "x", now + YEAR).await, commit(&store, "x", now + 2 * YEAR).await);
+        let found = latest(&store, &x).await.unwrap();
+        assert_eq!((found.manifest.id, found.ahead), (newer, vec![newer, older]), "better than none");
+        clock.advance(Duration::from_secs(1));
+        let last = commit(&store, "x", now + YEAR / 2).await;
+        assert_eq!(find(&store, &x, Select::Latest).await.unwrap().id, last, "it was stored last");
+        let good = commit(&store, "x", now).await;
+        let found = latest(&store, &x).await.unwrap();
+        assert_eq!((found.manifest.id, found.ahead), (good, vec![newer, older, last]));
+        // When the date has come, it is still wrong.
+        clock.advance(Duration::from_secs(800 * 86_400));
+        assert_eq!(find(&store, &x, Select::Latest).await.unwrap().id, good);
+    }
+
+    #[tokio::test]
+    async fn on_disk_what_is_dated_in_the_future_is_not_the_latest() {
+        let clock = SimClock::new();
+        clock.advance(Duration::from_secs(100 * 86_400));
+        let ahead = SimClock::new();
+        ahead.advance(Duration::from_secs(500 * 86_400));
+        // The clock of the disk is the machine's, and was wrong with it.
+        let disk = Bucket::new(Contents::default(), ahead.shared());
+        let store = Store::with_multipart(Arc::new(disk.clone()), Arc::new(disk.clone()), "").clock(clock.shared());
+        let x: Series = "x".parse().unwrap();
+        let wrong = commit(&store, "x", ahead.wall().as_millisecond()).await;
+        let good = commit(&store, "x", clock.wall().as_millisecond()).await;
+        assert_eq!(find(&store, &x, Select::Latest).await.unwrap().id, wrong, "another machine's clock is believed");
+        let store = store.sharing_clock();
+        let found = latest(&store, &x).await.unwrap();
+        assert_eq!((found.manifest.id, found.ahead), (good, vec![wrong]));
+        let listed = list(&store, Some(&x)).await.unwrap().backups;
+        assert!(listed.iter().all(|backup| backup.committed == Some(clock.wall())), "{listed:?}");
     }
 
     #[tokio::test]

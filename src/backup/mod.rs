@@ -5,6 +5,7 @@ pub(crate) mod claim;
 pub mod collection;
 mod commit;
 mod course;
+mod dating;
 mod devices;
 pub mod doctor;
 pub(crate) mod document;
@@ -34,7 +35,8 @@ pub(crate) mod writers;
 mod tests;
 
 pub use catalog::{
-    BackupSummary, DamagedBackup, LastVerification, Listing, Select, find, intent, last_verification, list, series_of,
+    BackupSummary, DamagedBackup, LastVerification, Latest, Listing, Select, find, intent, last_verification, latest, list,
+    series_of,
 };
 pub use course::Course;
 pub use document::MAX_LABELS;

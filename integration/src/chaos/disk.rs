@@ -204,7 +204,7 @@ fn clock_back(_: On, seed: u64) -> Outcome {
     }
 }
 
-/// What was made then stays, and what is made now is listed beside it.
+/// What was made then stays, and what is made now is listed beside it, is the latest, and does not go.
 fn clock_was_ahead(_: On, seed: u64) -> Outcome {
     let mut trial = Trial::disk(seed, 1 << 20);
     let offset = trial.file("offset");
@@ -213,7 +213,16 @@ fn clock_was_ahead(_: On, seed: u64) -> Outcome {
     command.envs(other_clock(&offset)?);
     let ended = Tool::start(command).wait(LIMIT);
     trial.judge(&ended, Expect::Success)?;
+    let before = trial.listed()?;
     trial.healthy_backup()?;
+    let mut made = trial.listed()?;
+    made.retain(|id| !before.contains(id));
+    let url = trial.place.url();
+    let latest = trial.document(&["show", &url, "latest", "--json"])?;
+    if made != [latest["id"].as_str().unwrap_or("?")] {
+        return Err(format!("the latest is {}, and {made:?} was made now", latest["id"]));
+    }
+    trial.document(&["prune", &url, "--keep-last", "1", "--keep-within", "30d", "--confirm", "--json"])?;
     match trial.check()? {
         2 => Ok(trial.summary()),
         count => Err(format!("{count} backups")),

@@ -363,7 +363,7 @@ impl Trial {
         if uploads.is_empty() { Ok(()) } else { Err(format!("leak: open uploads of {uploads:?}")) }
     }
 
-    fn document(&self, arguments: &[&str]) -> Result<Value, String> {
+    pub(super) fn document(&self, arguments: &[&str]) -> Result<Value, String> {
         let text = self.document_or_nothing(arguments)?;
         serde_json::from_str(&text).map_err(|error| format!("{arguments:?}: {error}: {text}"))
     }

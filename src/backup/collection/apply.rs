@@ -143,7 +143,7 @@ pub async fn plan(store: &Store, series: Option<&Series>, grace: Duration) -> Re
 async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Found> {
     // The manifest first: of a backup that is committed between the two, no segment is taken for one that is not named.
     let named = match catalog::read_gated(store, names, gate).await {
-        Ok(manifest) => manifest.map(|(manifest, _permit)| Named::of(&manifest)),
+        Ok(committed) => committed.map(|committed| Named::of(&committed.manifest)),
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => return Ok(Found::protected()),
         Err(error) => return Err(error),
     };

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 
 use super::super::catalog::{BackupSummary, DamagedBackup};
+use super::super::dating;
 use super::super::id::BackupId;
 use super::super::kind::Kind;
 use super::super::names::Series;
@@ -84,6 +85,8 @@ pub enum Reason {
     ParentOf(BackupId),
     /// A backup that is being made, or was left unfinished, continues it.
     NeededBy(BackupId),
+    /// It is dated later than it was stored, which was at this time at the latest: it takes nobody's place, and goes by name only.
+    Ahead(Timestamp),
     /// The deletion is not about it.
     NotNamed,
 }
@@ -99,6 +102,7 @@ impl fmt::Display for Reason {
             Self::Protected(until) => write!(f, "protected until {until:.0}"),
             Self::ParentOf(id) => write!(f, "parent of {id}"),
             Self::NeededBy(id) => write!(f, "needed by unfinished {id}"),
+            Self::Ahead(stored) => write!(f, "dated ahead: stored by {stored:.0}"),
             Self::NotNamed => f.write_str("not named"),
         }
     }
@@ -146,7 +150,13 @@ pub(super) fn judge(
     let faults = faults(evidence, &by_id);
     let mut newest_first: Vec<&BackupSummary> = evidence.backups.iter().collect();
     newest_first.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created, backup.id)));
-    let good = || newest_first.iter().copied().filter(|backup| !faults.contains_key(&backup.id));
+    // Whose date cannot be says nothing of what came before it: it must not push anything out.
+    let ahead = |backup: &BackupSummary| {
+        let stored = backup.committed.unwrap_or(now);
+        dating::is_ahead(backup.created, stored).then_some(stored)
+    };
+    let is_good = |backup: &BackupSummary| !faults.contains_key(&backup.id) && ahead(backup).is_none();
+    let good = || newest_first.iter().copied().filter(|backup| is_good(backup));
 
     let mut reasons = wanted(good(), policy);
     for backup in &newest_first {
@@ -155,6 +165,9 @@ pub(super) fn judge(
         }
         if let Some(&child) = evidence.needed.get(&backup.id) {
             reasons.entry(backup.id).or_default().push(Reason::NeededBy(child));
+        }
+        if let Some(stored) = ahead(backup) {
+            reasons.entry(backup.id).or_default().push(Reason::Ahead(stored));
         }
     }
     // What is not deleted needs its parents. That is also true of what is ignored: it may be good after all.

@@ -68,8 +68,9 @@ impl Serialize for Rule {
 /// their objects are there when the plan is made, and no verification has found damage that stands.
 ///
 /// Without a rule there is no plan: what nobody asked to keep would all go. Whatever the rules, the newest backup that can be
-/// restored is kept, so are those with a `keep_until` in the future, those that a running backup continues, and all
-/// parents of what is kept.
+/// restored is kept, so are those with a `keep_until` in the future, those that a running backup continues, those that are dated
+/// later than they were stored, because the clock of their machine was ahead, and all parents of what is kept. Rules do not
+/// count a backup that is dated so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct RetentionPolicy {

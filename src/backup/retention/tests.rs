@@ -14,7 +14,7 @@ use crate::backup::catalog::{BackupSummary, DamagedBackup};
 use crate::backup::id::BackupId;
 use crate::backup::kind::Kind;
 use crate::backup::manifest::tests::{manifest, stripe};
-use crate::backup::{Backup, BackupOptions, Series, Store, VerifyLevel, VerifyOptions, find, list, verify};
+use crate::backup::{Backup, BackupOptions, Series, Store, VerifyLevel, VerifyOptions, find, latest, list, verify};
 use crate::error::{Error, ErrorKind};
 use crate::testing::{Bucket, Contents, SimClock};
 
@@ -72,6 +72,35 @@ fn a_series_that_has_come_to_a_stop_does_not_fade_away() {
     assert_eq!(kept(&judged(&evidence, &policy, "2026-11-22T00:00:00Z")), ["03T00", "04T00", "05T00"]);
     let label = RetentionPolicy::new().keep_label("nobody", None);
     assert_eq!(kept(&judged(&evidence, &label, "2026-11-22T00:00:00Z")), ["05T00"], "the newest stays in any case");
+}
+
+/// The machine's clock was a year ahead. It once took the place of the newest, so that every good backup went.
+#[test]
+fn a_backup_that_is_dated_ahead_pushes_out_no_other_and_stays() {
+    let mut backups = every(24, 10, "2026-11-10T00:00:00Z");
+    let mut wrong = summary(at("2027-11-10T12:00:00Z"), Some(backups[0].id));
+    wrong.committed = Some(at("2026-11-10T12:00:00Z"));
+    backups.push(wrong.clone());
+    let mut evidence = Evidence { backups, ..Evidence::default() };
+    let days = |days: u64| RetentionPolicy::new().keep_within(Duration::from_secs(days * 86_400));
+    // Before its date has come and after it.
+    for now in ["2026-11-11T00:00:00Z", "2029-01-01T00:00:00Z"] {
+        let plan = judged(&evidence, &days(3), now);
+        assert_eq!(kept(&plan), ["01T00", "07T00", "08T00", "09T00", "10T00", "10T12"]);
+        let Verdict::Keep { reasons } = &plan.backups.last().unwrap().verdict else { panic!("{plan:?}") };
+        assert_eq!(*reasons, [Reason::Ahead(at("2026-11-10T12:00:00Z"))]);
+        assert_eq!(reasons[0].to_string(), "dated ahead: stored by 2026-11-10T12:00:00Z");
+        assert_eq!(plan.backups[0].verdict, Verdict::Keep { reasons: vec![Reason::ParentOf(wrong.id)] });
+        let plan = judged(&evidence, &RetentionPolicy::new().keep_last(1).keep(Rule::Yearly, 1), now);
+        assert_eq!(kept(&plan), ["01T00", "10T00", "10T12"]);
+    }
+    // Of a backup of which it is not known when it was stored, it is known that it was before now.
+    evidence.backups.last_mut().unwrap().committed = None;
+    assert_eq!(kept(&judged(&evidence, &days(0), "2026-11-11T00:00:00Z")), ["01T00", "10T00", "10T12"]);
+    // A quarter of an hour is no more than clocks differ by.
+    let close = evidence.backups.last_mut().unwrap();
+    (close.committed, close.parent) = (Some(close.created - 15.minutes()), None);
+    assert_eq!(kept(&judged(&evidence, &days(0), "2029-01-01T00:00:00Z")), ["10T12"]);
 }
 
 #[test]
@@ -197,17 +226,18 @@ proptest! {
     /// Whatever the list and the rules: nothing that stays has lost a parent, the newest good one stays, protection holds.
     #[test]
     fn no_plan_breaks_a_chain(
-        shape in prop::collection::vec((0i64..500, prop::option::of(0usize..30), any::<bool>(), 0u8..8), 1..30),
+        shape in prop::collection::vec((0i64..500, prop::option::of(0usize..30), any::<bool>(), 0u8..8, 0u8..8), 1..30),
         last in 0u32..4, daily in 0u32..4, hours in 0u64..100,
     ) {
         let start = at("2026-01-01T00:00:00Z");
         let mut backups: Vec<BackupSummary> = Vec::new();
         let mut failed = BTreeMap::new();
-        for (hour, parent, protected, fault) in shape {
+        for (hour, parent, protected, fault, ahead) in shape {
             // Parents of any age, themselves included: a forger could write a circle.
             let parent = parent.and_then(|index| backups.get(index)).map(|backup| backup.id);
             let mut backup = summary(start + hour.hours(), parent);
             backup.keep_until = protected.then_some(start + 600.hours());
+            backup.committed = Some(backup.created - if ahead == 0 { 1.hours() } else { 0.hours() });
             if fault == 0 {
                 failed.insert(backup.id, start);
             }
@@ -220,11 +250,12 @@ proptest! {
         for backup in evidence.backups.iter().filter(|backup| !removed.contains(&backup.id)) {
             prop_assert!(backup.parent.is_none_or(|parent| !removed.contains(&parent)));
         }
+        let is_ahead = |backup: &BackupSummary| backup.committed.is_some_and(|committed| committed < backup.created);
         for backup in &evidence.backups {
-            prop_assert!(backup.keep_until.is_none() || !removed.contains(&backup.id));
+            prop_assert!((backup.keep_until.is_none() && !is_ahead(backup)) || !removed.contains(&backup.id));
         }
         let ignored = |id| plan.backups.iter().any(|b| b.id == id && matches!(b.verdict, Verdict::Ignore { .. }));
-        let newest = evidence.backups.iter().filter(|b| !ignored(b.id)).max_by_key(|b| (b.created, b.id));
+        let newest = evidence.backups.iter().filter(|b| !ignored(b.id) && !is_ahead(b)).max_by_key(|b| (b.created, b.id));
         prop_assert!(newest.is_none_or(|backup| !removed.contains(&backup.id)));
         prop_assert_eq!(plan.backups.len(), evidence.backups.len());
     }
@@ -294,6 +325,33 @@ async fn what_a_plan_removes_does_not_exist_any_more() {
     }
     // Once more: there is nothing to do, and no harm.
     assert_eq!(applied(&store, &plan).await.deleted.len(), 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_costs_no_backup() {
+    let (store, series) = (Store::memory(), Series::default());
+    let century = SimClock::new();
+    century.advance(Duration::from_secs(100 * 366 * 86_400));
+    let first = back_up(&store, BackupOptions::default()).await.unwrap();
+    let second = back_up(&store, BackupOptions::default()).await.unwrap();
+    let wrong = back_up(&store.clone().clock(century.shared()), BackupOptions::default()).await.unwrap();
+    let month = RetentionPolicy::new().keep_within(Duration::from_secs(30 * 86_400));
+    let judged = plan(&store, &series, &month).await.unwrap();
+    assert_eq!(judged.removed().count(), 0, "{judged:?}");
+    let found = latest(&store, &series).await.unwrap();
+    assert_eq!((found.manifest.id, found.ahead), (second, vec![wrong]));
+
+    // Each new backup counts, and the next plan does not remove it.
+    let last = RetentionPolicy::new().keep_last(1);
+    for number in 0..2 {
+        let newest = if number == 0 { second } else { back_up(&store, BackupOptions::default()).await.unwrap() };
+        let judged = plan(&store, &series, &last).await.unwrap();
+        applied(&store, &judged).await;
+        assert_eq!(find(&store, &series, Select::Latest).await.unwrap().id, newest);
+    }
+    let left: Vec<BackupId> = list(&store, None).await.unwrap().backups.iter().map(|backup| backup.id).collect();
+    assert_eq!((left.len(), left[1]), (2, wrong), "{left:?}");
+    assert!(left[0] > second && second > first);
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ struct Inner {
     demands: Demands,
     /// Payloads are copied for the store, because it may keep them.
     copies: bool,
+    /// The store's times are those of this machine's clock.
+    shares_clock: bool,
     clock: Arc<dyn Clock>,
     policy: RetryPolicy,
     retries: Arc<RetryState>,
@@ -81,6 +83,16 @@ pub(crate) struct Listed {
     pub(crate) bytes: u64,
     /// When it was written, by the store's clock.
     pub(crate) modified: Timestamp,
+}
+
+/// A small object as it was read.
+#[derive(Debug)]
+pub(crate) struct Read<'a> {
+    pub(crate) bytes: Bytes,
+    /// By when it was stored at the latest.
+    pub(crate) stored: Timestamp,
+    /// For the memory of `bytes`.
+    pub(crate) permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Store {
@@ -151,6 +163,7 @@ impl Store {
             limits,
             demands: Demands::default(),
             copies: true,
+            shares_clock: false,
             clock: SystemClock::shared(),
             policy: RetryPolicy::default(),
             retries: Arc::new(RetryState::new(seed)),
@@ -198,6 +211,11 @@ impl Store {
     #[must_use]
     pub fn tag(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(|inner| inner.demands.tags.push((key.into(), value.into())))
+    }
+
+    /// The same store, whose times are those of this machine's clock, as on local disk.
+    pub(crate) fn sharing_clock(self) -> Self {
+        self.change(|inner| inner.shares_clock = true)
     }
 
     #[cfg(any(feature = "aws", feature = "gcp"))]
@@ -327,7 +345,7 @@ impl Store {
     /// Reads a small object whole. `Corrupt` if it is larger than `limit_bytes`; nothing is read then.
     pub(crate) async fn read_small(&self, name: &str, limit_bytes: u64) -> Result<Bytes> {
         let alone = Semaphore::new(1);
-        self.read_gated(name, limit_bytes, &alone, limit_bytes).await.map(|(bytes, _)| bytes)
+        self.read_gated(name, limit_bytes, &alone, limit_bytes).await.map(|read| read.bytes)
     }
 
     /// The same for several readers that may hold only so much together: before the content is read, a permit is taken for
@@ -338,7 +356,7 @@ impl Store {
         limit_bytes: u64,
         gate: &'a Semaphore,
         unit_bytes: u64,
-    ) -> Result<(Bytes, Option<SemaphorePermit<'a>>)> {
+    ) -> Result<Read<'a>> {
         let path = self.path(name);
         self.retry(|| async {
             let result = self
@@ -357,7 +375,7 @@ impl Store {
                     ),
                 ));
             }
-            let result_size = result.meta.size;
+            let (result_size, modified) = (result.meta.size, self.time_of(&result.meta)?);
             let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
             // It is private to the readers and never closed.
             let permit = gate.acquire_many(units).await.ok();
@@ -378,7 +396,7 @@ impl Store {
                 content.extend_from_slice(&chunk);
             }
             self.check_body(name, result_size, content.len() as u64)?;
-            Ok((content.into(), permit))
+            Ok(Read { bytes: content.into(), stored: self.stored_by(modified), permit })
         })
         .await
     }
@@ -548,6 +566,12 @@ impl Store {
             let message = format!("{object}: the store gives a time that cannot be");
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })
+    }
+
+    /// By when an object was stored at the latest that the store says was written at `modified`. A store has a clock of its
+    /// own that no writer can set; but on local disk a time may be by this machine's clock of a day when it was ahead.
+    pub(crate) fn stored_by(&self, modified: Timestamp) -> Timestamp {
+        if self.inner.shares_clock { modified.min(self.inner.clock.wall()) } else { modified }
     }
 
     /// Deletes an object; none there is success.

@@ -25,7 +25,7 @@ fn open_with(url: &str, environment: &Environment) -> Result<Store> {
             let memory = Arc::clone(MEMORY.lock().entry(name).or_default());
             Ok(Store::in_memory(memory, prefix, label))
         }
-        Location::Local(path) => local(path, label),
+        Location::Local(path) => local(path, label).map(Store::sharing_clock),
         Location::S3 { bucket, prefix } => s3(&bucket, prefix, label, environment),
         Location::Azure { container, account, prefix } => {
             azure(&container, account.as_deref(), prefix, label, environment)

@@ -11,7 +11,10 @@ async fn check(store: &Store) {
     let (series, which) = latest();
     let manifest = find(store, &series, which).await.unwrap();
     assert_eq!(manifest, report.manifest);
-    assert_eq!(list(store, None).await.unwrap().backups, [BackupSummary::from(&manifest)]);
+    let mut listed = list(store, None).await.unwrap().backups;
+    let committed = listed[0].committed.take().unwrap();
+    assert!(committed.duration_since(manifest.finished).abs() < jiff::SignedDuration::from_mins(5), "{committed}");
+    assert_eq!(listed, [BackupSummary::from(&manifest)]);
     assert_eq!(restore(store, &manifest).await.unwrap(), contents);
 
     let mut expected: Vec<String> = manifest.objects().map(|(_, name, _)| name).collect();

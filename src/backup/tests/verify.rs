@@ -9,8 +9,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::ErrorKind;
+use crate::backup::verify::record::standing_damage;
+use crate::clock::Clock as _;
 use crate::testing::fault_store::Operation;
-use crate::testing::{Fault, FaultStore, Rule};
+use crate::testing::{Contents, Fault, FaultStore, Rule, SimClock};
 
 async fn damaged(change: impl AsyncFn(&InMemory, &[Path])) -> [VerifyReport; 3] {
     let memory = Arc::new(InMemory::new());
@@ -139,6 +141,55 @@ async fn results_are_recorded_never_replaced_and_told_by_lists() {
         let again = run(VerifyOptions::new(level).since_last(age).record(false)).await;
         assert_eq!((again.read, again.skipped, again.damage.len()), (read, total - 1 - read, 1), "{level} {age:?}");
     }
+}
+
+/// A "good, full" from a clock that was ahead once hid every damage that was found before its date had come.
+#[tokio::test]
+async fn a_record_that_is_dated_ahead_hides_no_damage() {
+    let (bucket, clock) = super::collection::bucket(Contents::default());
+    let ahead = SimClock::new();
+    ahead.advance(clock.now() + Duration::from_secs(366 * 86_400));
+    let store = super::collection::on(&bucket, &clock);
+    let wrong = super::collection::on(&bucket, &ahead);
+    let manifest = back_up(&store, &[noise(1, 700_000)]).await.unwrap().manifest;
+    let (_, segment, _) = manifest.objects().nth(1).unwrap();
+    let content = store.read_small(&segment, u64::MAX).await.unwrap();
+    let run = async |store: &Store, level| {
+        clock.advance(Duration::from_secs(60));
+        let report = verify(store, &manifest, VerifyOptions::new(level).pipeline(config())).await.unwrap();
+        assert!(report.record.is_some(), "{report:?}");
+        report
+    };
+    let told = async || {
+        let last = list(&store, None).await.unwrap().backups[0].verified.unwrap();
+        let records = verifications(&store, &manifest).await.unwrap();
+        (last.outcome, standing_damage(&records).map(|record| record.level), records.len())
+    };
+    run(&wrong, VerifyLevel::Full).await;
+    assert_eq!(told().await, (Outcome::Good, None, 1));
+    store.delete(&segment).await.unwrap();
+    run(&store, VerifyLevel::Stored).await;
+    assert_eq!(told().await, (Outcome::Damaged, Some(VerifyLevel::Stored), 2));
+    // Nor does another one: nobody can say which came first.
+    store.create(&segment, content.clone()).await.unwrap();
+    run(&wrong, VerifyLevel::Full).await;
+    assert_eq!(told().await, (Outcome::Damaged, Some(VerifyLevel::Stored), 3));
+    run(&store, VerifyLevel::Full).await;
+    assert_eq!(told().await, (Outcome::Good, None, 4));
+
+    // A damage is a damage, whatever the date, until somebody has looked later and found none.
+    store.delete(&segment).await.unwrap();
+    run(&wrong, VerifyLevel::Stored).await;
+    assert_eq!(told().await, (Outcome::Damaged, Some(VerifyLevel::Stored), 5));
+    store.create(&segment, content).await.unwrap();
+    run(&store, VerifyLevel::Full).await;
+    assert_eq!(told().await, (Outcome::Good, None, 6));
+
+    // Nor does it spare a reading, not even when its date has come.
+    let total = manifest.segments();
+    clock.advance(Duration::from_secs(400 * 86_400));
+    let since = VerifyOptions::new(VerifyLevel::Full).pipeline(config()).since_last(Duration::from_secs(90 * 86_400));
+    assert_eq!(verify(&store, &manifest, since).await.unwrap().read, total);
 }
 
 #[tokio::test]

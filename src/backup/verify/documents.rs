@@ -2,7 +2,7 @@
 
 use futures::{StreamExt, stream};
 
-use super::record::{self, Verification};
+use super::record::{self, RecordName, Verification};
 use super::report::{Damage, VerifyReport};
 use crate::backup::catalog;
 use crate::backup::document::{corrupt, corrupt_at};
@@ -43,25 +43,30 @@ pub(super) async fn check(store: &Store, manifest: &Manifest, report: &mut Verif
     push(names.intent(), error, report)
 }
 
-/// Reads the records of earlier verifications, oldest first; damaged ones go to the report.
+/// Reads the records of earlier verifications, oldest first, and answers those whose date can be; damaged ones go to the report.
 pub(super) async fn records(
     store: &Store,
     manifest: &Manifest,
-    objects: &[String],
+    names: &[RecordName],
     report: &mut VerifyReport,
 ) -> Result<Vec<Verification>> {
-    let newest = &objects[objects.len().saturating_sub(MOST_RECORDS)..];
+    let newest = &names[names.len().saturating_sub(MOST_RECORDS)..];
     let of = &record::Of::from(manifest);
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..newest.len())
-        .map(|number| async move { (&newest[number], record::read(store, of, &newest[number]).await) })
+        .map(|number| async move {
+            let name = &newest[number];
+            (name, record::read(store, of, &name.object).await)
+        })
         .buffered(READS_AT_ONCE);
     let mut found = Vec::new();
-    while let Some((object, outcome)) = outcomes.next().await {
+    while let Some((name, outcome)) = outcomes.next().await {
         match outcome {
+            // Its age is not known, also when its date has come.
+            Ok(Some(_)) if name.is_ahead() => {}
             Ok(Some(record)) => found.push(record),
             Ok(None) => {}
-            Err(error) => push(object.clone(), Some(error), report)?,
+            Err(error) => push(name.object.clone(), Some(error), report)?,
         }
     }
     Ok(found)

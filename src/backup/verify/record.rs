@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::coverage::Coverage;
 use super::options::VerifyLevel;
 use super::report::VerifyReport;
+use crate::backup::dating;
 use crate::backup::document::{self, MAX_SMALL_BYTES, corrupt, shown};
 use crate::backup::id::BackupId;
 use crate::backup::manifest::Manifest;
@@ -228,6 +229,9 @@ pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Ve
 /// The verifications of a backup that were recorded, oldest first. Records that are damaged are left out; a verification
 /// from [`VerifyLevel::Stored`] on finds them.
 ///
+/// A record that is dated more than 15 minutes later than the store has it was dated by a clock that was ahead. If it found
+/// nothing wrong it stands before all others, because it says nothing of what came before it; else it stands where it was stored.
+///
 /// Costs one listing and one small read for each.
 ///
 /// # Errors
@@ -238,12 +242,18 @@ pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Ve
 ///
 /// Cancel-safe: it only reads.
 pub async fn verifications(store: &Store, manifest: &Manifest) -> Result<Vec<Verification>> {
+    let names = names(store, &manifest.names()).await?;
+    all(store, &Of::from(manifest), &names).await
+}
+
+async fn all(store: &Store, of: &Of, names: &[RecordName]) -> Result<Vec<Verification>> {
     let mut found = Vec::new();
-    let of = Of::from(manifest);
-    for name in names(store, &manifest.names()).await? {
-        found.extend(usable(read(store, &of, &name).await)?);
+    for name in names {
+        let record = usable(read(store, of, &name.object).await)?;
+        found.extend(record.map(|record| (name.time_of(&record), record)));
     }
-    Ok(found)
+    found.sort_by_key(|(time, _)| *time);
+    Ok(found.into_iter().map(|(_, record)| record).collect())
 }
 
 /// The newest of `records`, oldest first, that found damage which no later one has shown to be gone: one that looked at
@@ -258,11 +268,15 @@ pub(crate) fn standing_damage(records: &[Verification]) -> Option<&Verification>
 }
 
 /// The newest of the records `names` that can be used.
-pub(crate) async fn last(store: &Store, of: &Of, names: &[String]) -> Result<Option<Verification>> {
+pub(crate) async fn last(store: &Store, of: &Of, names: &[RecordName]) -> Result<Option<Verification>> {
     // A few damaged ones may be newer. That all are damaged is not worth reading all.
     const TRIES: usize = 3;
+    if names.iter().any(RecordName::is_ahead) {
+        // Where these belong depends on what they say.
+        return Ok(all(store, of, names).await?.pop());
+    }
     for name in names.iter().rev().take(TRIES) {
-        if let Some(record) = usable(read(store, of, name).await)? {
+        if let Some(record) = usable(read(store, of, &name.object).await)? {
             return Ok(Some(record));
         }
     }
@@ -279,9 +293,53 @@ fn usable(outcome: Result<Option<Verification>>) -> Result<Option<Verification>>
     }
 }
 
-/// The names of all records, oldest first.
-pub(crate) async fn names(store: &Store, names: &Names) -> Result<Vec<String>> {
-    let listed = store.list(&names.verified()).await?;
-    let is_record = |name: &String| matches!(names.parse(name), Some(ObjectName::Verified(_)));
-    Ok(listed.into_iter().map(|object| object.name).filter(is_record).collect())
+/// The name of a record, and what is known of its age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordName {
+    pub(crate) object: String,
+    /// By the clock of whoever wrote it.
+    dated: Timestamp,
+    /// By when it was stored at the latest.
+    stored: Timestamp,
+}
+
+impl RecordName {
+    /// `None` if the object is no record of the backup with these names.
+    pub(super) fn of(store: &Store, names: &Names, object: String, modified: Timestamp) -> Option<Self> {
+        let Some(ObjectName::Verified(dated)) = names.parse(&object) else { return None };
+        Some(Self { object, dated, stored: store.stored_by(modified) })
+    }
+
+    /// True if it is dated later than it was stored.
+    pub(super) fn is_ahead(&self) -> bool {
+        dating::is_ahead(self.dated, self.stored)
+    }
+
+    /// When it was written, for the order of records. A good one that is ahead would hide every damage that is found until its
+    /// date has come, so it comes before all others; a damaged one counts from when it was stored.
+    fn time_of(&self, record: &Verification) -> Timestamp {
+        match record.outcome {
+            _ if !self.is_ahead() => self.dated,
+            Outcome::Good => Timestamp::MIN,
+            // To the millisecond, as dates are.
+            Outcome::Damaged => Timestamp::from_millisecond(self.stored.as_millisecond()).unwrap_or(self.stored),
+        }
+    }
+}
+
+/// Puts the names of records in order, oldest first; before them those that are dated later than they were stored.
+pub(super) fn sort(names: &mut [RecordName]) {
+    names.sort_unstable_by(|a, b| {
+        let key = |name: &RecordName| (!name.is_ahead(), name.dated);
+        key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object))
+    });
+}
+
+/// The names of all records, in their order.
+pub(crate) async fn names(store: &Store, names: &Names) -> Result<Vec<RecordName>> {
+    let listed = store.list(&names.verified()).await?.into_iter();
+    let mut found: Vec<_> =
+        listed.filter_map(|object| RecordName::of(store, names, object.name, object.modified)).collect();
+    sort(&mut found);
+    Ok(found)
 }

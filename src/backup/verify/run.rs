@@ -8,7 +8,7 @@ use super::content;
 use super::coverage::Coverage;
 use super::documents;
 use super::options::{VerifyLevel, VerifyOptions};
-use super::record::{self, Verification};
+use super::record::{self, RecordName, Verification};
 use super::report::{Damage, VerifyReport};
 use super::stored;
 use super::watch::{VerifyProgress, VerifyStep};
@@ -89,12 +89,14 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
 }
 
 /// Names and sizes. Answers the names of earlier records, oldest first.
-async fn quick(store: &Store, manifest: &Manifest, report: &mut VerifyReport) -> Result<Vec<String>> {
+async fn quick(store: &Store, manifest: &Manifest, report: &mut VerifyReport) -> Result<Vec<RecordName>> {
     let names = manifest.names();
-    let mut listed = store.list(&names.directory()).await?;
+    let listed = store.list(&names.directory()).await?;
     report.damage = super::quick::compare(store, manifest, &listed, report.level, usize::MAX).await?;
-    listed.retain(|object| matches!(names.parse(&object.name), Some(ObjectName::Verified(_))));
-    Ok(listed.into_iter().map(|object| object.name).collect())
+    let mut records: Vec<_> =
+        listed.into_iter().filter_map(|object| RecordName::of(store, &names, object.name, object.modified)).collect();
+    record::sort(&mut records);
+    Ok(records)
 }
 
 /// What reads. Answers the segments that were to be read.
@@ -102,7 +104,7 @@ async fn deep(
     store: &Store,
     manifest: &Manifest,
     options: &VerifyOptions,
-    records: &[String],
+    records: &[RecordName],
     now: jiff::Timestamp,
     report: &mut VerifyReport,
 ) -> Result<Vec<SegmentId>> {

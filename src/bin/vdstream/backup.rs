@@ -7,6 +7,7 @@ use vdstream::pipeline::{LevelRange, PipelineConfig};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
+use crate::catalog;
 use crate::event::{Direction, Work};
 use crate::exit::Failure;
 use crate::feed::Feed;
@@ -189,7 +190,7 @@ async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backu
     if let (Some(kind), Some(parent)) = (args.kind, &args.parent) {
         let parent = match parent.parse()? {
             Select::Id(id) => id,
-            Select::Latest => backup::find(store, &args.series.parse()?, Select::Latest).await?.id,
+            Select::Latest => catalog::find(store, &args.series, "latest").await?.id,
         };
         options = options.continues(parent, kind);
     }

@@ -1,7 +1,7 @@
 //! `list` and `show`: what a store holds.
 
 use serde::Serialize;
-use vdstream::backup::{self, BackupSummary, Encryption, LastVerification, Manifest, Outcome, Series, Store};
+use vdstream::backup::{self, BackupSummary, Encryption, LastVerification, Manifest, Outcome, Select, Series, Store};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
@@ -79,9 +79,22 @@ fn verified(last: &LastVerification) -> String {
     format!("{} {:.0} {}{part}", last.level, last.time, last.outcome.as_str())
 }
 
-/// Finds the backup that `id` and `series` name.
+/// Finds the backup that `id` and `series` name. Says so if the latest is one that others pass themselves off as newer than.
 pub(crate) async fn find(store: &Store, series: &str, id: &str) -> Result<Manifest> {
-    backup::find(store, &series.parse()?, id.parse()?).await
+    let (series, which): (Series, Select) = (series.parse()?, id.parse()?);
+    let Select::Latest = which else { return backup::find(store, &series, which).await };
+    let latest = backup::latest(store, &series).await?;
+    if let Some(first) = latest.ahead.first() {
+        let others = match latest.ahead.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let id = latest.manifest.id;
+        output::note(&format!(
+            "the clock was ahead when backup {first}{others} was dated: the latest is taken to be {id}; name another by its id"
+        ));
+    }
+    Ok(latest.manifest)
 }
 
 /// How a backup is encrypted, in few words.
