@@ -4,7 +4,7 @@
 //! BLAKE3 of every byte before that member. So a changed byte is found wherever it stands, also in members that this
 //! version does not know, and any JSON tool can still read it.
 
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -80,7 +80,7 @@ fn close(bytes: &mut Vec<u8>) {
 }
 
 /// For tests: a document with the hash that it should have, so that what is checked behind the hash is reached.
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn seal(document: &[u8]) -> Vec<u8> {
     let body = match document.split_last_chunk::<TAIL_BYTES>() {
         Some((body, tail)) if tail.starts_with(HASH_MEMBER) => body,
@@ -95,42 +95,48 @@ pub(crate) fn seal(document: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// `Corrupt` if it is not what was written, `Invalid` if its major version is unknown.
+/// `Corrupt` if it is not what was written, `Invalid` if it is and its major version is unknown.
 pub(crate) fn decode<T: DeserializeOwned>(format: &str, bytes: &[u8], object: &str) -> Result<T> {
     #[derive(Deserialize)]
     struct Head {
         format: String,
         version: u32,
     }
+    check_seal(bytes, object)?;
     let head: Head = parse(bytes, object)?;
     if head.format != format {
         return Err(corrupt_at(object, 0, "format", format, shown(&head.format, MAX_SHOWN_CHARS)));
     }
-    // Before the hash: another major version may seal its documents in another way.
     if head.version != MAJOR {
         return Err(Error::new(
             ErrorKind::Invalid,
             format!(
-                "{object}, offset 0: format version: expected {MAJOR}, found version {}: a newer vdstream reads it, or it is damaged",
+                "{object}, offset 0: format version: expected {MAJOR}, found version {}: a newer vdstream reads it",
                 head.version
             ),
         ));
     }
+    parse(bytes, object)
+}
+
+/// Checks that every byte is what was written. That is the same in every version, so that a damaged document is never taken
+/// for one of a version to come.
+fn check_seal(bytes: &[u8], object: &str) -> Result<()> {
     let Some((sealed, tail)) = bytes.split_last_chunk::<TAIL_BYTES>() else {
         return Err(corrupt_at(object, bytes.len(), "length", format!("at least {TAIL_BYTES} bytes"), bytes.len()));
     };
-    let found = tail
-        .strip_prefix(HASH_MEMBER)
-        .and_then(|rest| rest.strip_suffix(END))
-        .and_then(|hash| std::str::from_utf8(hash).ok())
-        .ok_or_else(|| corrupt_at(object, sealed.len(), "end", "the document hash", "something else"))?;
+    let hash = tail.strip_prefix(HASH_MEMBER).and_then(|rest| rest.strip_suffix(END));
+    let Some(found) = hash.and_then(|hash| std::str::from_utf8(hash).ok()) else {
+        let range = format!("{} to {}", sealed.len(), bytes.len());
+        let found = shown(&String::from_utf8_lossy(tail), TAIL_BYTES);
+        return Err(corrupt_at(object, range, "end", "the document hash", found));
+    };
     let expected = blake3::hash(sealed).to_hex();
-    if found != expected.as_str() {
-        // It covers all that stands before it, so that is where the damage may be.
-        let what = format_args!("hash of the document up to offset {}", sealed.len());
-        return Err(corrupt_at(object, 0, what, expected, shown(found, HASH_CHARS)));
+    if found == expected.as_str() {
+        return Ok(());
     }
-    parse(bytes, object)
+    // It covers all that stands before it, so that is where the damage may be, or in itself.
+    Err(corrupt_at(object, format!("0 to {}", bytes.len()), "document hash", expected, shown(found, HASH_CHARS)))
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], object: &str) -> Result<T> {
@@ -160,10 +166,10 @@ pub(crate) fn shown(text: &str, chars: usize) -> String {
     out
 }
 
-/// An error about a document's byte at `offset`: object, what of it, expected and found.
+/// An error about a document's byte at `offset`, or from one to another: object, what of it, expected and found.
 pub(crate) fn corrupt_at(
     object: &str,
-    offset: usize,
+    offset: impl std::fmt::Display,
     what: impl std::fmt::Display,
     expected: impl std::fmt::Display,
     found: impl std::fmt::Display,
@@ -180,6 +186,45 @@ pub(crate) fn corrupt(
 ) -> Error {
     // Where the member stands is not known any more; the document is one line that begins here.
     corrupt_at(object, 0, what, expected, found)
+}
+
+/// A sequence whose elements weigh `most` together at most; of a longer one no more is read. What a few bytes of JSON stand for may
+/// be larger in memory, so to count when everything has been decoded would be too late.
+pub(crate) fn bounded<'de, D, T>(
+    deserializer: D,
+    what: &'static str,
+    most: usize,
+    weigh: fn(&T) -> usize,
+) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Bounded<T> {
+        what: &'static str,
+        most: usize,
+        weigh: fn(&T) -> usize,
+    }
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {} {}", self.most, self.what)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Vec<T>, A::Error> {
+            let (mut found, mut weight) = (Vec::new(), 0usize);
+            while let Some(element) = access.next_element()? {
+                weight = weight.saturating_add((self.weigh)(&element));
+                if weight > self.most {
+                    return Err(serde::de::Error::custom(format_args!("more than {} {}", self.most, self.what)));
+                }
+                found.push(element);
+            }
+            Ok(found)
+        }
+    }
+    deserializer.deserialize_seq(Bounded { what, most, weigh })
 }
 
 /// A map of [`MAX_LABELS`] strings at most that has each key once; plain maps keep the last of several.
@@ -245,7 +290,9 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << bit;
-                assert!(decode::<Body>("test", &changed, "x").is_err(), "byte {at} bit {bit}");
+                // Never `Invalid`, which is what a document of a newer version is: readers may pass over those.
+                let error = decode::<Body>("test", &changed, "x").unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at} bit {bit}: {error}");
             }
             assert!(decode::<Body>("test", &bytes[..at], "x").is_err(), "cut at {at}");
         }
@@ -265,7 +312,8 @@ mod tests {
         let bytes = encode("test", &Newer { name: "n", count: 1, added: vec![1] }).unwrap();
         assert_eq!(decode::<Body>("test", &bytes, "x").unwrap(), Body { name: "n".to_owned(), count: 1 });
         let text = String::from_utf8(bytes).unwrap().replace("\"version\":1", "\"version\":2");
-        let error = decode::<Body>("test", text.as_bytes(), "x").unwrap_err();
+        assert_eq!(decode::<Body>("test", text.as_bytes(), "x").unwrap_err().kind(), ErrorKind::Corrupt, "not sealed");
+        let error = decode::<Body>("test", &seal(text.as_bytes()), "x").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("version 2"), "{error}");
     }

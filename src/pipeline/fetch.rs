@@ -30,7 +30,7 @@ pub(super) struct Batch {
 pub(super) struct StoredFrame {
     pub(super) segment: SegmentId,
     /// Where it stands in the object.
-    pub(super) offset: u64,
+    pub(super) range: Range<u64>,
     /// Where its content stands in the segment.
     pub(super) raw_offset: u64,
     pub(super) raw_bytes: usize,
@@ -248,7 +248,7 @@ impl Slice {
         let stored = if within.end <= bytes.len() { bytes.slice(within) } else { Bytes::new() };
         StoredFrame {
             segment: self.segment,
-            offset: view.place(self.range.start),
+            range: view.place(self.range.start)..view.place(self.range.end),
             raw_offset: self.raw_offset,
             raw_bytes: self.raw_bytes,
             hash: self.hash,
@@ -280,8 +280,9 @@ fn layout(index: &SegmentIndex, segment: SegmentId) -> Vec<Slice> {
 fn decode(shared: &Shared, id: SegmentId, segment: &SegmentSummary, view: &View, tail: &[u8]) -> Result<SegmentIndex> {
     let content_bytes = view.content_bytes();
     let index = SegmentIndex::decode(tail, segment, content_bytes, |hash| view.commit(hash)).map_err(|error| {
-        let offset = view.place((content_bytes - segment.tail_bytes).saturating_add(error.offset));
-        corrupt(&shared.store.describe(id), offset, error.to_string())
+        let place = |at: u64| view.place((content_bytes - segment.tail_bytes).saturating_add(at));
+        let range = place(error.range.start)..place(error.range.end);
+        corrupt_within(&shared.store.describe(id), range, error.to_string())
     })?;
     let most = shared.plan.frame_bytes;
     if index.frames.iter().any(|frame| frame.raw_bytes as usize > most) {
@@ -353,6 +354,11 @@ fn wrong(id: SegmentId, what: &str, expected: u64, found: u64) -> Error {
 /// An error that says where the stored bytes are not what was written.
 pub(super) fn corrupt(object: &str, offset: u64, what: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{object}, offset {offset}: {what}"))
+}
+
+/// The same of some bytes, of which it is not known which are others.
+pub(super) fn corrupt_within(object: &str, range: Range<u64>, what: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{object}, offset {} to {}: {what}", range.start, range.end))
 }
 
 fn header_bytes(segment: &SegmentSummary) -> usize {

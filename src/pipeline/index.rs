@@ -2,6 +2,8 @@
 //!
 //! The bytes are described in the manual's page on the format.
 
+use std::ops::Range;
+
 use blake3::Hash;
 use blake3::hazmat::ChainingValue;
 
@@ -160,12 +162,13 @@ impl SegmentIndex {
             raw_sum += u64::from(raw_bytes);
             frames.push(FrameEntry { stored_bytes, raw_bytes, hash });
         }
+        let entries = input.at - SEGMENT_ENTRIES;
         if raw_sum != summary.raw_bytes {
-            return Err(input.error("sum of the frames' raw sizes", summary.raw_bytes, raw_sum));
+            return Err(input.error_before(entries, "sum of the frames' raw sizes", summary.raw_bytes, raw_sum));
         }
         if stored_sum.checked_add(expected_bytes) != Some(content_bytes) {
             let expected = content_bytes.saturating_sub(expected_bytes);
-            return Err(input.error("sum of the frames' stored sizes", expected, stored_sum));
+            return Err(input.error_before(entries, "sum of the frames' stored sizes", expected, stored_sum));
         }
 
         input.expect_u32("skippable magic of the seek table", SEEK_SKIPPABLE)?;
@@ -184,7 +187,7 @@ impl SegmentIndex {
         let found = commit(index.raw_hash());
         if found != summary.raw_hash {
             return Err(TailError {
-                offset: 0,
+                range: 0..index_bytes + SKIPPABLE_HEADER,
                 what: "hash over the index",
                 expected: summary.raw_hash.to_string(),
                 found: found.to_string(),
@@ -244,8 +247,8 @@ pub(crate) fn check_tail(tail: &[u8], summary: &SegmentSummary) -> Result<usize,
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: expected {expected}, found {found}")]
 pub(super) struct TailError {
-    /// Where in the tail.
-    pub(super) offset: u64,
+    /// Where in the tail: one of these bytes at least.
+    pub(super) range: Range<u64>,
     what: &'static str,
     expected: String,
     found: String,
@@ -300,8 +303,8 @@ impl Cursor<'_> {
         expected: impl ToString,
         found: impl ToString,
     ) -> TailError {
-        let offset = (self.at - bytes) as u64;
-        TailError { offset, what, expected: expected.to_string(), found: found.to_string() }
+        let range = (self.at - bytes) as u64..self.at as u64;
+        TailError { range, what, expected: expected.to_string(), found: found.to_string() }
     }
 }
 

@@ -11,7 +11,7 @@ use super::codec::Decoder;
 use super::config::PipelineConfig;
 use super::cpu::{Cpu, Job};
 use super::encrypt::Identities;
-use super::fetch::{Batch, Fetcher, StoredFrame, corrupt};
+use super::fetch::{Batch, Fetcher, StoredFrame, corrupt_within};
 use super::plan::MemoryPlan;
 use super::progress::Counters;
 use super::request::Requests;
@@ -100,7 +100,7 @@ impl Shared {
 
     /// The same into a slot that the caller keeps, and that is empty.
     pub(super) fn decode(&self, frame: &StoredFrame, slot: &mut SlotMut) -> Result<()> {
-        let at = |what: String| corrupt(&self.store.describe(frame.segment), frame.offset, what);
+        let at = |what: String| corrupt_within(&self.store.describe(frame.segment), frame.range.clone(), what);
         let decoder = self.decoders.lock().pop();
         let mut decoder = decoder.ok_or_else(|| Error::new(ErrorKind::Internal, "more jobs than decoders"))?;
         let decoded = decoder.decode(&frame.stored, frame.raw_bytes, slot);

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::Mutex;
 
 use super::codec::Decoder;
-use super::fetch::corrupt;
+use super::fetch::{corrupt, corrupt_within};
 use super::index::SegmentIndex;
 use super::input::Input;
 use super::plan::REPLAY_SLOTS;
@@ -147,8 +147,10 @@ impl Replay<'_> {
         let read = || self.shared.store.read(id, start..summary.stored_bytes);
         let tail = self.shared.requests.run(request, read).await?;
         let index = SegmentIndex::decode(&tail, summary, summary.stored_bytes, |hash| hash);
-        let index =
-            index.map_err(|error| corrupt(&self.shared.store.describe(id), start + error.offset, error.to_string()))?;
+        let index = index.map_err(|error| {
+            let range = start + error.range.start..start + error.range.end;
+            corrupt_within(&self.shared.store.describe(id), range, error.to_string())
+        })?;
         let start = summary.raw_offset;
         self.segment = Some(Open { id, index, frame: 0, raw_offset: 0, stored_offset: 0, start });
         Ok(true)

@@ -9,7 +9,7 @@ use blake3::Hasher;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{Instrument as _, Span};
 
-use super::fetch::{Batch, Fetcher, corrupt};
+use super::fetch::{Batch, Fetcher, corrupt, corrupt_within};
 use super::index::{FOOTER_BYTES, SegmentIndex, frames_at_end, tail_bytes};
 use super::reader::Shared;
 use super::segment::{SegmentId, SegmentSummary};
@@ -65,8 +65,10 @@ async fn tail(shared: &Arc<Shared>, id: SegmentId, stored_bytes: u64) -> Result<
     }
     let within = usize::try_from(tail_start.saturating_sub(first)).unwrap_or(0);
     let tail = end.filled().get(if tail_start < first { 0 } else { within }..).unwrap_or_default();
-    let (_, summary) = SegmentIndex::survey(tail, id.index, stored_bytes)
-        .map_err(|error| at(tail_start + error.offset, error.to_string()))?;
+    let (_, summary) = SegmentIndex::survey(tail, id.index, stored_bytes).map_err(|error| {
+        let range = tail_start + error.range.start..tail_start + error.range.end;
+        corrupt_within(&shared.store.describe(id), range, error.to_string())
+    })?;
     Ok((tail.to_vec(), summary))
 }
 
