@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::document::corrupt;
+use super::document::{bounded, corrupt};
 use crate::error::Result;
 use crate::pipeline::{Progress, Timeline};
 
@@ -42,8 +42,10 @@ pub struct Course {
     /// The length of each span of time that `raw_bytes` and `stored_bytes` tell about.
     pub span_millis: u64,
     /// Raw bytes taken in, by span.
+    #[serde(deserialize_with = "spans")]
     pub raw_bytes: Vec<u64>,
     /// Bytes that the store accepted, by span. As many as `raw_bytes`.
+    #[serde(deserialize_with = "spans")]
     pub stored_bytes: Vec<u64>,
 }
 
@@ -86,6 +88,10 @@ impl Course {
 
 /// What readers accept: room for writers that keep more than [`Timeline::MAX_SPANS`].
 const MAX_SPANS: usize = 1000;
+
+fn spans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    bounded(deserializer, "spans", MAX_SPANS, |_| 1)
+}
 
 fn is_zero(number: &u64) -> bool {
     *number == 0

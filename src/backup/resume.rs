@@ -21,7 +21,7 @@ use super::names::{MAX_CLAIMS, MAX_STRIPES, Names, ObjectName, Series};
 use super::options::ResumeOptions;
 use super::segments::{self, Segments};
 use super::session::Session;
-use super::store::Store;
+use super::store::{Seen, Store};
 use super::writer::Backup;
 use super::writers::{Run, Writers};
 use crate::error::{Error, ErrorKind, Result};
@@ -173,6 +173,7 @@ struct Found {
     is_complete: bool,
     is_removed: bool,
     has_intent: bool,
+    has_too_many: bool,
     /// In order.
     claims: BTreeSet<u32>,
     /// By segment and claim: the size of each object.
@@ -182,23 +183,24 @@ struct Found {
 
 impl Found {
     async fn list(store: &Store, names: &Names) -> Result<Self> {
-        let mut found = Self::default();
-        for object in store.list(&names.directory()).await? {
-            found.newest = found.newest.max(Some(object.modified));
-            let Some(name) = names.parse(&object.name) else { continue };
-            match name {
-                ObjectName::Manifest => found.is_complete = true,
-                ObjectName::Deleted(_) | ObjectName::Collected(_) => found.is_removed = true,
-                ObjectName::Intent => found.has_intent = true,
-                ObjectName::Claim(number) => drop(found.claims.insert(number)),
-                _ => {
-                    if let Some(segment) = name.as_segment() {
-                        found.segments.insert(segment, object.bytes);
-                    }
-                }
-            }
+        let see = |found: &mut Self, object: Seen| found.see(names, &object);
+        store.fold(&names.directory(), see).await
+    }
+
+    fn see(&mut self, names: &Names, object: &Seen) {
+        self.newest = self.newest.max(Some(object.modified));
+        let Some(name) = names.parse(&object.name) else { return };
+        match name {
+            ObjectName::Manifest => self.is_complete = true,
+            ObjectName::Deleted(_) | ObjectName::Collected(_) => self.is_removed = true,
+            ObjectName::Intent => self.has_intent = true,
+            ObjectName::Claim(number) => drop(self.claims.insert(number)),
+            _ => match name.as_segment() {
+                Some(_) if self.segments.len() >= MOST_SEGMENTS => self.has_too_many = true,
+                Some(segment) => drop(self.segments.insert(segment, object.bytes)),
+                None => {}
+            },
         }
-        Ok(found)
     }
 
     fn check(&self) -> Result<()> {
@@ -208,9 +210,16 @@ impl Found {
         if self.is_removed {
             return Err(removed());
         }
+        if self.has_too_many {
+            let message = format!("it has more than {MOST_SEGMENTS} segments, of all processes; begin a new one");
+            return Err(Error::new(ErrorKind::Exhausted, message));
+        }
         Ok(())
     }
 }
+
+/// Segments that are kept of a listing: those of the largest backup, stored anew several times. They take some 50 MB of memory.
+const MOST_SEGMENTS: usize = 1_000_000;
 
 /// With the claim in hand: what is kept, and the backup that goes on behind it.
 async fn go_on(

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::course::Course;
-use super::document::{corrupt, shown, unique_map};
+use super::document::{bounded, corrupt, shown, unique_map};
 use super::encryption::Encryption;
 use super::id::BackupId;
 use super::kind::Kind;
-use super::manifest::{Codec, Manifest, Producer};
-use super::names::{ObjectName, Series};
+use super::manifest::{Codec, MAX_SEGMENTS, Manifest, Producer};
+use super::names::{MAX_STRIPES, ObjectName, Series};
 use super::writers::Writers;
 use crate::error::Result;
 use crate::pipeline::{SegmentHeader, SegmentId, SegmentSummary, StripeSummary};
@@ -44,6 +44,7 @@ pub(super) struct ManifestV1 {
     frame_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     course: Option<Course>,
+    #[serde(deserialize_with = "stripes")]
     stripes: Vec<StripeV1>,
     totals: TotalsV1,
     root: String,
@@ -53,7 +54,18 @@ pub(super) struct ManifestV1 {
 struct StripeV1 {
     raw_bytes: u64,
     stored_bytes: u64,
+    #[serde(deserialize_with = "segments")]
     segments: Vec<SegmentV1>,
+}
+
+fn segments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SegmentV1>, D::Error> {
+    bounded(deserializer, "segments", MAX_SEGMENTS, |_| 1)
+}
+
+/// Their segments count together. How many stripes there are is checked when they are few enough to be held.
+fn stripes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<StripeV1>, D::Error> {
+    let most = MAX_SEGMENTS + usize::from(MAX_STRIPES);
+    bounded(deserializer, "stripes and segments", most, |stripe: &StripeV1| 1 + stripe.segments.len())
 }
 
 #[derive(Debug, Serialize, Deserialize)]

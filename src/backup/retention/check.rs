@@ -3,10 +3,11 @@
 use futures::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
-use super::super::catalog;
+use super::super::catalog::{self, Committed};
 use super::super::id::BackupId;
 use super::super::names::{Names, Series};
 use super::super::store::Store;
+use super::super::verify::listing::Listing;
 use super::super::verify::{VerifyLevel, quick};
 use crate::error::{ErrorKind, Result};
 
@@ -28,7 +29,7 @@ pub(super) async fn faults(store: &Store, series: &Series, ids: Vec<BackupId>) -
 
 async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Option<String>> {
     // The permit is held as long as the listing too, which is as long as the manifest.
-    let (manifest, _permit) = match catalog::read_gated(store, names, gate).await {
+    let Committed { manifest, permit: _permit, .. } = match catalog::read_gated(store, names, gate).await {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Some("it was deleted meanwhile".to_owned())),
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
@@ -36,7 +37,7 @@ async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Option<S
         }
         Err(error) => return Err(error),
     };
-    let listed = store.list(&names.directory()).await?;
+    let listed = Listing::of(store, &manifest).await?;
     let damage = quick::compare(store, &manifest, &listed, VerifyLevel::Quick, 1).await?;
     Ok(damage.first().map(|damage| damage.error.to_string()))
 }

@@ -42,7 +42,6 @@ mod sequential;
 mod sweep;
 
 pub(super) use demand::Content;
-pub(crate) use handle::Listed;
 pub(crate) use handle::Read;
 pub use handle::{PartLimits, Store};
 pub(crate) use sweep::{Refused, Seen, is_refusal};

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `options` | how deep to look, and at how much |
 //! | `run` | one verification: the order of the steps |
+//! | `listing` | what a listing shows of what the manifest names |
 //! | `quick` | the first step, which lists; retention takes it too, to look at what it keeps |
 //! | `documents`, `stored`, `content` | the steps that read: small documents, hashes of objects, decompressed content |
 //! | `choice`, `coverage` | which segments are looked at; sets of segments as short text |
@@ -15,6 +16,7 @@ mod choice;
 mod content;
 mod coverage;
 mod documents;
+pub(crate) mod listing;
 mod options;
 pub(crate) mod quick;
 pub(crate) mod record;

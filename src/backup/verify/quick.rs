@@ -1,15 +1,14 @@
 //! Names and sizes: what one listing tells of a backup.
 
-use std::collections::HashMap;
-
 use super::choice::Segment;
+use super::listing::Listing;
 use super::options::VerifyLevel;
 use super::report::Damage;
 use crate::backup::encryption;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::ObjectName;
 use crate::backup::segments;
-use crate::backup::store::{Listed, Store};
+use crate::backup::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Compares a listing of the backup's directory with its manifest. Ends with the finding number `most`.
@@ -19,17 +18,16 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) async fn compare(
     store: &Store,
     manifest: &Manifest,
-    listed: &[Listed],
+    listed: &Listing,
     level: VerifyLevel,
     most: usize,
 ) -> Result<Vec<Damage>> {
     let (names, mut damage) = (manifest.names(), Vec::new());
-    let sizes: HashMap<&str, u64> = listed.iter().map(|object| (object.name.as_str(), object.bytes)).collect();
     for (id, name, summary) in manifest.objects() {
         if damage.len() >= most {
             return Ok(damage);
         }
-        let size = match sizes.get(name.as_str()) {
+        let size = match listed.segments.get(&id) {
             Some(size) => Some(*size),
             None => store.find_size(&name).await?,
         };
@@ -48,8 +46,8 @@ pub(crate) async fn compare(
         };
         damage.push(Damage::of(&Segment { id, name, summary }, error));
     }
-    for name in [names.intent(), names.manifest()] {
-        if !sizes.contains_key(name.as_str()) && store.find_size(&name).await?.is_none() {
+    for (name, is_there) in [(names.intent(), listed.has_intent), (names.manifest(), listed.has_manifest)] {
+        if !is_there && store.find_size(&name).await?.is_none() {
             let error = segments::missing(&store.show(&name));
             damage.push(Damage::of_document(name, error));
         }

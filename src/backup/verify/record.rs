@@ -15,7 +15,7 @@ use crate::backup::manifest::Manifest;
 use crate::backup::names::{Names, ObjectName, Series};
 use crate::backup::options::{TOOL, host};
 use crate::backup::segments;
-use crate::backup::store::Store;
+use crate::backup::store::{Seen, Store};
 use crate::error::{ErrorKind, Result};
 use crate::pipeline::SegmentId;
 
@@ -305,9 +305,9 @@ pub(crate) struct RecordName {
 
 impl RecordName {
     /// `None` if the object is no record of the backup with these names.
-    pub(super) fn of(store: &Store, names: &Names, object: String, modified: Timestamp) -> Option<Self> {
-        let Some(ObjectName::Verified(dated)) = names.parse(&object) else { return None };
-        Some(Self { object, dated, stored: store.stored_by(modified) })
+    fn of(store: &Store, names: &Names, seen: Seen) -> Option<Self> {
+        let Some(ObjectName::Verified(dated)) = names.parse(&seen.name) else { return None };
+        Some(Self { object: seen.name, dated, stored: store.stored_by(seen.modified) })
     }
 
     /// True if it is dated later than it was stored.
@@ -327,19 +327,41 @@ impl RecordName {
     }
 }
 
-/// Puts the names of records in order, oldest first; before them those that are dated later than they were stored.
-pub(super) fn sort(names: &mut [RecordName]) {
-    names.sort_unstable_by(|a, b| {
-        let key = |name: &RecordName| (!name.is_ahead(), name.dated);
-        key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object))
-    });
+/// Names of records that are kept of a listing, whoever stored how many: those that were stored last.
+const MOST_NAMES: usize = 10_000;
+
+/// The names of records that a listing shows.
+#[derive(Debug, Default)]
+pub(super) struct RecordNames {
+    found: Vec<RecordName>,
 }
 
-/// The names of all records, in their order.
+impl RecordNames {
+    pub(super) fn see(&mut self, store: &Store, names: &Names, seen: Seen) {
+        self.found.extend(RecordName::of(store, names, seen));
+        if self.found.len() >= 2 * MOST_NAMES {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.found.sort_unstable_by(|a, b| (b.stored, &b.object).cmp(&(a.stored, &a.object)));
+        self.found.truncate(MOST_NAMES);
+    }
+
+    /// Oldest first; before them those that are dated later than they were stored.
+    pub(super) fn in_order(mut self) -> Vec<RecordName> {
+        self.cut();
+        self.found.sort_unstable_by(|a, b| {
+            let key = |name: &RecordName| (!name.is_ahead(), name.dated);
+            key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object))
+        });
+        self.found
+    }
+}
+
+/// The names of the records, in their order; of more than 10,000 those that were stored last.
 pub(crate) async fn names(store: &Store, names: &Names) -> Result<Vec<RecordName>> {
-    let listed = store.list(&names.verified()).await?.into_iter();
-    let mut found: Vec<_> =
-        listed.filter_map(|object| RecordName::of(store, names, object.name, object.modified)).collect();
-    sort(&mut found);
-    Ok(found)
+    let see = |found: &mut RecordNames, seen| found.see(store, names, seen);
+    Ok(store.fold(&names.verified(), see).await?.in_order())
 }

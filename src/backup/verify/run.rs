@@ -7,6 +7,7 @@ use super::choice::{self, Segment};
 use super::content;
 use super::coverage::Coverage;
 use super::documents;
+use super::listing::Listing;
 use super::options::{VerifyLevel, VerifyOptions};
 use super::record::{self, RecordName, Verification};
 use super::report::{Damage, VerifyReport};
@@ -14,7 +15,6 @@ use super::stored;
 use super::watch::{VerifyProgress, VerifyStep};
 use crate::backup::encryption;
 use crate::backup::manifest::Manifest;
-use crate::backup::names::ObjectName;
 use crate::backup::store::Store;
 use crate::error::Result;
 use crate::meter::{self, Counter, Histogram};
@@ -91,13 +91,9 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
 
 /// Names and sizes. Answers the names of earlier records, oldest first.
 async fn quick(store: &Store, manifest: &Manifest, report: &mut VerifyReport) -> Result<Vec<RecordName>> {
-    let names = manifest.names();
-    let listed = store.list(&names.directory()).await?;
+    let listed = Listing::of(store, manifest).await?;
     report.damage = super::quick::compare(store, manifest, &listed, report.level, usize::MAX).await?;
-    let mut records: Vec<_> =
-        listed.into_iter().filter_map(|object| RecordName::of(store, &names, object.name, object.modified)).collect();
-    record::sort(&mut records);
-    Ok(records)
+    Ok(listed.records())
 }
 
 /// What reads. Answers the segments that were to be read.

@@ -1,0 +1,275 @@
+//! What a repository made to harm takes of memory: every allocation of this process is counted.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![allow(unsafe_code, reason = "a global allocator is unsafe; this one hands everything on to the system's")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+use tempfile::TempDir;
+use vdstream::ErrorKind;
+use vdstream::backup::{
+    Backup, BackupOptions, MAX_MANIFEST_BYTES, ResumeOptions, Store, VerifyLevel, VerifyOptions, list, verifications,
+    verify,
+};
+use vdstream::pipeline::PipelineConfig;
+use vdstream::testing::decoder::{Document, sealed};
+
+const MIB: usize = 1 << 20;
+
+/// The bytes that are allocated now, and the most that were since somebody asked.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// Growing counts as a new allocation beside the old one, as it can be.
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came, and its answer goes back as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: whoever calls this keeps to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the pointer is from `alloc` above, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes that `work` held at once, beside what was held before.
+async fn peak<T>(work: impl Future<Output = T>) -> (usize, T) {
+    let before = HELD.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let value = work.await;
+    (PEAK.load(Ordering::Relaxed) - before, value)
+}
+
+/// What a valid manifest is made hostile with, so that it has nearly the largest size.
+struct Hostile {
+    valid: String,
+    room: usize,
+}
+
+impl Hostile {
+    fn new() -> Self {
+        let valid = String::from_utf8(Document::Manifest.valid().unwrap().remove(1)).unwrap();
+        let room = usize::try_from(MAX_MANIFEST_BYTES).unwrap() - valid.len() - 1000;
+        Self { valid, room }
+    }
+
+    fn many(&self, piece: &str) -> String {
+        piece.repeat(self.room / piece.len())
+    }
+
+    /// A course with these numbers in front of one more, and what stands behind it.
+    fn course(raw: &str, stored: &str) -> String {
+        let numbers = [
+            "millis",
+            "threads",
+            "source_wait_millis",
+            "cpu_wait_millis",
+            "cpu_busy_millis",
+            "store_wait_millis",
+            "store_busy_millis",
+            "throttled_millis",
+            "requests",
+            "retries",
+            "memory_peak_bytes",
+            "span_millis",
+        ];
+        let numbers: String = numbers.map(|name| format!("\"{name}\":1,")).concat();
+        format!("\"course\":{{{numbers}\"raw_bytes\":[{raw}0],\"stored_bytes\":[{stored}0]}},\"stripes\":[")
+    }
+
+    /// A text whose escapes make the decoder put it together in memory of its own, which grows by doubling: here at the last moment.
+    fn escaped(&self) -> String {
+        let half = "x".repeat(self.room / 2 - 10);
+        format!("{half}\\n{half}\\n\\n")
+    }
+
+    /// Lists a store with the manifest in which `to` stands for `from`, and answers whether it is a backup.
+    async fn list(&self, what: &str, from: &str, to: String) -> bool {
+        const BOUND: usize = 272 * MIB;
+        assert!(self.valid.contains(from), "{what}");
+        let manifest = sealed(self.valid.replacen(from, &to, 1).as_bytes());
+        drop(to);
+        assert!(manifest.len() > 60 * MIB && manifest.len() as u64 <= MAX_MANIFEST_BYTES, "{what}: {}", manifest.len());
+        let work = TempDir::new().unwrap();
+        let directory = work.path().join("store/default/018bcfe5-687b-7000-8000-000000000001");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("manifest.json"), &manifest).unwrap();
+        drop(manifest);
+        let store = Store::from_url(&format!("file://{}", work.path().join("store").display())).unwrap();
+        let (listed, listing) = peak(list(&store, None)).await;
+        println!("{what}: {} MiB", listed / MIB);
+        assert!(listed > 60 * MIB, "{what}: nothing was counted");
+        assert!(listed <= BOUND, "{what}: {} MiB", listed / MIB);
+        let listing = listing.unwrap();
+        assert_eq!(listing.backups.len() + listing.damaged.len(), 1, "{what}");
+        assert!(listing.damaged.iter().all(|damaged| damaged.error.kind() == ErrorKind::Corrupt), "{what}");
+        listing.damaged.is_empty()
+    }
+}
+
+/// `0,` is two bytes of a manifest and eight in memory: it once took several times what is promised.
+#[tokio::test]
+async fn a_hostile_manifest_takes_272_mebibytes_at_most() {
+    let hostile = Hostile::new();
+    let course = Hostile::course(&hostile.many("0,"), "");
+    assert!(!hostile.list("spans", "\"stripes\":[", course).await);
+}
+
+#[tokio::test]
+async fn so_does_one_of_many_segments() {
+    let hostile = Hostile::new();
+    let segment = "{\"object\":\"\",\"raw_offset\":0,\"raw_bytes\":0,\"stored_bytes\":0,\"frames\":0,\"tail_bytes\":0,\
+                   \"raw_hash\":\"\",\"stored_hash\":\"\"},";
+    let segments = format!("\"segments\":[{}", hostile.many(segment));
+    assert!(!hostile.list("segments", "\"segments\":[", segments).await);
+}
+
+#[tokio::test]
+async fn so_does_one_of_long_texts() {
+    let hostile = Hostile::new();
+    let text = hostile.escaped();
+    // It is what it says: large and harmless.
+    assert!(hostile.list("a text", "\"tool\":\"", format!("\"tool\":\"{text}")).await);
+    assert!(hostile.list("a name", "\"tool\":\"", format!("\"{text}\":0,\"tool\":\"")).await);
+}
+
+/// A store whose listings show many objects more below each backup, made while they are asked for.
+#[derive(Debug, Default)]
+struct Crowded(InMemory);
+
+/// Records of verifications, segments of other processes, segments that no manifest names.
+const STRAYS: usize = 200_000;
+
+impl fmt::Display for Crowded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a crowded store")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Crowded {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.0.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.0.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.0.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let directory = prefix.map(ToString::to_string).unwrap_or_default();
+        // Of the parts that a backup's directory has only those that were asked for.
+        let (backup, below) = match directory.strip_suffix("/verified") {
+            Some(backup) => (backup.to_owned(), "verified"),
+            None => (directory.clone(), ""),
+        };
+        let is_backup = backup.split('/').count() == 2;
+        let strays = (0..if is_backup { STRAYS } else { 0 }).filter_map(move |number| {
+            let name = match number % 3 {
+                0 => format!(
+                    "verified/2020{:02}{:02}T{:06}.{:03}Z.json",
+                    number / 28 % 12 + 1,
+                    number % 28 + 1,
+                    101_010,
+                    number % 1000
+                ),
+                1 => format!("s{:02}/{:06}-c{:02}.zst", number % 64, number / 64, number % 90 + 1),
+                _ => format!("s00/{number:06}.zst"),
+            };
+            name.starts_with(below).then(|| ObjectMeta {
+                location: Path::from(format!("{backup}/{name}")),
+                last_modified: std::time::UNIX_EPOCH.into(),
+                size: 1,
+                e_tag: None,
+                version: None,
+            })
+        });
+        self.0.list(prefix).chain(stream::iter(strays.map(Ok))).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test]
+async fn many_objects_beside_a_backup_take_little_memory() {
+    let crowded = Arc::new(Crowded::default());
+    let store = Store::new(Arc::<Crowded>::clone(&crowded) as _, "");
+    let mut backup = Backup::begin(&store, "orders", BackupOptions::default()).await.unwrap();
+    backup.stripe_reader(0, std::io::Cursor::new(b"rows".to_vec())).unwrap();
+    let manifest = backup.commit().await.unwrap().manifest;
+    store.wait_idle().await;
+    let quick = || VerifyOptions::new(VerifyLevel::Quick).record(false);
+    let (verified, report) = peak(verify(&store, &manifest, quick())).await;
+    assert!(report.unwrap().is_good());
+    let (listed, listing) = peak(list(&store, None)).await;
+    assert_eq!(listing.unwrap().backups.len(), 1);
+    println!("{} KiB to verify, {} KiB to list", verified >> 10, listed >> 10);
+    assert!(verified < 6 * MIB && listed < 6 * MIB, "{verified} and {listed} bytes");
+    // Their names stand for nothing: reading them fails, and harms nothing.
+    let (records, found) = peak(verifications(&store, &manifest)).await;
+    assert!(found.unwrap().is_empty() && records < 6 * MIB, "{records} bytes");
+
+    // What resumes needs to know more, and has a bound too.
+    let name = format!("orders/{}/manifest.json", manifest.id);
+    crowded.0.delete(&Path::from(name)).await.unwrap();
+    let pipeline = PipelineConfig { memory_limit: 64 << 20, ..PipelineConfig::default() };
+    let options = ResumeOptions::default().silence(std::time::Duration::ZERO).pipeline(pipeline);
+    let (resumed, outcome) = peak(Backup::resume(&store, "orders", manifest.id, options)).await;
+    println!("{} MiB to look for what can be kept", resumed / MIB);
+    assert!(resumed < 128 * MIB, "{resumed} bytes");
+    match outcome {
+        Ok(backup) => drop(backup.abort(vdstream::Error::new(ErrorKind::Aborted, "enough")).await),
+        Err(error) => println!("{}", error.report()),
+    }
+    let left: Vec<ObjectMeta> = crowded.0.list(None).try_collect().await.unwrap();
+    assert!(!left.is_empty());
+}
