@@ -35,8 +35,8 @@ pub(crate) mod writers;
 mod tests;
 
 pub use catalog::{
-    BackupSummary, DamagedBackup, LastVerification, Latest, Listing, Select, find, intent, last_verification, latest, list,
-    series_of,
+    BackupSummary, DamagedBackup, LastVerification, Latest, Listing, Select, find, intent, last_verification, latest,
+    list, series_of,
 };
 pub use course::Course;
 pub use document::MAX_LABELS;

@@ -156,7 +156,7 @@ impl ResumeOptions {
     /// is taken to be running, and is not resumed.
     ///
     /// It only keeps a process that is alive from being interrupted. No backup is damaged if the time is too short; the process
-    /// that was taken over from fails. Compared are the store's times with this machine's clock. A process that has
+    /// that was taken over from fails. It is measured by the store's clock, which is asked for. A process that has
     /// resumed the backup and has ended in good order needs no silence.
     pub fn silence(mut self, time: Duration) -> Self {
         self.silence = time;

@@ -125,7 +125,9 @@ async fn look(store: &Store, names: &Names, options: &ResumeOptions) -> Result<(
         && !options.silence.is_zero()
         && let Some(newest) = found.newest
     {
-        let silence = store.time().wall().duration_since(newest);
+        // The signs are dated by the store. A machine whose clock is ahead of it would take over what lives.
+        let skew = store.skew().await.map_err(|error| error.context("cannot ask the store for its time"))?;
+        let silence = store.time().wall().duration_since(newest).saturating_add(skew);
         let needed = SignedDuration::try_from(options.silence).unwrap_or(SignedDuration::MAX);
         if silence < needed {
             let (seconds, needed) = (silence.as_secs(), needed.as_secs());

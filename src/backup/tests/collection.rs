@@ -32,7 +32,7 @@ pub(super) fn on<S: ObjectStore + MultipartStore + Clone>(store: &S, clock: &Sim
 }
 
 /// What a backup leaves whose process dies in the middle of its upload: whole segments, an open upload and its record.
-async fn killed(bucket: &Bucket, clock: &SimClock) -> BackupId {
+pub(super) async fn killed(bucket: &Bucket, clock: &SimClock) -> BackupId {
     let store = on(bucket, clock);
     let mut backup = Backup::begin(&store, "orders", options(1)).await.unwrap();
     let id = backup.id();

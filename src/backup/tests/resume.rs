@@ -13,6 +13,7 @@ use crate::ErrorKind;
 use crate::backup::collection::{DEFAULT_GRACE, apply, plan};
 use crate::backup::retention;
 use crate::backup::store::PartLimits;
+use crate::clock::Clock as _;
 use crate::testing::{Bucket, Contents, RecordingStore, SimClock};
 
 fn bucket(contents: Contents) -> Bucket {
@@ -328,6 +329,33 @@ async fn a_backup_that_shows_signs_of_life_is_left_alone_until_it_is_silent_or_w
     drop(Backup::resume(&memory, "orders", id, patient()).await.unwrap());
     drop(backup);
     memory.wait_idle().await;
+}
+
+/// A machine that is five minutes ahead of the store once took over whatever lived.
+#[tokio::test(start_paused = true)]
+async fn silence_is_measured_by_the_stores_clock() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    for ahead in [true, false] {
+        let (bucket, clock) = collection::bucket(Contents::default());
+        let id = collection::killed(&bucket, &clock).await;
+        // Another machine, an hour off.
+        let other = SimClock::new();
+        other.advance(if ahead { clock.now() + 60 * MINUTE } else { clock.now() - 60 * MINUTE });
+        let store = collection::on(&bucket, &other);
+        let patient = || ResumeOptions::default().pipeline(config());
+        for minutes in [0, 4] {
+            clock.advance(minutes * MINUTE);
+            other.advance(minutes * MINUTE);
+            let error = Backup::resume(&store, "orders", id, patient()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+            let said = format!("written to {} s ago", minutes * 60);
+            assert!(error.report().contains(&said), "{ahead}: {}", error.report());
+        }
+        clock.advance(MINUTE);
+        other.advance(MINUTE);
+        let resumed = Backup::resume(&store, "orders", id, patient()).await.unwrap();
+        resumed.abort(given_up()).await.unwrap();
+    }
 }
 
 /// How the first process ends, at which time, and whether the second one commits.

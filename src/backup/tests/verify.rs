@@ -104,7 +104,7 @@ async fn a_verification_can_be_spawned() {
 
 #[tokio::test]
 async fn results_are_recorded_never_replaced_and_told_by_lists() {
-    let clock = crate::testing::SimClock::new();
+    let clock = SimClock::new();
     let store = Store::memory().clock(clock.shared());
     let manifest = back_up(&store, &[noise(1, 2_000_000)]).await.unwrap().manifest;
     assert_eq!(list(&store, None).await.unwrap().backups[0].verified, None);
@@ -147,16 +147,17 @@ async fn results_are_recorded_never_replaced_and_told_by_lists() {
 /// A "good, full" from a clock that was ahead once hid every damage that was found before its date had come.
 #[tokio::test]
 async fn a_record_that_is_dated_ahead_hides_no_damage() {
-    let (bucket, clock) = super::collection::bucket(Contents::default());
+    let (bucket, clock) = collection::bucket(Contents::default());
     let ahead = SimClock::new();
     ahead.advance(clock.now() + Duration::from_secs(366 * 86_400));
-    let store = super::collection::on(&bucket, &clock);
-    let wrong = super::collection::on(&bucket, &ahead);
+    let store = collection::on(&bucket, &clock);
+    let wrong = collection::on(&bucket, &ahead);
     let manifest = back_up(&store, &[noise(1, 700_000)]).await.unwrap().manifest;
     let (_, segment, _) = manifest.objects().nth(1).unwrap();
     let content = store.read_small(&segment, u64::MAX).await.unwrap();
     let run = async |store: &Store, level| {
         clock.advance(Duration::from_secs(60));
+        ahead.advance(Duration::from_secs(60));
         let report = verify(store, &manifest, VerifyOptions::new(level).pipeline(config())).await.unwrap();
         assert!(report.record.is_some(), "{report:?}");
         report
