@@ -48,19 +48,21 @@ impl Call {
 
     /// The call, and the file or directory that it is about; none for all files.
     fn trap(self, backup: &Path, stdout: &Path) -> Option<(&'static str, Option<PathBuf>)> {
-        let record = backup.join("uploads/s00-000000.json");
+        // Files are named within their directory, so the directory is what tells the calls apart.
+        let (records, segments) = (backup.join("uploads"), backup.join("s00"));
         Some(match self {
             // Nothing to wait for: the input is held back, and the tool stands there.
             Self::AfterIntent => return None,
-            Self::BeforeRecord => ("renameat2", Some(record)),
-            // After a file got its name, its directory is opened to be synced.
-            Self::AfterRecord => ("openat", Some(backup.join("uploads"))),
+            Self::BeforeRecord => ("renameat2", Some(records)),
+            // After a file got its name, its directory is synced.
+            Self::AfterRecord => ("fsync", Some(records)),
             Self::WithinPart => ("pwrite64", None),
-            Self::BeforeSegment => ("renameat2", Some(backup.join("s00/000000.zst"))),
-            Self::AfterSegment => ("openat", Some(backup.join("s00"))),
-            Self::BeforeForget => ("unlink", Some(record)),
-            Self::AfterForget => ("rmdir", Some(backup.join("uploads"))),
-            Self::BeforeManifest => ("renameat2", Some(backup.join("manifest.json"))),
+            Self::BeforeSegment => ("renameat2", Some(segments)),
+            Self::AfterSegment => ("fsync", Some(segments)),
+            Self::BeforeForget => ("unlinkat", Some(records)),
+            // The record was the last in its directory, which goes too.
+            Self::AfterForget => ("unlinkat", Some(backup.to_owned())),
+            Self::BeforeManifest => ("renameat2", Some(backup.to_owned())),
             // Then it prints the id.
             Self::AfterManifest => ("write", Some(stdout.to_owned())),
         })

@@ -5,24 +5,25 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use object_store::local::LocalFileSystem;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartId, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::publish;
+use super::tree::{self, Tree};
+use super::walk::{Entry, Walk};
 use crate::sync::Mutex;
 
 type Result<T, E = object_store::Error> = std::result::Result<T, E>;
@@ -31,12 +32,10 @@ const NAME: &str = "local disk";
 
 /// A directory as a store.
 ///
-/// Reading and listing is `object_store`'s; writing is ours, because the backup needs three things of it: a crash
-/// leaves no file that a listing does not show, parts are written side by side at their offsets, and the data is on
-/// its way to the disk long before the last part is.
+/// It is ours, because the backup needs four things of it: a crash leaves no file that a listing does not show, parts are written
+/// side by side at their offsets, the data is on its way to the disk long before the last part is, and nothing leads out of it.
 pub(super) struct LocalStore {
-    root: PathBuf,
-    reads: OnceLock<LocalFileSystem>,
+    tree: Tree,
     jobs: TaskTracker,
     uploads: Mutex<HashMap<MultipartId, Arc<Staging>>>,
 }
@@ -44,28 +43,7 @@ pub(super) struct LocalStore {
 impl LocalStore {
     /// A store in the directory `root`, which is created by the first write. `jobs` tracks the blocking calls.
     pub(super) fn new(root: PathBuf, jobs: TaskTracker) -> Self {
-        Self { root, reads: OnceLock::new(), jobs, uploads: Mutex::new(HashMap::new()) }
-    }
-
-    fn reads(&self) -> Result<&LocalFileSystem> {
-        if let Some(reads) = self.reads.get() {
-            return Ok(reads);
-        }
-        match std::fs::metadata(&self.root) {
-            Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let path = self.root.display().to_string();
-                return Err(object_store::Error::NotFound { path, source: "there is no such directory".into() });
-            }
-            Err(error) => return Err(failed(error)),
-        }
-        let reads = LocalFileSystem::new_with_prefix(&self.root)?;
-        Ok(self.reads.get_or_init(|| reads))
-    }
-
-    fn path(&self, location: &Path) -> PathBuf {
-        self.root.join(location.as_ref())
+        Self { tree: Tree::new(root), jobs, uploads: Mutex::new(HashMap::new()) }
     }
 
     /// Runs a blocking call in a tracked task.
@@ -83,18 +61,47 @@ impl LocalStore {
 
 impl fmt::Debug for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LocalStore({})", self.root.display())
+        write!(f, "LocalStore({})", self.tree.root().display())
     }
 }
 
 impl fmt::Display for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "local disk at {}", self.root.display())
+        write!(f, "local disk at {}", self.tree.root().display())
     }
 }
 
 fn failed(error: io::Error) -> object_store::Error {
     object_store::Error::Generic { store: NAME, source: Box::new(error) }
+}
+
+/// The same, where the file may be missing.
+fn not_found_or_failed(tree: &Tree, name: &str, error: io::Error) -> object_store::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            object_store::Error::NotFound { path: tree.path(name).display().to_string(), source: Box::new(error) }
+        }
+        _ => failed(error),
+    }
+}
+
+/// The same, where the file may be there already.
+fn exists_or_failed(tree: &Tree, name: &str, error: io::Error) -> object_store::Error {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            object_store::Error::AlreadyExists { path: tree.path(name).display().to_string(), source: Box::new(error) }
+        }
+        _ => failed(error),
+    }
+}
+
+/// A store that was never written to is not there.
+fn check_root(tree: &Tree) -> Result<()> {
+    tree.directory("").map(drop).map_err(|error| not_found_or_failed(tree, "", error))
+}
+
+fn meta(location: Path, size: u64, modified: SystemTime) -> ObjectMeta {
+    ObjectMeta { location, last_modified: modified.into(), size, e_tag: None, version: None }
 }
 
 fn unsupported(operation: &str) -> object_store::Error {
@@ -111,34 +118,25 @@ impl ObjectStore for LocalStore {
         if matches!(opts.mode, PutMode::Update(_)) {
             return Err(unsupported("update"));
         }
-        let (root, destination) = (self.root.clone(), self.path(location));
-        let staged = publish::staged_path(&destination, &new_id());
+        let (tree, name) = (self.tree.clone(), location.to_string());
+        let staged = tree::staged(&name, &new_id());
         self.blocking(move || {
             let payload: Vec<Bytes> = payload.into_iter().collect();
             let write = || -> io::Result<()> {
-                let file = publish::create_file(&root, &staged)?;
-                publish::write_at(&file, &payload, 0)?;
+                let file = tree.create(&staged)?;
+                tree::write_at(&file, &payload, 0)?;
                 file.sync_all()?;
                 drop(file);
                 match opts.mode {
-                    PutMode::Overwrite => {
-                        std::fs::rename(&staged, &destination)?;
-                        publish::sync_parent(&destination)
-                    }
-                    _ => publish::publish(&staged, &destination),
+                    PutMode::Overwrite => tree.replace(&staged, &name),
+                    _ => tree.publish(&staged, &name),
                 }
             };
             write().map_err(|error| {
                 // The first error counts; what cannot be removed is an ordinary leftover.
-                let _ = std::fs::remove_file(&staged);
-                publish::remove_empty_parents(&root, &staged);
-                match error.kind() {
-                    io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists {
-                        path: destination.display().to_string(),
-                        source: Box::new(error),
-                    },
-                    _ => failed(error),
-                }
+                let _ = tree.remove(&staged);
+                tree.remove_empty_parents(&staged);
+                exists_or_failed(&tree, &name, error)
             })?;
             Ok(done())
         })
@@ -150,26 +148,38 @@ impl ObjectStore for LocalStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.reads()?.get_opts(location, options).await
+        let (tree, location) = (self.tree.clone(), location.clone());
+        self.blocking(move || {
+            let name = location.as_ref();
+            let opened = tree.open(name).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+            let (file, metadata) = opened.map_err(|error| not_found_or_failed(&tree, name, error))?;
+            let path = tree.path(name);
+            let meta = meta(location, metadata.len(), metadata.modified().map_err(failed)?);
+            options.check_preconditions(&meta)?;
+            let range = match options.range {
+                None => 0..meta.size,
+                Some(range) => {
+                    let range = range.as_range(meta.size);
+                    range.map_err(|error| object_store::Error::Generic { store: NAME, source: Box::new(error) })?
+                }
+            };
+            let (attributes, extensions) = Default::default();
+            Ok(GetResult { payload: GetResultPayload::File(file, path), meta, range, attributes, extensions })
+        })
+        .await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let (root, jobs) = (self.root.clone(), self.jobs.clone());
+        let (tree, jobs) = (self.tree.clone(), self.jobs.clone());
         const AT_ONCE: usize = 8;
         locations
             .map(move |location| {
-                let (root, jobs) = (root.clone(), jobs.clone());
+                let (tree, jobs) = (tree.clone(), jobs.clone());
                 async move {
                     let location = location?;
-                    let path = root.join(location.as_ref());
+                    let name = location.to_string();
                     jobs.spawn_blocking(move || {
-                        publish::remove(&root, &path).map_err(|error| match error.kind() {
-                            io::ErrorKind::NotFound => object_store::Error::NotFound {
-                                path: path.display().to_string(),
-                                source: Box::new(error),
-                            },
-                            _ => failed(error),
-                        })
+                        tree.remove(&name).map_err(|error| not_found_or_failed(&tree, &name, error))
                     })
                     .await??;
                     Ok(location)
@@ -180,14 +190,49 @@ impl ObjectStore for LocalStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.reads() {
-            Ok(reads) => reads.list(prefix),
-            Err(error) => futures::stream::once(async move { Err(error) }).boxed(),
-        }
+        const AT_ONCE: usize = 1024;
+        let (tree, jobs) = (self.tree.clone(), self.jobs.clone());
+        let walk = Walk::of(tree.clone(), prefix.map_or("", AsRef::as_ref)).down();
+        let pieces = stream::try_unfold(walk, move |mut walk| {
+            let (tree, jobs) = (tree.clone(), jobs.clone());
+            async move {
+                let look = move || {
+                    check_root(&tree)?;
+                    let entries = walk.some(AT_ONCE).map_err(failed)?;
+                    Ok::<_, object_store::Error>((entries, walk))
+                };
+                let (entries, walk) = jobs.spawn_blocking(look).await??;
+                if entries.is_empty() {
+                    return Ok::<_, object_store::Error>(None);
+                }
+                let files = entries.into_iter().filter_map(|entry| match entry {
+                    Entry::Directory(_) => None,
+                    Entry::File { name, bytes, modified } => {
+                        Some(Path::parse(name).map_err(Into::into).map(|path| meta(path, bytes, modified)))
+                    }
+                });
+                Ok(Some((stream::iter(files.collect::<Vec<_>>()), walk)))
+            }
+        });
+        pieces.try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.reads()?.list_with_delimiter(prefix).await
+        let tree = self.tree.clone();
+        let mut walk = Walk::of(tree.clone(), prefix.map_or("", AsRef::as_ref));
+        self.blocking(move || {
+            check_root(&tree)?;
+            let (mut common_prefixes, mut objects) = (Vec::new(), Vec::new());
+            for entry in walk.some(usize::MAX).map_err(failed)? {
+                match entry {
+                    Entry::Directory(name) => common_prefixes.push(Path::parse(name)?),
+                    Entry::File { name, bytes, modified } => objects.push(meta(Path::parse(name)?, bytes, modified)),
+                }
+            }
+            common_prefixes.sort_unstable();
+            Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
+        })
+        .await
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
@@ -198,8 +243,9 @@ impl ObjectStore for LocalStore {
 /// One file that parts are written into, each at its offset.
 struct Staging {
     file: File,
-    staged: PathBuf,
-    destination: PathBuf,
+    /// The name that it has until it is complete, and the one that it gets then.
+    staged: String,
+    name: String,
     parts: Mutex<Parts>,
     part_seen: Notify,
     /// Held by the part that is written. The file has one lock for all writes: those that wait for it inside the kernel spin, on
@@ -254,15 +300,15 @@ impl Staging {
 impl MultipartStore for LocalStore {
     async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
         let id = new_id();
-        let (root, destination) = (self.root.clone(), self.path(path));
-        let staged = publish::staged_path(&destination, &id);
+        let (tree, name) = (self.tree.clone(), path.to_string());
+        let staged = tree::staged(&name, &id);
         let staging = self
             .blocking(move || {
-                let file = publish::create_file(&root, &staged).map_err(failed)?;
+                let file = tree.create(&staged).map_err(failed)?;
                 Ok(Staging {
                     file,
                     staged,
-                    destination,
+                    name,
                     parts: Mutex::default(),
                     part_seen: Notify::new(),
                     writing: Arc::default(),
@@ -282,16 +328,15 @@ impl MultipartStore for LocalStore {
             // Moved in: a part whose caller left is still being written.
             let _turn = turn;
             let payload: Vec<Bytes> = data.into_iter().collect();
-            publish::write_at(&staging.file, &payload, offset).map_err(failed)?;
-            publish::start_write_back(&staging.file, offset, length);
+            tree::write_at(&staging.file, &payload, offset).map_err(failed)?;
+            tree::start_write_back(&staging.file, offset, length);
             Ok(PartId { content_id: part_idx.to_string() })
         })
         .await
     }
 
     async fn complete_multipart(&self, _: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
-        let staging = self.upload(id)?;
-        let finishing = Arc::clone(&staging);
+        let (tree, finishing) = (self.tree.clone(), self.upload(id)?);
         self.blocking(move || {
             let expected = finishing.parts.lock().total(parts.len());
             let length = finishing.file.metadata().map_err(failed)?.len();
@@ -302,13 +347,8 @@ impl MultipartStore for LocalStore {
                 });
             }
             finishing.file.sync_all().map_err(failed)?;
-            publish::publish(&finishing.staged, &finishing.destination).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists {
-                    path: finishing.destination.display().to_string(),
-                    source: Box::new(error),
-                },
-                _ => failed(error),
-            })
+            let Staging { staged, name, .. } = &*finishing;
+            tree.publish(staged, name).map_err(|error| exists_or_failed(&tree, name, error))
         })
         .await?;
         self.uploads.lock().remove(id);
@@ -321,11 +361,10 @@ impl MultipartStore for LocalStore {
             return Err(unsupported("aborting an upload that this kind of store did not start"));
         }
         self.uploads.lock().remove(id);
-        let root = self.root.clone();
-        let staged = publish::staged_path(&self.path(path), id);
-        self.blocking(move || match publish::remove(&root, &staged) {
+        let (tree, staged) = (self.tree.clone(), tree::staged(path.as_ref(), id));
+        self.blocking(move || match tree.remove(&staged) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                publish::remove_empty_parents(&root, &staged);
+                tree.remove_empty_parents(&staged);
                 Ok(())
             }
             outcome => outcome.map_err(failed),
@@ -353,11 +392,12 @@ mod tests {
 
     fn files(store: &LocalStore) -> Vec<String> {
         let mut names = Vec::new();
-        let mut open = vec![store.root.clone()];
+        let root = store.tree.root();
+        let mut open = vec![root.to_owned()];
         while let Some(directory) = open.pop() {
             for entry in std::fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
-                names.push(path.strip_prefix(&store.root).unwrap().display().to_string());
+                names.push(path.strip_prefix(root).unwrap().display().to_string());
                 if path.is_dir() {
                     open.push(path);
                 }
@@ -435,7 +475,7 @@ mod tests {
         let path = Path::from("d/x");
         let id = store.create_multipart(&path).await.unwrap();
         assert_eq!(files(&store), ["d".to_owned(), format!("d/x.partial-{id}")]);
-        let other = LocalStore::new(store.root.clone(), TaskTracker::new());
+        let other = LocalStore::new(store.tree.root().to_owned(), TaskTracker::new());
         other.abort_multipart(&path, &id).await.unwrap();
         assert_eq!(files(&store), [""; 0]);
         assert!(other.abort_multipart(&path, &"../../etc".to_owned()).await.is_err());

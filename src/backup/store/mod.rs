@@ -7,7 +7,7 @@
 //! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment |
 //! | `demand` | the storage class and the tags of what is put |
 //! | `patience` | how long the answer to one request may take |
-//! | `local`, `publish` | local disk: staged, synced, published without overwriting |
+//! | `local`, `tree`, `walk` | local disk: staged, synced, published without overwriting; no link is followed |
 //! | `sequential` | parts for a caller's store that has only `put_multipart` |
 //! | `retry` | retries of small requests; data is retried by the pipeline |
 //! | `error` | foreign errors to [`ErrorKind`](crate::ErrorKind), cleaned of secrets |
@@ -34,12 +34,14 @@ mod open;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod patience;
 mod probe;
-#[cfg(feature = "fs")]
-mod publish;
 mod retry;
 mod rules;
 mod sequential;
 mod sweep;
+#[cfg(feature = "fs")]
+mod tree;
+#[cfg(feature = "fs")]
+mod walk;
 
 pub(super) use demand::Content;
 pub(crate) use handle::Read;

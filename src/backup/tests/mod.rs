@@ -10,6 +10,8 @@ mod faults;
 mod fixture;
 mod hostile;
 mod late;
+#[cfg(feature = "fs")]
+mod links;
 mod resume;
 mod retention;
 mod round_trip;
