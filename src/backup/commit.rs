@@ -75,7 +75,10 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
         Err(error) => error,
     };
     match store.read_small(&name, MAX_MANIFEST_BYTES).await {
-        Ok(found) if found == content => stand(session, &name).await.map_err(Failure::Other),
+        Ok(found) if found == content => {
+            store.settle(&name).await.map_err(|error| Failure::Other(unsettled(session, error)))?;
+            stand(session, &name).await.map_err(Failure::Other)
+        }
         Ok(found) => Err(match taken_over(session, &found) {
             Some(theirs) => Failure::Theirs(Box::new(theirs)),
             None => {
@@ -100,6 +103,15 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
             .with_source(error),
         )),
     }
+}
+
+/// The manifest is there, and it may be gone after a crash.
+fn unsettled(session: &Session, error: Error) -> Error {
+    error.context(format!(
+        "the manifest of backup {} is written, and the disk does not confirm it: it may be gone after a crash; check the disk, and \
+         verify the backup",
+        session.names.id()
+    ))
 }
 
 /// The manifest was written. Takes it back if the backup was taken for dead before, or was resumed, committed and deleted.

@@ -415,6 +415,7 @@ impl Upload {
         let _one_at_a_time = self.finishing.lock().await;
         // The name was never used before, so an object of this size under it is this upload's.
         if self.completing.swap(true, Ordering::AcqRel) && store.find_size_once(&self.name).await? == Some(bytes) {
+            store.settle(&self.name).await?;
             self.forget();
             return Ok(());
         }
@@ -436,6 +437,7 @@ impl Upload {
             if store.find_size_once(&self.name).await.ok().flatten() != Some(bytes) {
                 return Err(error);
             }
+            store.settle(&self.name).await?;
         }
         self.segments.note_sign();
         self.forget();

@@ -70,6 +70,8 @@ struct Facts {
     metadata_service: bool,
     /// `object_store`'s memory store has no error of its own for an upload that is not there.
     no_such_upload: bool,
+    /// Written to a file that the disk did not take.
+    is_lost: bool,
     deepest: String,
 }
 
@@ -100,6 +102,10 @@ impl Facts {
             facts.error_in_success |= text.contains("Server returned error response");
             facts.bare_redirect |= text.contains("redirect without LOCATION");
             facts.metadata_service |= METADATA_HOSTS.iter().any(|host| text.contains(host));
+            #[cfg(feature = "fs")]
+            {
+                facts.is_lost |= current.is::<super::local::Lost>();
+            }
             facts.no_such_upload |= text.starts_with("MultipartUpload not found");
             facts.deepest = text;
             layer = current.source();
@@ -113,6 +119,10 @@ impl Facts {
         }
         if self.bare_redirect {
             return ErrorKind::Invalid;
+        }
+        // The same call would find the same file.
+        if self.is_lost {
+            return ErrorKind::Closed;
         }
         if self.no_such_upload {
             return ErrorKind::NotFound;

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::demand::{Content, Demands};
+use super::durable::Durable;
 use super::error::convert;
 use super::open;
 use super::retry::{RetryPolicy, RetryState};
@@ -53,6 +54,8 @@ struct Inner {
     retries: Arc<RetryState>,
     create_only: Arc<OnceCell<bool>>,
     rules: Option<Arc<dyn BucketRules>>,
+    /// None where whatever is there is durable.
+    durable: Option<Arc<dyn Durable>>,
     tasks: TaskTracker,
     leftovers: Arc<Mutex<Option<Error>>>,
 }
@@ -169,6 +172,7 @@ impl Store {
             retries: Arc::new(RetryState::new(seed)),
             create_only: Arc::new(OnceCell::new()),
             rules: None,
+            durable: None,
             tasks,
             leftovers: Arc::default(),
         };
@@ -226,6 +230,19 @@ impl Store {
     #[cfg(feature = "aws")]
     pub(super) fn with_rules(self, rules: Arc<dyn BucketRules>) -> Self {
         self.change(|inner| inner.rules = Some(rules))
+    }
+
+    #[cfg(feature = "fs")]
+    pub(super) fn with_durable(self, durable: Arc<dyn Durable>) -> Self {
+        self.change(|inner| inner.durable = Some(durable))
+    }
+
+    /// Before an object that was found counts as stored: makes sure that it outlives a crash. An attempt whose failure made us look
+    /// may have come to its name and not to its end.
+    pub(crate) async fn settle(&self, name: &str) -> Result<()> {
+        let Some(durable) = &self.inner.durable else { return Ok(()) };
+        let settled = durable.settle(&self.path(name)).await;
+        settled.map_err(|error| self.error(&error, "make durable", name))
     }
 
     /// Whether a rule of the bucket ends unfinished uploads; `None` if this kind of store has no such rules.
@@ -449,7 +466,7 @@ impl Store {
         };
         let found = found.bytes().await.map_err(|error| self.error(&error, "read back", name))?;
         self.check_body(name, content.len() as u64, found.len() as u64)?;
-        if found == content { Ok(()) } else { Err(conflict) }
+        if found == content { self.settle(name).await } else { Err(conflict) }
     }
 
     /// A body that ends early tells nothing about the object.
@@ -486,7 +503,7 @@ impl Store {
             theirs.update(&bytes);
         }
         self.check_body(name, length, theirs.count())?;
-        if ours.finalize() == theirs.finalize() { Ok(()) } else { Err(conflict) }
+        if ours.finalize() == theirs.finalize() { self.settle(name).await } else { Err(conflict) }
     }
 
     /// Reads `range` of an object, in one attempt. May return less if the object is shorter.

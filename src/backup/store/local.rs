@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -22,6 +22,8 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::durable::Durable;
+use super::syncs::Syncs;
 use super::tree::{self, Tree};
 use super::walk::{Entry, Walk};
 use crate::sync::Mutex;
@@ -43,7 +45,11 @@ pub(super) struct LocalStore {
 impl LocalStore {
     /// A store in the directory `root`, which is created by the first write. `jobs` tracks the blocking calls.
     pub(super) fn new(root: PathBuf, jobs: TaskTracker) -> Self {
-        Self { tree: Tree::new(root), jobs, uploads: Mutex::new(HashMap::new()) }
+        Self::syncing(root, jobs, Syncs::default())
+    }
+
+    pub(super) fn syncing(root: PathBuf, jobs: TaskTracker, syncs: Syncs) -> Self {
+        Self { tree: Tree::new(root, syncs), jobs, uploads: Mutex::new(HashMap::new()) }
     }
 
     /// Runs a blocking call in a tracked task.
@@ -95,6 +101,18 @@ fn exists_or_failed(tree: &Tree, name: &str, error: io::Error) -> object_store::
     }
 }
 
+/// A file whose sync failed. What was written to it may be lost, and a sync that succeeds later tells nothing of it: only the same
+/// content in another file will do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "the disk did not take all that was written ({0}), and it is not known what it has; check the disk, and begin anew"
+)]
+pub(super) struct Lost(String);
+
+fn lost(lost: &Lost) -> object_store::Error {
+    object_store::Error::Generic { store: NAME, source: Box::new(lost.clone()) }
+}
+
 /// A store that was never written to is not there.
 fn check_root(tree: &Tree) -> Result<()> {
     tree.directory("").map(drop).map_err(|error| not_found_or_failed(tree, "", error))
@@ -125,7 +143,7 @@ impl ObjectStore for LocalStore {
             let write = || -> io::Result<()> {
                 let file = tree.create(&staged)?;
                 tree::write_at(&file, &payload, 0)?;
-                file.sync_all()?;
+                tree.sync_file(&file, &staged)?;
                 drop(file);
                 match opts.mode {
                     PutMode::Overwrite => tree.replace(&staged, &name),
@@ -135,7 +153,6 @@ impl ObjectStore for LocalStore {
             write().map_err(|error| {
                 // The first error counts; what cannot be removed is an ordinary leftover.
                 let _ = tree.remove(&staged);
-                tree.remove_empty_parents(&staged);
                 exists_or_failed(&tree, &name, error)
             })?;
             Ok(done())
@@ -251,6 +268,8 @@ struct Staging {
     /// Held by the part that is written. The file has one lock for all writes: those that wait for it inside the kernel spin, on
     /// cores that have better things to do.
     writing: Arc<tokio::sync::Mutex<()>>,
+    /// The first failure to sync it, after which it is never completed.
+    lost: OnceLock<Lost>,
 }
 
 /// Lengths of the parts that were seen. All but the last have the same, so two parts tell where each begins.
@@ -312,6 +331,7 @@ impl MultipartStore for LocalStore {
                     parts: Mutex::default(),
                     part_seen: Notify::new(),
                     writing: Arc::default(),
+                    lost: OnceLock::new(),
                 })
             })
             .await?;
@@ -346,8 +366,13 @@ impl MultipartStore for LocalStore {
                     source: format!("{} parts of equal length do not make {length} bytes", parts.len()).into(),
                 });
             }
-            finishing.file.sync_all().map_err(failed)?;
-            let Staging { staged, name, .. } = &*finishing;
+            let Staging { file, staged, name, lost: before, .. } = &*finishing;
+            if let Some(before) = before.get() {
+                return Err(lost(before));
+            }
+            if let Err(error) = tree.sync_file(file, staged) {
+                return Err(lost(before.get_or_init(|| Lost(error.to_string()))));
+            }
             tree.publish(staged, name).map_err(|error| exists_or_failed(&tree, name, error))
         })
         .await?;
@@ -363,13 +388,18 @@ impl MultipartStore for LocalStore {
         self.uploads.lock().remove(id);
         let (tree, staged) = (self.tree.clone(), tree::staged(path.as_ref(), id));
         self.blocking(move || match tree.remove(&staged) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tree.remove_empty_parents(&staged);
-                Ok(())
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             outcome => outcome.map_err(failed),
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Durable for LocalStore {
+    async fn settle(&self, object: &Path) -> Result<()> {
+        let (tree, name) = (self.tree.clone(), object.to_string());
+        self.blocking(move || tree.settle(&name).map_err(|error| not_found_or_failed(&tree, &name, error))).await
     }
 }
 

@@ -7,7 +7,8 @@
 //! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment |
 //! | `demand` | the storage class and the tags of what is put |
 //! | `patience` | how long the answer to one request may take |
-//! | `local`, `tree`, `walk` | local disk: staged, synced, published without overwriting; no link is followed |
+//! | `local`, `tree`, `walk`, `syncs` | local disk: staged, synced, published without overwriting; no link is followed |
+//! | `durable` | what is there is made sure to stay |
 //! | `sequential` | parts for a caller's store that has only `put_multipart` |
 //! | `retry` | retries of small requests; data is retried by the pipeline |
 //! | `error` | foreign errors to [`ErrorKind`](crate::ErrorKind), cleaned of secrets |
@@ -22,6 +23,7 @@ mod azure;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod client;
 mod demand;
+mod durable;
 mod environment;
 mod error;
 #[cfg(feature = "gcp")]
@@ -39,6 +41,8 @@ mod rules;
 mod sequential;
 mod sweep;
 #[cfg(feature = "fs")]
+mod syncs;
+#[cfg(feature = "fs")]
 mod tree;
 #[cfg(feature = "fs")]
 mod walk;
@@ -46,4 +50,8 @@ mod walk;
 pub(super) use demand::Content;
 pub(crate) use handle::Read;
 pub use handle::{PartLimits, Store};
+#[cfg(all(test, feature = "fs"))]
+pub(super) use open::scripted;
 pub(crate) use sweep::{Refused, Seen, is_refusal};
+#[cfg(all(test, feature = "fs"))]
+pub(super) use syncs::{Fails, Script};

@@ -61,9 +61,23 @@ where
 #[cfg(feature = "fs")]
 fn local(path: std::path::PathBuf, label: String) -> Result<Store> {
     let tasks = tokio_util::task::TaskTracker::new();
-    let store = super::local::LocalStore::new(path, tasks.clone());
-    let limits = super::handle::PartLimits::LOCAL;
-    Ok(assemble(Arc::new(store), object_store::path::Path::default(), label, limits, tasks))
+    Ok(on_disk(super::local::LocalStore::new(path, tasks.clone()), label, tasks))
+}
+
+#[cfg(feature = "fs")]
+fn on_disk(store: super::local::LocalStore, label: String, tasks: tokio_util::task::TaskTracker) -> Store {
+    let (store, limits) = (Arc::new(store), super::handle::PartLimits::LOCAL);
+    let durable = Arc::clone(&store);
+    assemble(store, object_store::path::Path::default(), label, limits, tasks).with_durable(durable)
+}
+
+/// A store in the directory `root` some of whose syncs fail.
+#[cfg(all(test, feature = "fs"))]
+pub(in crate::backup) fn scripted(root: &std::path::Path, script: &Arc<super::syncs::Script>) -> Store {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let syncs = super::syncs::Syncs::scripted(script);
+    let store = super::local::LocalStore::syncing(root.to_owned(), tasks.clone(), syncs);
+    on_disk(store, format!("file://{}", root.display()), tasks)
 }
 
 #[cfg(not(feature = "fs"))]

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use rustix::fs::{Advice, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::syncs::Syncs;
+
 /// A directory, and what is below it by names such as `a/b/c`.
 ///
 /// Whoever may write there may put a symbolic link in the place of a directory, and what is then deleted or written through it
@@ -19,11 +21,12 @@ use rustix::io::Errno;
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
     root: PathBuf,
+    syncs: Syncs,
 }
 
 impl Tree {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(super) fn new(root: PathBuf, syncs: Syncs) -> Self {
+        Self { root, syncs }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -96,7 +99,7 @@ impl Tree {
 
     /// Creates the directory `name` and what is missing above it; the new entries are durable on return.
     fn create_directories(&self, name: &str) -> io::Result<()> {
-        create_root(&self.root)?;
+        self.create_root()?;
         let mut directory = self.directory("")?;
         for (part, so_far) in steps(name) {
             directory = match enter(&directory, part) {
@@ -107,7 +110,7 @@ impl Tree {
                         Err(Errno::NOENT) => return Ok(()),
                         Err(error) => return Err(error.into()),
                     }
-                    sync(&directory)?;
+                    self.sync(&directory, split(so_far).0)?;
                     match enter(&directory, part) {
                         Err(Errno::NOENT) => return Ok(()),
                         next => next,
@@ -116,6 +119,21 @@ impl Tree {
                 next => next,
             }
             .map_err(|error| self.explain(error, &directory, part, so_far))?;
+        }
+        Ok(())
+    }
+
+    /// Creates the root and what is missing above it; the new entries are durable on return.
+    fn create_root(&self) -> io::Result<()> {
+        let missing: Vec<&Path> = self.root.ancestors().take_while(|directory| !directory.is_dir()).collect();
+        for directory in missing.into_iter().rev() {
+            match fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            if let Some(above) = directory.parent().filter(|above| !above.as_os_str().is_empty()) {
+                self.syncs.directory(above, || File::open(above))?;
+            }
         }
         Ok(())
     }
@@ -134,21 +152,71 @@ impl Tree {
             }
             Err(error) => return Err(error.into()),
         }
-        sync(&directory)
+        self.sync(&directory, split(name).0)?;
+        self.sync_owed(name)
     }
 
     /// The same, in the place of what has the name.
     pub(super) fn replace(&self, staged: &str, name: &str) -> io::Result<()> {
         let (directory, last) = self.place(name)?;
         rustix::fs::renameat(&directory, split(staged).1, &directory, last)?;
-        sync(&directory)
+        self.sync(&directory, split(name).0)?;
+        self.sync_owed(name)
+    }
+
+    /// Makes the content of a file durable that is called `name` now.
+    pub(super) fn sync_file(&self, file: &File, name: &str) -> io::Result<()> {
+        self.syncs.file(file, &self.path(name))
+    }
+
+    /// Makes a file durable that is there, whoever has created it: its content, its name, and the directories above it.
+    pub(super) fn settle(&self, name: &str) -> io::Result<()> {
+        self.sync_file(&self.open(name)?, name)?;
+        let mut above = name;
+        while !above.is_empty() {
+            above = split(above).0;
+            self.sync(&self.directory(above)?, above)?;
+        }
+        self.sync_owed(name)
+    }
+
+    /// Makes the entries of the directory `name` durable.
+    fn sync(&self, directory: &OwnedFd, name: &str) -> io::Result<()> {
+        self.syncs.directory(&self.path(name), || open_whole(directory))
+    }
+
+    /// Makes up for syncs of directories above `name` that have failed before.
+    fn sync_owed(&self, name: &str) -> io::Result<()> {
+        for path in self.syncs.owed_above(&self.path(name)) {
+            let open = || match path.strip_prefix(&self.root).ok().and_then(Path::to_str) {
+                Some(below) => open_whole(&self.directory(below)?),
+                // Above the root.
+                None => File::open(&path),
+            };
+            match self.syncs.directory(&path, open) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
     }
 
     /// Removes a file durably, then the directories that it leaves empty. Of a symbolic link, the link.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
-        let (directory, last) = self.place(name)?;
-        rustix::fs::unlinkat(&directory, last, AtFlags::empty())?;
-        match sync(&directory) {
+        let removed = self.place(name).and_then(|(directory, last)| {
+            rustix::fs::unlinkat(&directory, last, AtFlags::empty())?;
+            Ok(directory)
+        });
+        let directory = match removed {
+            // Maybe by a call before, after which the sync has failed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.sync_owed(name)?;
+                self.remove_empty_parents(name);
+                return Err(error);
+            }
+            removed => removed?,
+        };
+        match self.sync(&directory, split(name).0) {
             // The directory may be gone already: another removal emptied it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             outcome => outcome?,
@@ -158,7 +226,7 @@ impl Tree {
     }
 
     /// Removes the directories above `name` that are empty, but not the root.
-    pub(super) fn remove_empty_parents(&self, name: &str) {
+    fn remove_empty_parents(&self, name: &str) {
         let mut next = split(name).0;
         while !next.is_empty() {
             let Ok((above, last)) = self.place(next) else { break };
@@ -218,25 +286,10 @@ pub(super) fn linked(path: &Path) -> io::Error {
     )
 }
 
-/// Makes the entries of a directory durable.
-fn sync(directory: &OwnedFd) -> io::Result<()> {
+/// Opens a directory not only to look things up in.
+pub(super) fn open_whole(directory: &OwnedFd) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    File::from(rustix::fs::openat(directory, ".", flags, Mode::empty())?).sync_all()
-}
-
-/// Creates the root of a store and what is missing above it; the new entries are durable on return.
-fn create_root(root: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = root.ancestors().take_while(|directory| !directory.is_dir()).collect();
-    for directory in missing.into_iter().rev() {
-        match fs::create_dir(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        if let Some(above) = directory.parent().filter(|above| !above.as_os_str().is_empty()) {
-            File::open(above)?.sync_all()?;
-        }
-    }
-    Ok(())
+    Ok(rustix::fs::openat(directory, ".", flags, Mode::empty())?.into())
 }
 
 /// Writes all of `payload` at `offset` without joining it first.

@@ -5,10 +5,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 
-use super::tree::{Tree, linked};
+use super::tree::{Tree, linked, open_whole};
 
 /// An entry of a directory. Its name is below the root of the store.
 #[derive(Debug)]
@@ -64,11 +64,7 @@ impl Walk {
 
     /// Opens a directory for reading. One that has gone since it was seen is nothing.
     fn directory(&self, name: &str) -> io::Result<Option<Dir>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = self
-            .tree
-            .directory(name)
-            .and_then(|directory| Ok(Dir::new(rustix::fs::openat(&directory, ".", flags, Mode::empty())?)?));
+        let opened = self.tree.directory(name).and_then(|directory| Ok(Dir::new(open_whole(&directory)?)?));
         match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             opened => opened.map(Some),

@@ -16,6 +16,8 @@ mod resume;
 mod retention;
 mod round_trip;
 mod scenarios;
+#[cfg(feature = "fs")]
+mod syncs;
 mod verify;
 
 use bytes::Bytes;

@@ -1,0 +1,149 @@
+//! A disk that does not take what is written: each sync of a backup to local disk fails, once, for its file, or with all that come
+//! after it. What is told to be stored was synced after its last failure, and what could not be is told as a failure.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::ErrorKind;
+use crate::backup::store::{Fails, Script, scripted};
+
+/// What a backup asked of the disk, in order, and what came of it.
+struct Run {
+    root: tempfile::TempDir,
+    outcome: Result<BackupReport>,
+    asked: Vec<(PathBuf, bool)>,
+}
+
+fn content() -> [Bytes; 1] {
+    [noise(1, 700_000)]
+}
+
+async fn run(fails: Fails) -> Run {
+    let root = tempfile::tempdir().unwrap();
+    let script = Arc::new(Script::new(fails));
+    let store = scripted(&root.path().join("a/store"), &script);
+    let outcome = back_up(&store, &content()).await;
+    store.wait_idle().await;
+    Run { root, outcome, asked: script.asked() }
+}
+
+impl Run {
+    /// The file or directory whose sync was the first to fail.
+    fn failed(&self) -> Option<&Path> {
+        self.asked.iter().find(|(_, is_good)| !is_good).map(|(path, _)| path.as_path())
+    }
+
+    /// A process that comes later sees whole backups only. Answers how many.
+    async fn check_visible(&self, note: &str) -> usize {
+        let path = self.root.path().join("a/store");
+        if !path.exists() {
+            return 0;
+        }
+        let store = Store::from_url(path.to_str().unwrap()).unwrap();
+        let listing = list(&store, None).await.unwrap();
+        assert!(listing.damaged.is_empty(), "{note}: {listing:?}");
+        for summary in &listing.backups {
+            let manifest = find(&store, &summary.series, Select::Id(summary.id)).await.unwrap();
+            assert_eq!(restore(&store, &manifest).await.unwrap(), content(), "{note}");
+        }
+        listing.backups.len()
+    }
+
+    /// Everything that is there now is there after a crash.
+    fn check_durable(&self, note: &str) {
+        let report = self.outcome.as_ref().unwrap();
+        let mut waiting = vec![self.root.path().to_owned()];
+        let mut files = 0;
+        while let Some(directory) = waiting.pop() {
+            let of_directory = self.asked.iter().rposition(|(path, _)| *path == directory);
+            for entry in std::fs::read_dir(&directory).unwrap() {
+                let path = entry.unwrap().path();
+                let last = of_directory.unwrap_or_else(|| panic!("{note}: {} was never synced", directory.display()));
+                assert!(self.asked[last].1, "{note}: the last sync of {} failed", directory.display());
+                if path.is_dir() {
+                    waiting.push(path);
+                    continue;
+                }
+                files += 1;
+                // It was synced under the name that it had before, and its directory afterwards.
+                let before = format!("{}.partial-", path.display());
+                let is_it = |(asked, _): &&(PathBuf, bool)| asked.to_str().unwrap().starts_with(&before);
+                let synced = self.asked.iter().rfind(is_it);
+                let (staged, is_good) = synced.unwrap_or_else(|| panic!("{note}: {} was never synced", path.display()));
+                assert!(is_good, "{note}: {} has its name although its sync failed", path.display());
+                assert_eq!(self.asked.iter().filter(|(asked, _)| asked == staged).count(), 1, "{note}: synced twice");
+                let of_file = self.asked.iter().rposition(|(asked, _)| asked == staged).unwrap();
+                assert!(of_file < last, "{note}: {} has got its name after the last sync", path.display());
+            }
+        }
+        // Intent, manifest and segments.
+        assert_eq!(files, 2 + report.manifest.segments(), "{note}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_to_be_stored_was_synced_after_its_last_failure() {
+    let all = run(Fails::Never).await;
+    all.check_durable("no failure");
+    let manifest = &all.outcome.as_ref().unwrap().manifest;
+    let parted = manifest.objects().filter(|(_, _, summary)| summary.stored_bytes > config().part_bytes as u64);
+    let parted: Vec<String> = parted.map(|(id, ..)| format!("/s00/{:06}.zst.partial-", id.index)).collect();
+    assert!(parted.len() >= 2, "{parted:?}");
+    assert_eq!(all.check_visible("no failure").await, 1);
+
+    let (mut committed, mut refused) = (0, 0);
+    for fails in [Fails::Once, Fails::Always, Fails::From] {
+        for number in 0.. {
+            let run = run(fails(number)).await;
+            let Some(failed) = run.failed() else { break };
+            let note = format!("{:?}, {}", fails(number), failed.display());
+            let visible = run.check_visible(&note).await;
+            match &run.outcome {
+                Ok(_) => {
+                    committed += 1;
+                    assert_eq!(visible, 1, "{note}");
+                    run.check_durable(&note);
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unavailable), "{note}: {error:?}");
+                    // Of a request that is made again and again for longer than it may take, that is what is said.
+                    let said =
+                        ["Input/output error", "no answer within"].iter().any(|text| error.report().contains(text));
+                    assert!(said, "{note}: {error:?}");
+                }
+            }
+            if fails(number) == Fails::Once(number) {
+                // What is written as a whole is written once more, to another file. The parts of a segment are not there any more.
+                let is_segment = parted.iter().any(|name| failed.to_str().unwrap().contains(name));
+                assert_eq!(run.outcome.is_err(), is_segment, "{note}: {:?}", run.outcome.as_ref().err());
+                if let Err(error) = &run.outcome {
+                    assert_eq!((error.kind(), visible), (ErrorKind::Closed, 0), "{note}: {error:?}");
+                    assert!(error.report().contains("the disk did not take all that was written"), "{note}: {error:?}");
+                }
+            }
+        }
+    }
+    println!(
+        "{} syncs of a backup; {committed} backups were committed all the same, {refused} were not",
+        all.asked.len()
+    );
+    assert!(committed > 20 && refused > 20, "{committed} {refused}");
+}
+
+/// A deletion that comes back after a crash would show a backup whose data is gone.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_whose_sync_failed_is_synced_before_it_is_told_as_done() {
+    for number in 0..3 {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("d/x");
+        scripted(root.path(), &Arc::default()).create("d/x", "1".into()).await.unwrap();
+        scripted(root.path(), &Arc::default()).create("d/y", "1".into()).await.unwrap();
+        let script = Arc::new(Script::new(Fails::Once(number)));
+        scripted(root.path(), &script).delete("d/x").await.unwrap();
+        let asked = script.asked();
+        assert!(!path.exists() && asked.len() <= 2, "{asked:?}");
+        assert_eq!(asked.last().unwrap(), &(root.path().join("d"), true));
+    }
+}
