@@ -14,7 +14,6 @@ use super::encrypt::open::View;
 use super::encrypt::{MAX_HEADER_BYTES, chunk};
 use super::index::{MAX_SEGMENT_FRAMES, SegmentIndex, tail_bytes};
 use super::reader::Shared;
-use super::request::{Operation, Request};
 use super::segment::{SegmentId, SegmentSummary, StripeSummary};
 use crate::buffer::{BufferPool, SlotMut};
 use crate::error::{Error, ErrorKind, Result};
@@ -80,7 +79,7 @@ impl Fetcher {
         let place = self.place().await?;
         let (shared, pool) = (Arc::clone(&self.shared), self.ranges.clone());
         let read = async move {
-            let slot = shared.read(id, 0..segment.stored_bytes, &pool).await?;
+            let slot = shared.ranges.read(id, 0..segment.stored_bytes, &pool).await?;
             let header_bytes = header_bytes(&segment);
             let header = Bytes::copy_from_slice(slot.filled().get(..header_bytes).unwrap_or_default());
             let view = shared.view(id, &segment, header).await?;
@@ -135,29 +134,11 @@ impl Fetcher {
 }
 
 impl Shared {
-    /// Reads exactly `range` of a segment into a slot of `pool`.
-    pub(super) async fn read(&self, id: SegmentId, range: Range<u64>, pool: &BufferPool) -> Result<SlotMut> {
-        let size = range.end - range.start;
-        let what = format!("read {id}, bytes {} to {}", range.start, range.end);
-        // The wait for the slot is part of the attempt: the store may not yet have let go of an earlier one's.
-        let attempt = || async { self.store.read_into(id, range.clone(), pool.acquire().await).await };
-        let filled = self.requests.run(Request::new(Operation::Read, &what, size), attempt).await?;
-        if filled.len() as u64 != size {
-            return Err(corrupt(
-                &self.store.describe(id),
-                range.start,
-                format!("expected {size} bytes, found {}", filled.len()),
-            ));
-        }
-        self.counters.add_stored(&*self.clock, size);
-        Ok(filled)
-    }
-
     /// How the content of a segment is found in its object: for an encrypted one, reads its header.
     async fn read_view(&self, id: SegmentId, segment: &SegmentSummary, pool: &BufferPool) -> Result<View> {
         let header = match header_bytes(segment) {
             0 => Bytes::new(),
-            bytes => self.read(id, 0..bytes as u64, pool).await?.freeze().into_bytes(),
+            bytes => self.ranges.read(id, 0..bytes as u64, pool).await?.freeze().into_bytes(),
         };
         self.view(id, segment, header).await
     }
@@ -186,7 +167,7 @@ impl Shared {
 
     /// Reads exactly `range` of the content of a segment, decrypted.
     async fn read_content(&self, id: SegmentId, view: &View, range: Range<u64>, pool: &BufferPool) -> Result<Bytes> {
-        let slot = self.read(id, view.window(&range), pool).await?;
+        let slot = self.ranges.read(id, view.window(&range), pool).await?;
         self.open(id, view, range, 0, slot).await
     }
 

@@ -24,7 +24,7 @@
 //! | `upload`, `request` | one segment into the store; retries, time limits |
 //! | `limiter`, `pace` | how many requests at once; how many bytes per second |
 //! | `encrypt` | segments as age files: keys, and where a byte of the content stands |
-//! | `fetch`, `reader` | ranges ahead; decompress and verify, in order |
+//! | `ranges`, `fetch`, `reader` | exact ranges; ranges ahead; decompress and verify, in order |
 //! | `survey`, `replay` | what is stored of a backup that goes on; a producer that sends it once more |
 //! | `writer`, `pipeline`, `stop`, `progress`, `timeline` | the run of a stripe; the handle; the first cause; the counters; what moved when |
 //!
@@ -46,6 +46,7 @@ mod pack;
 mod pipeline;
 mod plan;
 mod progress;
+mod ranges;
 mod reader;
 mod replay;
 mod request;
@@ -73,11 +74,11 @@ pub use index::MAX_SEGMENT_FRAMES;
 #[cfg(feature = "testing")]
 pub(crate) use index::{check_tail, forge};
 pub use input::{Ack, Input};
-pub(crate) use pace::Pace;
 pub use pipeline::Pipeline;
 pub(crate) use plan::Direction;
 pub use plan::{DevicePlan, MemoryPlan};
 pub use progress::{Progress, StripeProgress};
+pub(crate) use ranges::Ranges;
 pub(crate) use replay::Kept;
 pub use segment::{SegmentHeader, SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};
 pub use timeline::{Moved, Timeline};

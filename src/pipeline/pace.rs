@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::plan::Direction;
 use super::progress::Counters;
 use crate::clock::Clock;
 
@@ -18,7 +17,7 @@ use crate::clock::Clock;
 /// A request goes at the speed of the link once it has begun, so the wait never counts against the time that an attempt
 /// has. What goes above the limit for a moment is bounded by [`CREDIT`], or by the largest request.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(super) struct Pace {
     bytes_per_second: Option<u64>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
@@ -32,13 +31,8 @@ impl Pace {
         Self { bytes_per_second, clock, counters, spent }
     }
 
-    /// The same for what is read outside of a pipeline.
-    pub(crate) fn alone(bytes_per_second: Option<u64>, clock: Arc<dyn Clock>) -> Self {
-        Self::new(bytes_per_second, clock, Arc::new(Counters::new(Direction::Restore, 0, Duration::ZERO)))
-    }
-
     /// Waits until `bytes` may be sent or asked for. Cancel-safe: a dropped wait has spent nothing.
-    pub(crate) async fn wait(&self, bytes: u64) {
+    pub(super) async fn wait(&self, bytes: u64) {
         let Some(rate) = self.bytes_per_second.filter(|_| bytes > 0) else { return };
         let mut spent = self.count(self.spent.lock()).await;
         let cost = cost(bytes, rate);
@@ -91,12 +85,18 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready, task};
 
     use super::*;
+    use crate::pipeline::plan::Direction;
     use crate::testing::SimClock;
 
     const RATE: u64 = 1 << 20;
 
     fn pace(clock: &SimClock) -> Pace {
-        Pace::alone(Some(RATE), clock.shared())
+        limited(Some(RATE), clock)
+    }
+
+    fn limited(bytes_per_second: Option<u64>, clock: &SimClock) -> Pace {
+        let counters = Arc::new(Counters::new(Direction::Restore, 0, Duration::ZERO));
+        Pace::new(bytes_per_second, clock.shared(), counters)
     }
 
     /// Moves time to each wake-up until `work` is done; answers how long it took.
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_waits() {
         let clock = SimClock::new();
-        let pace = Pace::alone(None, clock.shared());
+        let pace = limited(None, &clock);
         assert_ready!(task::spawn(pace.wait(u64::MAX)).poll());
         assert_eq!(cost(u64::MAX, 1), Duration::from_nanos(u64::MAX));
     }

@@ -356,7 +356,7 @@ impl Pipeline {
     pub fn progress(&self) -> Progress {
         let (concurrency, level) = match &self.inner.half {
             Half::Backup(shared) => (shared.requests.concurrency(), Some(shared.level.current())),
-            Half::Restore(shared) => (shared.requests.concurrency(), None),
+            Half::Restore(shared) => (shared.ranges.concurrency(), None),
         };
         Progress {
             concurrency: concurrency as u64,

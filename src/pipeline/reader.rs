@@ -14,7 +14,7 @@ use super::encrypt::Identities;
 use super::fetch::{Batch, Fetcher, StoredFrame, corrupt_within};
 use super::plan::MemoryPlan;
 use super::progress::Counters;
-use super::request::Requests;
+use super::ranges::Ranges;
 use super::segment::{SegmentStore, SegmentSummary};
 use super::tree::Piece;
 use crate::buffer::{BufferPool, MemoryBudget, SlotMut};
@@ -28,7 +28,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn SegmentStore>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
-    pub(super) requests: Requests,
+    pub(super) ranges: Ranges,
     pub(super) cpu: Cpu,
     pub(super) plan: MemoryPlan,
     /// What opens encrypted segments.
@@ -65,13 +65,7 @@ impl Shared {
         let stripes: Result<Vec<StripePools>> = (0..plan.stripes).map(|_| pools()).collect();
         let decoders: Result<Vec<Decoder>> = (0..plan.threads).map(|_| Decoder::new()).collect();
         Ok(Self {
-            requests: Requests::new(
-                config,
-                config.concurrency,
-                config.download_bytes_per_second,
-                Arc::clone(&clock),
-                Arc::clone(&counters),
-            ),
+            ranges: Ranges::new(config, Arc::clone(&store), Arc::clone(&clock), Arc::clone(&counters)),
             cpu: Cpu::new(plan.threads, tracker, Arc::clone(&clock), Arc::clone(&counters)),
             store,
             clock,

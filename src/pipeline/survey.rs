@@ -55,13 +55,13 @@ async fn tail(shared: &Arc<Shared>, id: SegmentId, stored_bytes: u64) -> Result<
         return Err(at(stored_bytes, format!("expected more than {} bytes in all", tail_bytes(1))));
     }
     let first = stored_bytes.saturating_sub(FIRST_READ);
-    let mut end = shared.read(id, first..stored_bytes, &pools.ranges).await?;
+    let mut end = shared.ranges.read(id, first..stored_bytes, &pools.ranges).await?;
     let found = frames_at_end(end.filled());
     let frames = found.map_err(|error| at(stored_bytes - FOOTER_BYTES as u64, error.to_string()))?;
     let tail_start = stored_bytes.saturating_sub(tail_bytes(frames));
     if tail_start < first {
         drop(end);
-        end = shared.read(id, tail_start..stored_bytes, &pools.ranges).await?;
+        end = shared.ranges.read(id, tail_start..stored_bytes, &pools.ranges).await?;
     }
     let within = usize::try_from(tail_start.saturating_sub(first)).unwrap_or(0);
     let tail = end.filled().get(if tail_start < first { 0 } else { within }..).unwrap_or_default();

@@ -12,6 +12,8 @@ use crate::server::Kind;
 const LEN: usize = 2 * SEGMENT + (9 << 20);
 /// For slow links: one segment in parts.
 const SLOW_LEN: usize = 17 << 20;
+/// As many segments as are read at once, each larger than what is read of it at once.
+const WIDE_LEN: usize = 8 * SEGMENT;
 /// Bytes after which a backup or a restore is in its middle.
 const MIDDLE: u64 = 8 << 20;
 /// Half of a part.
@@ -110,6 +112,7 @@ fn of(kind: Kind) -> Vec<Scenario> {
             restore_with(on, seed, SLOW_LEN, &[], &[slow], Expect::Success, GOES_ON)
         })
         .runs(2),
+        Scenario::new("verify: the link has 1 MB/s", on, verify_slowly),
         Scenario::new("restore: connections are refused for 20 s", on, move |on, seed| {
             restore(on, seed, &[Rule::once(read(), Point::AnswerBody(HALF), refuse)])
         })
@@ -188,6 +191,21 @@ fn restore_with(
     }
     trial.check()?;
     Ok(trial.summary())
+}
+
+/// Eight reads share a link of 1 MB/s, and each has the time that it needs.
+fn verify_slowly(on: On, seed: u64) -> Outcome {
+    let mut trial = Trial::server(kind(on), seed, WIDE_LEN);
+    trial.healthy_backup()?;
+    let rule = Rule::at_total(Point::TotalDown(trial.proxy().down_bytes()), Fault::Slow(1_000_000));
+    let fired = trial.proxy().add(rule.clone());
+    let ended = trial.start_verify("stored").wait(2 * GOES_ON);
+    trial.judge(&ended, Expect::Success)?;
+    all_struck(&trial, &[rule], &[fired])?;
+    match trial.check()? {
+        1 => Ok(trial.summary()),
+        count => Err(format!("{count} backups")),
+    }
 }
 
 /// A fault that did not happen proves nothing.

@@ -165,6 +165,12 @@ impl Trial {
         Tool::start(command)
     }
 
+    /// Starts the verification of the newest backup, at this level and with the settings that the tool has by itself.
+    pub fn start_verify(&self, level: &str) -> Tool {
+        let url = self.place.url();
+        Tool::start(self.command(&["verify", &url, "latest", "--level", level, "--progress", "none"]))
+    }
+
     /// A backup on a healthy store.
     ///
     /// # Errors

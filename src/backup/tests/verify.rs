@@ -217,6 +217,25 @@ async fn samples_add_up_to_everything() {
     assert_eq!(verify(&store, &manifest, wrong).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
+/// Eight reads at once share a link of a megabyte per second: each piece of 8 MiB takes longer than a small request may, however often
+/// it is asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_ends_no_verification() {
+    let faults = FaultStore::memory(0);
+    let store = faults.store();
+    let slow = PipelineConfig { segment_bytes: 1 << 30, ..PipelineConfig::default() };
+    let mut backup = Backup::begin(&store, "orders", options(1).pipeline(slow.clone())).await.unwrap();
+    backup.stripe_input(0, complete(&noise(1, 17_000_000))).unwrap();
+    let manifest = backup.commit().await.unwrap().manifest;
+    faults.add(Rule::new(Fault::Bandwidth(1_000_000 / 8)).on(Operation::Get));
+    for level in [VerifyLevel::Stored, VerifyLevel::Full] {
+        let options = VerifyOptions::new(level).pipeline(slow.clone()).record(false);
+        let report = verify(&store, &manifest, options).await.unwrap();
+        assert!(report.is_good() && report.stored_bytes > 17_000_000, "{level}: {report:?}");
+        assert!(report.elapsed > Duration::from_secs(2 * 60), "{level}: {:?}", report.elapsed);
+    }
+}
+
 #[tokio::test]
 async fn a_list_asks_for_three_things_of_each_backup_at_most() {
     let faults = FaultStore::memory(0);

@@ -12,7 +12,7 @@ use crate::backup::segments::Segments;
 use crate::backup::store::Store;
 use crate::buffer::{BufferPool, MemoryBudget};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Pace, PipelineConfig, SegmentStore as _};
+use crate::pipeline::{PipelineConfig, Ranges};
 
 /// Reads and hashes `chosen`; what is damaged goes to the report. All of its memory is free again afterwards.
 pub(super) async fn check(
@@ -30,8 +30,9 @@ pub(super) async fn check(
     let slot_bytes = usize::try_from(piece_bytes).map_err(too_large)?;
     let at_once = usize::try_from(at_once).map_err(too_large)?;
     let pool = BufferPool::new(&MemoryBudget::new(config.memory_limit), slot_bytes, at_once)?;
-    let pace = Pace::alone(config.download_bytes_per_second, Arc::clone(store.time()));
-    let hasher = &Hasher { store, segments: Segments::new(store, manifest.names()), pace, pool, watch };
+    let segments = Arc::new(Segments::new(store, manifest.names()));
+    let ranges = Ranges::alone(config, segments, Arc::clone(store.time()))?;
+    let hasher = &Hasher { store, ranges, pool, watch };
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..chosen.len())
         .map(|number| {
@@ -55,8 +56,7 @@ pub(super) async fn check(
 
 struct Hasher<'a> {
     store: &'a Store,
-    segments: Segments,
-    pace: Pace,
+    ranges: Ranges,
     pool: BufferPool,
     watch: &'a VerifyWatch,
 }
@@ -84,17 +84,12 @@ impl Hasher<'_> {
 
     /// The hash of a segment. `offset` is how far it was read.
     async fn hash(&self, segment: &Segment<'_>, offset: &mut u64) -> Result<blake3::Hash> {
-        let Self { store, segments, pace, pool, watch } = self;
+        let Self { store, ranges, pool, watch } = self;
         let (all, time) = (segment.summary.stored_bytes, store.time());
         let mut hasher = blake3::Hasher::new();
         while *offset < all {
             let range = *offset..all.min(*offset + pool.slot_bytes() as u64);
-            let begun = time.now();
-            pace.wait(range.end - range.start).await;
-            let asked = time.now();
-            // The wait for the slot is part of the attempt: an attempt that was given up may still have the earlier one.
-            let attempt = || async { segments.read_into(segment.id, range.clone(), pool.acquire().await).await };
-            let slot = store.retry(attempt).await?;
+            let slot = ranges.read(segment.id, range.clone(), pool).await?;
             let came = time.now();
             // Milliseconds of work for each piece: not on a thread that others wait for.
             let job = store.tasks().spawn_blocking(move || {
@@ -106,8 +101,8 @@ impl Hasher<'_> {
             *offset = range.end;
             watch.update(|progress| {
                 progress.read_bytes += range.end - range.start;
-                progress.throttled += asked.saturating_sub(begun);
-                progress.store_wait += came.saturating_sub(asked);
+                progress.throttled = ranges.throttled();
+                progress.store_wait = ranges.busy();
                 progress.cpu_wait += time.now().saturating_sub(came);
             });
         }
