@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::claim::{Claim, Purpose};
-use super::collection::{LONGEST_SILENCE, abort_uploads};
+use super::collection::LONGEST_SILENCE;
+use super::collection::uploads::{self, Ending};
 use super::intent::UploadRecord;
 use super::manifest::{MAX_SEGMENTS, Manifest};
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
@@ -140,8 +141,10 @@ impl Segments {
         shared.tasks.wait().await;
         let open: Vec<Arc<Upload>> = shared.open.lock().drain().map(|(_, upload)| upload).collect();
         for upload in open {
-            if let Err(error) = upload.give_up().await {
-                tracing::warn!(error = %error.report(), "an upload that is not used stays");
+            match upload.give_up().await {
+                Ok(Ending::Gone) => {}
+                Ok(Ending::Doubtful) => tracing::info!(object = upload.name, "the record of an upload stays"),
+                Err(error) => tracing::warn!(error = %error.report(), "an upload that is not used stays"),
             }
         }
     }
@@ -156,17 +159,26 @@ impl Segments {
         shared.tasks.wait().await;
         let open: Vec<Arc<Upload>> = shared.open.lock().drain().map(|(_, upload)| upload).collect();
         let mut first = Ok(());
+        let mut records = BTreeSet::new();
         for upload in open {
-            first = first.and(shared.store.retry(|| upload.give_up()).await);
+            let ended = match shared.store.retry(|| upload.give_up()).await {
+                Ok(Ending::Gone) => continue,
+                Ok(Ending::Doubtful) => Err(uploads::doubtful(&shared.store, &upload.name)),
+                Err(error) => Err(error),
+            };
+            // It is what a collection finds the upload by.
+            records.insert(upload.record_name.clone());
+            first = first.and(ended);
         }
         match shared.names.writers().next() {
-            0 => self.remove(is_begun, first).await,
+            0 => self.remove(is_begun, &records, first).await,
             claim => first.and(release(&shared.store, &shared.names, claim).await),
         }
     }
 
     /// Removes everything, if that is still for the process that began the backup to do.
-    async fn remove(&self, is_begun: bool, mut first: Result<()>) -> Result<()> {
+    /// These records stay.
+    async fn remove(&self, is_begun: bool, records: &BTreeSet<String>, mut first: Result<()>) -> Result<()> {
         let shared = &self.shared;
         // From here on nobody can resume it, and who has already is the owner of what is stored. Without an intent there is
         // nothing to resume.
@@ -201,6 +213,7 @@ impl Segments {
                 // Another process has resumed and committed it, and somebody has deleted that: it stays for its readers.
                 Some(ObjectName::Deleted(_)) => return first,
                 Some(ObjectName::Intent | ObjectName::Claim(_) | ObjectName::Resumed { .. }) => {}
+                Some(ObjectName::Upload { .. }) if records.contains(&object.name) => {}
                 Some(_) => {
                     names.insert(object.name);
                 }
@@ -251,16 +264,22 @@ pub(super) async fn release(store: &Store, names: &Names, claim: u32) -> Result<
     }
 }
 
-/// Ends the recorded uploads that are `wanted`, whoever began them, and removes their records.
+/// Ends the recorded uploads that are `wanted`, whoever began them, and removes their records. Where a part may still arrive that
+/// the process before has sent, the record stays for a collection.
 pub(super) async fn end_uploads(store: &Store, names: &Names, wanted: impl Fn(u32) -> bool) -> Result<()> {
     let listed = store.list(&format!("{}/uploads", names.directory())).await?;
     let is_wanted = |name: &str| matches!(names.parse(name), Some(ObjectName::Upload { claim, .. }) if wanted(claim));
     let records: Vec<String> = listed.into_iter().map(|object| object.name).filter(|name| is_wanted(name)).collect();
-    let refused = abort_uploads(store, names, &records).await?;
-    match refused.into_iter().next() {
-        Some(refused) => Err(refused.error),
-        None => store.delete_all(&records).await,
+    let mut gone = records.clone();
+    for refused in uploads::abort_for_good(store, names, &records).await? {
+        // Nobody can say more now.
+        if refused.error.kind() != ErrorKind::Unavailable {
+            return Err(refused.error);
+        }
+        tracing::info!(error = %refused.error.report(), "the record of an upload stays");
+        gone.retain(|record| *record != refused.name);
     }
+    store.delete_all(&gone).await
 }
 
 /// The claim that stands against every later one.
@@ -371,6 +390,7 @@ impl Segments {
             record_name,
             id,
             parts: Mutex::default(),
+            is_in_doubt: AtomicBool::new(false),
             completing: AtomicBool::new(false),
             finishing: tokio::sync::Mutex::new(()),
         });
@@ -398,6 +418,8 @@ struct Upload {
     /// The store's id of the upload.
     id: String,
     parts: Mutex<BTreeMap<u32, PartId>>,
+    /// A part was sent and not answered: it may arrive at any time, also after the upload was aborted.
+    is_in_doubt: AtomicBool,
     /// A completion was sent, and its answer may have been lost.
     completing: AtomicBool,
     /// Held by the attempt that completes.
@@ -458,24 +480,20 @@ impl Upload {
         });
     }
 
-    /// Ends the upload at the store.
-    async fn abort_parts(&self) -> Result<()> {
-        let path = self.store().path(&self.name);
-        let aborted = self.store().multipart().abort_multipart(&path, &self.id).await;
-        match aborted.map_err(|error| self.store().error(&error, "abort the upload of", &self.name)) {
-            // It was complete, or aborted by an attempt whose answer was lost.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    async fn give_up(&self) -> Result<()> {
+    /// Ends the upload at the store, and removes its record if the upload is gone for good.
+    async fn give_up(&self) -> Result<Ending> {
         // An object that is there, because a completion went through whose answer was lost, is removed with the others: it
         // may belong to another process by now.
-        self.abort_parts().await?;
-        self.store().delete(&self.record_name).await?;
-        self.segments.shared.open.lock().remove(&self.key);
-        Ok(())
+        let store = self.store();
+        let ending = match self.is_in_doubt.load(Ordering::Acquire) {
+            true => uploads::end_for_good(store, &self.name, &self.id).await?,
+            false => uploads::end(store, &self.name, &self.id).await.map(|()| Ending::Gone)?,
+        };
+        if ending == Ending::Gone {
+            store.delete(&self.record_name).await?;
+            self.segments.shared.open.lock().remove(&self.key);
+        }
+        Ok(ending)
     }
 }
 
@@ -494,9 +512,14 @@ impl SegmentUpload for Handle {
         let upload = &self.0;
         let store = upload.store();
         let path = store.path(&upload.name);
+        // Dropped here, nobody hears of it any more.
+        let unanswered = OnDrop(&upload.is_in_doubt);
         let part = store.multipart().put_part(&path, &upload.id, index as usize, store.payload(payload)).await;
-        let part = part.map_err(|error| store.error(&error, &format!("write part {index} of"), &upload.name))?;
-        upload.parts.lock().insert(index, part);
+        let part = part.map_err(|error| store.error(&error, &format!("write part {index} of"), &upload.name));
+        if !matches!(&part, Err(error) if error.kind() == ErrorKind::Unavailable) {
+            std::mem::forget(unanswered);
+        }
+        upload.parts.lock().insert(index, part?);
         Ok(())
     }
 
@@ -507,6 +530,16 @@ impl SegmentUpload for Handle {
 
     async fn abort(&self) -> Result<()> {
         let upload = Arc::clone(&self.0);
-        self.0.segments.tracked(async move { upload.give_up().await }).await
+        // What cannot be ended for good is still in the list, and its record stays.
+        self.0.segments.tracked(async move { upload.give_up().await.map(drop) }).await
+    }
+}
+
+/// Sets a flag.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }

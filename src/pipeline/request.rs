@@ -71,7 +71,7 @@ pub(super) struct Request<'a> {
     pub(super) bytes: u64,
     /// Time that the store needs for its own part of the work, beside the bytes.
     pub(super) work: Duration,
-    /// Checked between attempts.
+    /// Ends the wait for an attempt, and no attempt that has begun.
     pub(super) stop: Option<&'a Stop>,
     /// So many attempts, however short the time; if none, as configured.
     pub(super) attempts: Option<u32>,
@@ -137,8 +137,18 @@ impl Requests {
         let mut failing_since = None;
         loop {
             // Before the place: who waits for its turn keeps nobody else from the store.
-            self.pace.wait(request.bytes).await;
-            let place = self.limiter.enter().await;
+            let turn = async {
+                self.pace.wait(request.bytes).await;
+                self.limiter.enter().await
+            };
+            let place = match request.stop {
+                None => turn.await,
+                Some(stop) => tokio::select! {
+                    biased;
+                    cause = stop.stopped() => return Err(cause),
+                    place = turn => place,
+                },
+            };
             let begun = self.clock.now();
             let flying = Counted::new(&self.meters.in_flight);
             let outcome = clock::timeout(&*self.clock, Some(limit), attempt()).await;

@@ -18,6 +18,7 @@ use super::segment::{SegmentId, SegmentUpload};
 use super::stop::Stop;
 use super::tree::{self, Piece};
 use super::writer::Shared;
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The packer's end of an upload. Dropping it without [`Uploader::last`] makes the task give up and clean up.
@@ -172,7 +173,7 @@ impl Task {
             }
         };
         let shared = Arc::clone(&self.shared);
-        let segment = self.segment;
+        let (segment, stop) = (self.segment, Arc::clone(&self.stop));
         let upload_part = async move {
             let bytes = part.ready(&shared.cpu).await?;
             // Hashing runs beside the upload, so it costs no time.
@@ -181,7 +182,9 @@ impl Task {
             let size = bytes.len() as u64;
             shared
                 .requests
-                .run(Request::new(Operation::Part, &what, size), || upload.put_part(index, vec![bytes.clone()]))
+                .run(Request { stop: Some(&stop), ..Request::new(Operation::Part, &what, size) }, || {
+                    upload.put_part(index, vec![bytes.clone()])
+                })
                 .await?;
             shared.counters.add_stored(&*shared.clock, size);
             Ok((index, hash.wait().await?))
@@ -214,9 +217,13 @@ impl Task {
         }
     }
 
-    /// Removes what was stored. Parts end first, so that none can arrive after the abort.
+    /// Removes what was stored. Parts end first: one that is dropped on its way may arrive after the abort.
     async fn clean_up(&mut self) {
-        self.parts.shutdown().await;
+        let parts = &mut self.parts;
+        let ending = async { while parts.join_next().await.is_some() {} };
+        if clock::timeout(&*self.shared.clock, Some(PARTS_END), ending).await.is_err() {
+            self.parts.shutdown().await;
+        }
         let Some(upload) = self.upload.take() else { return };
         let what = format!("abort {}", self.segment);
         let request = Request { attempts: Some(CLEAN_UP_ATTEMPTS), ..Request::new(Operation::Abort, &what, 0) };
@@ -245,6 +252,9 @@ const PART_JOIN_TIME: Duration = Duration::from_millis(50);
 
 /// Bytes per second.
 const JOIN_RATE: u64 = 16 << 20;
+
+/// After a failure, parts that are on their way have this long to arrive.
+const PARTS_END: Duration = Duration::from_secs(3);
 
 /// A store that fails is likely to fail the clean-up too; the caller waits for it.
 const CLEAN_UP_ATTEMPTS: u32 = 4;

@@ -206,6 +206,18 @@ pub struct Bucket {
     clock: Arc<dyn Clock>,
     next_upload: Arc<Mutex<u64>>,
     ignores_create: bool,
+    /// Parts that were sent and have not arrived, if there are such.
+    on_their_way: Option<Arc<Mutex<Vec<Arriving>>>>,
+}
+
+/// A part between its sender and the bucket.
+#[derive(Debug)]
+struct Arriving {
+    number: u64,
+    object: String,
+    upload: String,
+    index: usize,
+    bytes: Bytes,
 }
 
 impl Bucket {
@@ -216,6 +228,7 @@ impl Bucket {
             clock,
             next_upload: Arc::new(Mutex::new(1)),
             ignores_create: false,
+            on_their_way: None,
         }
     }
 
@@ -224,6 +237,36 @@ impl Bucket {
     pub fn ignoring_create_only(mut self) -> Self {
         self.ignores_create = true;
         self
+    }
+
+    /// The same bucket, in which a part takes 20 s of the clock to arrive, whether or not its sender still waits. Of an upload
+    /// that is aborted meanwhile such a part is kept, as some stores say of themselves: it is there again with that part, until it is
+    /// aborted once more.
+    #[must_use]
+    pub fn with_late_parts(mut self) -> Self {
+        self.on_their_way = Some(Arc::default());
+        self
+    }
+
+    /// Takes a part that was sent, if it is still on its way.
+    fn arrive(&self, number: u64) -> Option<Arriving> {
+        let mut parts = self.on_their_way.as_ref()?.lock();
+        let at = parts.iter().position(|part| part.number == number)?;
+        Some(parts.remove(at))
+    }
+
+    /// What was sent to an upload that is aborted now.
+    fn arrive_late(&self, upload: &str) {
+        let Some(parts) = &self.on_their_way else { return };
+        let late: Vec<Arriving> = parts.lock().extract_if(.., |part| part.upload == upload).collect();
+        let at = self.clock.wall();
+        let mut contents = self.contents.lock();
+        for Arriving { object, upload, index, bytes, .. } in late {
+            if !contents.uploads.contains_key(&upload) {
+                contents.apply(&Effect::Begin { object, upload: upload.clone() }, at);
+            }
+            contents.apply(&Effect::Part { upload, index, bytes }, at);
+        }
     }
 
     /// What it holds now.
@@ -259,6 +302,9 @@ impl Bucket {
 }
 
 const NAME: &str = "bucket";
+
+/// The time that a late part needs.
+const ON_THE_WAY: Duration = Duration::from_secs(20);
 
 /// What a listing shows of an object.
 fn meta(path: &str, object: &StoredObject) -> ObjectMeta {
@@ -388,7 +434,21 @@ impl MultipartStore for Bucket {
         Ok(upload)
     }
 
-    async fn put_part(&self, _: &Path, id: &MultipartId, part_idx: usize, data: PutPayload) -> Result<PartId> {
+    async fn put_part(&self, path: &Path, id: &MultipartId, part_idx: usize, data: PutPayload) -> Result<PartId> {
+        if let Some(parts) = &self.on_their_way {
+            let number = {
+                let mut next = self.next_upload.lock();
+                *next += 1;
+                *next
+            };
+            let (object, upload, bytes) = (path.to_string(), id.clone(), copied(&data));
+            parts.lock().push(Arriving { number, object, upload, index: part_idx, bytes });
+            self.clock.sleep(ON_THE_WAY).await;
+            if self.arrive(number).is_none() {
+                let path = path.to_string();
+                return Err(Error::NotFound { path, source: "the upload was aborted meanwhile".into() });
+            }
+        }
         self.change(&Effect::Part { upload: id.clone(), index: part_idx, bytes: copied(&data) })?;
         Ok(PartId { content_id: part_idx.to_string() })
     }
@@ -398,6 +458,8 @@ impl MultipartStore for Bucket {
     }
 
     async fn abort_multipart(&self, _: &Path, id: &MultipartId) -> Result<()> {
-        self.change(&Effect::Abort { upload: id.clone() }).map(drop)
+        let aborted = self.change(&Effect::Abort { upload: id.clone() }).map(drop);
+        self.arrive_late(id);
+        aborted
     }
 }

@@ -24,7 +24,7 @@ mod mark;
 mod meter;
 mod named;
 mod plan;
-mod uploads;
+pub(super) mod uploads;
 
 #[cfg(test)]
 mod tests;
@@ -33,4 +33,3 @@ pub use apply::{CollectionReport, Left, apply, plan};
 pub use plan::{CollectionPlan, DEFAULT_GRACE, Leftover, Reason, SAFE_GRACE, Subject, Verdict};
 
 pub(super) use mark::{LONGEST_SILENCE, check_not_deleted, check_not_removed};
-pub(super) use uploads::abort as abort_uploads;

@@ -49,6 +49,8 @@ struct Inner {
     copies: bool,
     /// The store's times are those of this machine's clock.
     shares_clock: bool,
+    /// Aborting an upload that is gone is told from aborting one that was there.
+    tells_aborted: bool,
     clock: Arc<dyn Clock>,
     policy: RetryPolicy,
     retries: Arc<RetryState>,
@@ -126,7 +128,7 @@ impl Store {
     /// found: prefer [`Store::with_multipart`] for stores that have one. Part limits are those of S3.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: impl Into<Path>) -> Self {
         let multipart: Arc<dyn MultipartStore> = Arc::new(Sequential::new(Arc::clone(&objects)));
-        Self::with_multipart(objects, multipart, prefix)
+        Self::with_multipart(objects, multipart, prefix).without_aborted_uploads()
     }
 
     /// A store of the caller's own, and the same store's multipart interface.
@@ -167,6 +169,7 @@ impl Store {
             demands: Demands::default(),
             copies: true,
             shares_clock: false,
+            tells_aborted: true,
             clock: SystemClock::shared(),
             policy: RetryPolicy::default(),
             retries: Arc::new(RetryState::new(seed)),
@@ -258,6 +261,16 @@ impl Store {
             tracing::debug!(error = %error.report(), "whether the store keeps versions cannot be read");
             false
         })
+    }
+
+    /// The same store, in which an upload that was aborted is gone, or cannot be aborted at all.
+    pub(super) fn without_aborted_uploads(self) -> Self {
+        self.change(|inner| inner.tells_aborted = false)
+    }
+
+    /// Whether the store says of an upload that it is gone, so that one that came back can be told.
+    pub(crate) fn tells_aborted_uploads(&self) -> bool {
+        self.inner.tells_aborted
     }
 
     /// A payload as this store may have it.

@@ -68,7 +68,9 @@ fn local(path: std::path::PathBuf, label: String) -> Result<Store> {
 fn on_disk(store: super::local::LocalStore, label: String, tasks: tokio_util::task::TaskTracker) -> Store {
     let (store, limits) = (Arc::new(store), super::handle::PartLimits::LOCAL);
     let durable = Arc::clone(&store);
-    assemble(store, object_store::path::Path::default(), label, limits, tasks).with_durable(durable)
+    assemble(store, object_store::path::Path::default(), label, limits, tasks)
+        .with_durable(durable)
+        .without_aborted_uploads()
 }
 
 /// A store in the directory `root` some of whose syncs fail.
@@ -108,7 +110,9 @@ fn azure(
 ) -> Result<Store> {
     let store = super::azure::open(container, account, &label, environment)?;
     Demands::of(environment, &label, Knows::Nothing)?;
-    Ok(assemble(Arc::new(store), prefix, label, super::handle::PartLimits::AZURE, Default::default()))
+    let store = assemble(Arc::new(store), prefix, label, super::handle::PartLimits::AZURE, Default::default());
+    // Blocks that are never committed go by themselves.
+    Ok(store.without_aborted_uploads())
 }
 
 #[cfg(not(feature = "azure"))]

@@ -9,8 +9,9 @@ use object_store::memory::InMemory;
 
 use super::*;
 use crate::ErrorKind;
+use crate::clock::SystemClock;
 use crate::testing::fault_store::Operation;
-use crate::testing::{Fault, FaultStore, Rule};
+use crate::testing::{Bucket, Contents, Fault, FaultStore, Rule};
 
 fn since(store: &Store, start: Duration) -> Duration {
     store.time().now() - start
@@ -201,4 +202,69 @@ fn a_backup_that_is_dropped_outside_of_a_runtime_leaves_nothing() {
     });
     let begin = Backup::begin(&store, "orders", options(1)).now_or_never().unwrap();
     assert_eq!(begin.unwrap_err().kind(), ErrorKind::Invalid, "a beginning needs one");
+}
+
+/// A bucket in which parts take their time, whoever waits for them; a part of an upload that is aborted meanwhile is kept.
+fn late_parts() -> (Bucket, impl Fn() -> Store) {
+    let clock = SystemClock::shared();
+    let bucket = Bucket::new(Contents::default(), Arc::clone(&clock)).with_late_parts();
+    let on = bucket.clone();
+    let store = move || {
+        let (objects, multipart) = (Arc::new(on.clone()), Arc::new(on.clone()));
+        let store = Store::with_multipart(objects, multipart, "").part_limits(store::PartLimits::LOCAL);
+        store.clock(Arc::clone(&clock))
+    };
+    (bucket, store)
+}
+
+/// Half a segment, so that an upload is open, with parts on their way.
+async fn with_parts_on_their_way(store: &Store) -> Backup {
+    let mut backup = Backup::begin(store, "orders", options(1)).await.unwrap();
+    backup.stripe_input(0, pieces(&noise(1, 250_000)).chain(stream::pending())).unwrap();
+    store.time().sleep(Duration::from_secs(1)).await;
+    backup
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_arrives_after_the_abort_is_not_left_behind() {
+    let (bucket, store) = late_parts();
+    let store = store();
+    let backup = with_parts_on_their_way(&store).await;
+    backup.abort(given_up()).await.unwrap();
+    store.wait_idle().await;
+    assert_eq!(bucket.contents(), Contents::default(), "an upload without a record costs money for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_arrives_after_its_backup_was_resumed_is_not_left_behind() {
+    let (bucket, store) = late_parts();
+    let (old_store, new_store) = (store(), store());
+    let old = with_parts_on_their_way(&old_store).await;
+    assert_eq!(bucket.contents().uploads.len(), 1);
+    let resumed = ResumeOptions::default().pipeline(config()).silence(Duration::ZERO);
+    let new = Backup::resume(&new_store, "orders", old.id(), resumed).await.unwrap();
+    assert_eq!(bucket.contents().uploads.len(), 0);
+    drop((old, new));
+    old_store.wait_idle().await;
+    new_store.wait_idle().await;
+    assert_eq!(bucket.contents().uploads.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_cannot_be_ended_keeps_its_record_and_is_told() {
+    let faults = FaultStore::memory(0);
+    let store = faults.store();
+    let backup = with_parts_on_their_way(&store).await;
+    faults.add(Rule::new(Fault::Denied).on(Operation::Abort));
+    backup.abort(given_up()).await.unwrap_err();
+    store.wait_idle().await;
+    let left = names(&store).await;
+    assert!(left.iter().any(|name| name.contains("/uploads/")), "{left:?}");
+    assert!(left.iter().any(|name| name.ends_with("intent.json")), "{left:?}");
+    assert_eq!(faults.open_uploads(), 1);
+    faults.heal();
+    let plan = crate::backup::collection::plan(&store, None, Duration::ZERO).await.unwrap();
+    crate::backup::collection::apply(&store, &plan, &mut Default::default()).await.unwrap();
+    assert_eq!(faults.open_uploads(), 0);
+    assert_eq!(names(&store).await, [""; 0]);
 }
