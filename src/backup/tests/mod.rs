@@ -12,6 +12,7 @@ mod hostile;
 mod late;
 #[cfg(feature = "fs")]
 mod links;
+mod removals;
 mod resume;
 mod retention;
 mod round_trip;

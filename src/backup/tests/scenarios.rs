@@ -1,5 +1,5 @@
 //! Every kind of fault at every operation, against backup, restore, list, show and verify: each ends right, or with a clear
-//! error of the right kind.
+//! error of the right kind. What removes and what resumes is in `removals`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::testing::{Fault, FaultStore, Rule};
 const LONG: Duration = Duration::from_secs(100);
 
 /// Each fault with the kind of error and the words that it shows as, if it does not pass.
-const FAULTS: &[(Fault, ErrorKind, &str)] = &[
+pub(super) const FAULTS: &[(Fault, ErrorKind, &str)] = &[
     (Fault::Denied, ErrorKind::Denied, "403"),
     (Fault::RequestTimeout, ErrorKind::Unavailable, "408"),
     (Fault::TooManyRequests, ErrorKind::Throttled, "429"),
@@ -39,13 +39,13 @@ fn contents() -> [Bytes; 2] {
 
 /// Which requests of an operation meet the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum How {
+pub(super) enum How {
     /// The first of each object.
     Once,
     Always,
 }
 
-fn rule(fault: Fault, operation: Operation, how: How) -> Rule {
+pub(super) fn rule(fault: Fault, operation: Operation, how: How) -> Rule {
     let rule = Rule::new(fault).on(operation);
     match how {
         How::Once => rule.each(1),
@@ -53,7 +53,7 @@ fn rule(fault: Fault, operation: Operation, how: How) -> Rule {
     }
 }
 
-fn is_clear(error: &Error, (fault, kind, words): (Fault, ErrorKind, &str), at: &str) {
+pub(super) fn is_clear(error: &Error, (fault, kind, words): (Fault, ErrorKind, &str), at: &str) {
     let report = error.report();
     assert_eq!(error.kind(), kind, "{at}: {report}");
     assert!(report.contains(words), "{at}: the first cause is lost: {report}");
