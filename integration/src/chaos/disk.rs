@@ -198,6 +198,12 @@ fn clock_back(_: On, seed: u64) -> Outcome {
     drop(stdin);
     let ended = tool.wait(LIMIT);
     trial.judge(&ended, Expect::Success)?;
+    // Otherwise nobody saw another clock.
+    for (created, finished) in trial.times()? {
+        if finished >= created {
+            return Err(format!("the clock did not go back: created at {created}, finished at {finished}"));
+        }
+    }
     match trial.check()? {
         1 => Ok(trial.summary()),
         count => Err(format!("{count} backups")),
@@ -213,8 +219,17 @@ fn clock_was_ahead(_: On, seed: u64) -> Outcome {
     command.envs(other_clock(&offset)?);
     let ended = Tool::start(command).wait(LIMIT);
     trial.judge(&ended, Expect::Success)?;
-    let before = trial.listed()?;
+    let (before, ahead) = (trial.listed()?, trial.times()?);
     trial.healthy_backup()?;
+    // Otherwise nobody saw another clock: it is not even the same month.
+    let mut times = trial.times()?;
+    times.retain(|time| !ahead.contains(time));
+    let ([(then, _)], [(now, _)]) = (&ahead[..], &times[..]) else {
+        return Err(format!("two backups were made: {ahead:?}, {times:?}"));
+    };
+    if then[..7] <= now[..7] {
+        return Err(format!("the clock was not ahead: created at {then}, and now it is {now}"));
+    }
     let mut made = trial.listed()?;
     made.retain(|id| !before.contains(id));
     let url = trial.place.url();

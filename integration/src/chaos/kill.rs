@@ -14,8 +14,8 @@ use crate::data::below;
 use crate::network::{Fault, Point, Rule};
 use crate::server::Kind;
 
-/// One segment in parts, and a short one.
-pub(super) const LEN: usize = SEGMENT + (6 << 20);
+/// One segment in parts, and one that is shorter than a part.
+pub(super) const LEN: usize = SEGMENT + (4 << 20);
 /// What a backup sends beside its data, roughly: heads and small documents.
 const OVERHEAD: u64 = 40_000;
 /// The point is reached by then, or the backup is over.
@@ -28,7 +28,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         for step in Step::of(kind) {
             for (place, point) in [
                 ("before", Point::Head),
-                ("within", Point::Body(if step == Step::Part { PART as u64 / 2 } else { 20 })),
+                ("within", Point::Body(if matches!(step, Step::Part | Step::Segment) { PART as u64 / 2 } else { 20 })),
                 ("after", Point::Answer),
             ] {
                 let has_body = step != Step::Begin;
@@ -44,20 +44,21 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                             && matches!(step, Step::Intent | Step::Record | Step::Complete | Step::Manifest)
                             || kind == Kind::Moto && matches!(step, Step::Complete | Step::Manifest)
                     }
-                    "within" => step == Step::Part,
+                    "within" => matches!(step, Step::Part | Step::Segment),
                     _ => false,
                 };
                 all.push(if is_short { scenario.short() } else { scenario });
             }
         }
-        all.push(Scenario::new("killed at a random byte", on, at_random_byte).runs(50));
+        let runs = if kind == Kind::Azurite { 50 } else { 100 };
+        all.push(Scenario::new("killed at a random byte", on, at_random_byte).runs(runs));
     }
     for call in Call::ALL {
         let scenario =
             Scenario::new(format!("killed {call}"), On::Disk, move |_, seed| syscall::killed_at(seed, call)).runs(2);
         all.push(if call.is_short() { scenario.short() } else { scenario });
     }
-    all.push(Scenario::new("killed at a random byte of its input", On::Disk, at_random_input).runs(50));
+    all.push(Scenario::new("killed at a random byte of its input", On::Disk, at_random_input).runs(100));
     all
 }
 
@@ -96,7 +97,7 @@ fn at_random_byte(on: On, seed: u64) -> Outcome {
     trial.after_kill(seed).map(Left::describe)
 }
 
-/// Three of four get a part of their input and are killed then; the fourth gets all, and is killed when so many files are there.
+/// One of two gets a part of its input and is killed then; the other one gets all, and is killed when so many files are there.
 fn at_random_input(_: On, seed: u64) -> Outcome {
     let mut trial = Trial::disk(seed, LEN);
     let input = std::fs::read(trial.input()).map_err(|error| error.to_string())?;
@@ -104,7 +105,8 @@ fn at_random_input(_: On, seed: u64) -> Outcome {
     command.stdin(Stdio::piped());
     let mut tool = Tool::start(command);
     let mut stdin = tool.stdin();
-    if !seed.is_multiple_of(4) {
+    // The last bit says whether it is resumed.
+    if (seed >> 1).is_multiple_of(2) {
         let at = usize::try_from(below(seed, LEN as u64 + 1)).expect("a position in the input");
         stdin.write_all(&input[..at]).map_err(|error| format!("the tool stopped reading: {error}"))?;
     } else {

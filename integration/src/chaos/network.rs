@@ -8,8 +8,8 @@ use super::trial::{Expect, PART, SEGMENT, Trial};
 use crate::network::{Fault, Fired, Point, Rule, Wanted};
 use crate::server::Kind;
 
-/// Two segments in parts, and a short one.
-const LEN: usize = 2 * SEGMENT + (9 << 20);
+/// Two segments in parts, and one that is shorter than a part.
+const LEN: usize = 2 * SEGMENT + (4 << 20);
 /// For slow links: one segment in parts.
 const SLOW_LEN: usize = 17 << 20;
 /// As many segments as are read at once, each larger than what is read of it at once.
@@ -26,6 +26,10 @@ const IMPATIENT: [(&str, &str); 2] = [("AWS_READ_TIMEOUT", "3s"), ("AZURE_READ_T
 const GOES_ON: Duration = Duration::from_secs(100);
 /// A fault that stays ends the work by then: the time for retries, the longest pause, the time for an orderly abort.
 const GIVES_UP: Duration = Duration::from_secs(90 + 15 + 60 + 30);
+
+/// What stands still for good ends the work by then with the times that are set if nobody sets any: ten attempts of a part of 5 MiB,
+/// with 70 s each, the pauses between them, and the clean-up.
+const GIVES_UP_ON_SILENCE: Duration = Duration::from_secs(10 * 70 + 41 + 60 + 30);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     [Kind::Garage, Kind::Azurite].into_iter().flat_map(of).collect()
@@ -80,6 +84,10 @@ fn of(kind: Kind) -> Vec<Scenario> {
         Scenario::new("backup: everything stands still for good", on, move |on, seed| {
             let freeze = Rule::at_total(Point::TotalUp(MIDDLE), Fault::Freeze);
             backup_with(on, seed, LEN, &IMPATIENT, &[freeze], Expect::Failure, GIVES_UP)
+        }),
+        Scenario::new("backup: everything stands still for good, with the times of everyone", on, move |on, seed| {
+            let freeze = Rule::at_total(Point::TotalUp(MIDDLE), Fault::Freeze);
+            backup_with(on, seed, LEN, &[], &[freeze], Expect::Failure, GIVES_UP_ON_SILENCE)
         }),
         Scenario::new("backup: refused for good", on, move |on, seed| {
             let refuse = Fault::Refuse(Duration::from_secs(3600));
@@ -152,7 +160,7 @@ fn backup_with(
     trial.set(variables);
     let fired: Vec<_> = rules.iter().map(|rule| trial.proxy().add(rule.clone())).collect();
     let ended = trial.start_backup().wait(limit);
-    let success = trial.judge(&ended, expect)?;
+    let success = trial.judge_unavailable(&ended, expect)?;
     all_struck(&trial, rules, &fired)?;
     let count = trial.check()?;
     if success == (count == 1) { Ok(trial.summary()) } else { Err(format!("success: {success}, {count} backups")) }
@@ -182,7 +190,7 @@ fn restore_with(
     };
     let fired: Vec<_> = rules.iter().map(|rule| trial.proxy().add(shifted(rule))).collect();
     let ended = trial.start_restore().wait(limit);
-    let success = trial.judge(&ended, expect)?;
+    let success = trial.judge_unavailable(&ended, expect)?;
     all_struck(&trial, rules, &fired)?;
     if success {
         trial.compare_output()?
@@ -261,7 +269,7 @@ fn server_goes(on: On, seed: u64, work: Work, comes: Comes) -> Outcome {
         Comes::Never => (Expect::Failure, GIVES_UP),
     };
     let ended = tool.wait(limit);
-    let success = trial.judge(&ended, expect)?;
+    let success = trial.judge_unavailable(&ended, expect)?;
     if comes == Comes::Never {
         trial.restart_server();
     }

@@ -16,6 +16,8 @@ pub enum Step {
     Part,
     /// Makes the parts an object.
     Complete,
+    /// Stores a segment that is shorter than a part.
+    Segment,
     /// Removes the record.
     Forget,
     /// Commits.
@@ -24,8 +26,16 @@ pub enum Step {
 
 impl Step {
     /// In the order of a backup.
-    pub const ALL: [Self; 7] =
-        [Self::Intent, Self::Begin, Self::Record, Self::Part, Self::Complete, Self::Forget, Self::Manifest];
+    pub const ALL: [Self; 8] = [
+        Self::Intent,
+        Self::Begin,
+        Self::Record,
+        Self::Part,
+        Self::Complete,
+        Self::Segment,
+        Self::Forget,
+        Self::Manifest,
+    ];
 
     /// Those that are requests on this server.
     pub fn of(kind: Kind) -> impl Iterator<Item = Self> {
@@ -43,6 +53,7 @@ impl Step {
             Self::Part => Wanted::new("PUT", &[".zst", "partNumber"]),
             Self::Complete if azure => Wanted::new("PUT", &[".zst", "comp=blocklist"]),
             Self::Complete => Wanted::new("POST", &[".zst", "uploadId"]),
+            Self::Segment => Wanted::new("PUT", &[".zst"]).without("comp=").without("partNumber"),
             // Deletions go in batches; while nothing fails, a record is all that is deleted.
             Self::Forget if azure => Wanted::new("POST", &["comp=batch"]),
             Self::Forget => Wanted::new("POST", &["?delete"]),

@@ -212,6 +212,21 @@ impl Trial {
         }
     }
 
+    /// Like [`Trial::judge`], and a failure is the store's: exit 5, and the error says which store.
+    ///
+    /// # Errors
+    ///
+    /// When it is another one.
+    pub fn judge_unavailable(&mut self, ended: &Ended, expect: Expect) -> Result<bool, String> {
+        let success = self.judge(ended, expect)?;
+        let url = self.place.url();
+        let container = url.split('/').nth(2).ok_or("a URL with a bucket")?;
+        if !success && (ended.code() != Some(5) || !ended.stderr.contains(container)) {
+            return Err(format!("not exit 5 that names {container}: {ended:?}"));
+        }
+        Ok(success)
+    }
+
     /// What was noted on the way, for the table.
     pub fn summary(&self) -> String {
         self.log.join("; ")
@@ -327,6 +342,21 @@ impl Trial {
         }
         let backups = document["backups"].as_array().ok_or("no list")?;
         backups.iter().map(|backup| Ok(backup["id"].as_str().ok_or("no id")?.to_owned())).collect()
+    }
+
+    /// When each listed backup was created and finished, as its own clock told.
+    pub(super) fn times(&self) -> Result<Vec<(String, String)>, String> {
+        let url = self.place.url();
+        let time = |manifest: &Value, name: &str| {
+            manifest[name].as_str().map(str::to_owned).ok_or_else(|| format!("no {name} in {manifest}"))
+        };
+        self.listed()?
+            .iter()
+            .map(|id| {
+                let manifest = self.document(&["show", &url, id, "--json"])?;
+                Ok((time(&manifest, "created")?, time(&manifest, "finished")?))
+            })
+            .collect()
     }
 
     fn restore_and_compare(&self, id: &str) -> Result<(), String> {
