@@ -5,4 +5,5 @@
 mod aws;
 mod azure;
 mod demands;
+mod gcp;
 mod support;
