@@ -47,7 +47,10 @@ impl Call {
     ];
 
     pub(super) fn is_short(self) -> bool {
-        matches!(self, Self::BeforeIntent | Self::WithinPart | Self::AfterSegment | Self::BeforeManifest | Self::AfterManifest)
+        matches!(
+            self,
+            Self::BeforeIntent | Self::WithinPart | Self::AfterSegment | Self::BeforeManifest | Self::AfterManifest
+        )
     }
 
     /// The call, and the file or directory that it is about; none for all files.
