@@ -28,7 +28,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         for step in Step::of(kind) {
             for (place, point) in [
                 ("before", Point::Head),
-                ("within", Point::Body(if matches!(step, Step::Part | Step::Segment) { PART as u64 / 2 } else { 20 })),
+                ("within", Point::Body(if matches!(step, Step::Part | Step::Segment) { PART as u64 / 4 } else { 20 })),
                 ("after", Point::Answer),
             ] {
                 let has_body = step != Step::Begin;
@@ -66,7 +66,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 fn at_step(on: On, seed: u64, step: Step, point: Point) -> Outcome {
     let On::Server(kind) = on else { unreachable!("requests go to servers") };
     // Where a long stream is cut depends on what is under way, so a segment that is short for sure is all there is.
-    let mut trial = Trial::server(kind, seed, if step == Step::Segment { PART - 1 } else { LEN });
+    let mut trial = Trial::server(kind, seed, if step == Step::Segment { PART / 2 } else { LEN });
     let rule = trial.proxy().add(Rule::once(step.wanted(kind), point, Fault::Freeze));
     let tool = trial.start_backup();
     if !trial.proxy().wait_fired(rule, LIMIT) {
