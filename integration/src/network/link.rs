@@ -41,8 +41,10 @@ pub(super) async fn run(mut client: TcpStream, shared: Shared) {
         let link = Link { shared: &shared, current: Mutex::default() };
         let both = async { tokio::try_join!(link.up(from_client, to_server), link.down(from_server, to_client)) };
         tokio::select! {
-            ended = both => ended.err(),
+            // A reset comes first: what was held must not go on because the hold is over a moment later.
+            biased;
             _ = resets.changed() => Some(End::Reset),
+            ended = both => ended.err(),
         }
     };
     if let Some(End::Reset) = ended {
