@@ -52,10 +52,7 @@ where
     let mut source = pin!(source);
     let mut assembler = Assembler { shared, stripe, steps, sizes, frame: None, roll: Roll::new(shared) };
     loop {
-        let asked = shared.clock.now();
-        let input = source.next().await;
-        shared.counters.source_wait.add(shared.clock.now().saturating_sub(asked));
-        match input {
+        match shared.counters.source_wait.of(&*shared.clock, source.next()).await {
             None => return assembler.end().await,
             Some(Err(error)) => return Err(error),
             Some(Ok(Input::Data(bytes))) => assembler.data(bytes).await?,

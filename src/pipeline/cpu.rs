@@ -51,18 +51,15 @@ impl Cpu {
 
     /// Runs `job` on a thread of the pool.
     pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let asked = self.clock.now();
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let started = self.clock.now();
-        self.counters.cpu_wait.add(started.saturating_sub(asked));
+        let permit = self.counters.cpu_wait.of(&*self.clock, Arc::clone(&self.permits).acquire_owned()).await;
         let (clock, counters) = (Arc::clone(&self.clock), Arc::clone(&self.counters));
         let (sender, mut answer) = oneshot::channel();
         let task = self.tracker.spawn_blocking(move || {
             // Moved in: a job whose caller left still counts until it is done.
             let _permit = permit;
-            let begun = clock.now();
+            let busy = counters.cpu_busy.begin(&*clock);
             let output = job();
-            counters.cpu_busy.add(clock.now().saturating_sub(begun));
+            drop(busy);
             let _ = sender.send(output);
         });
         task.await.map_err(joined)?;

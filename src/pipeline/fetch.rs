@@ -96,9 +96,15 @@ impl Fetcher {
     /// A large segment: its tail first, then ranges of whole frames.
     async fn ranges(&self, id: SegmentId, segment: SegmentSummary, ramp: &mut Ramp) -> Result<bool> {
         let place = self.place().await?;
-        let view = self.shared.read_view(id, &segment, &self.ranges).await?;
-        let data_bytes = view.content_bytes() - segment.tail_bytes;
-        let tail = self.shared.read_content(id, &view, data_bytes..view.content_bytes(), &self.ranges).await?;
+        let shared = &self.shared;
+        let ends = async {
+            let view = shared.read_view(id, &segment, &self.ranges).await?;
+            let tail = view.content_bytes() - segment.tail_bytes..view.content_bytes();
+            let tail = shared.read_content(id, &view, tail, &self.ranges).await?;
+            Ok::<_, Error>((view, tail))
+        };
+        // Nothing of the segment can be asked for before.
+        let (view, tail) = shared.counters.store_wait.of(&*shared.clock, ends).await?;
         let index = decode(&self.shared, id, &segment, &view, &tail)?;
         drop((tail, place));
         let mut frames = layout(&index, id).into_iter().peekable();

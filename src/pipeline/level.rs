@@ -132,7 +132,7 @@ impl Level {
             let (now, frames) = (clock.now(), adaptive.frames);
             let passed = now.saturating_sub(adaptive.begun);
             if passed >= WINDOW && frames >= WINDOW_FRAMES {
-                let sums = Sums::of(counters);
+                let sums = Sums::of(counters, now);
                 let window = sums.since(&adaptive.sums, passed, self.threads);
                 (adaptive.begun, adaptive.sums, adaptive.frames) = (now, sums, 0);
                 state.level = adaptive.controller.on_window(window);
@@ -158,12 +158,12 @@ impl Level {
 }
 
 impl Sums {
-    fn of(counters: &Counters) -> Self {
+    fn of(counters: &Counters, now: Duration) -> Self {
         Self {
-            source: counters.source_wait.get(),
-            cpu: counters.cpu_wait.get(),
-            store: counters.store_wait.get(),
-            busy: counters.cpu_busy.get(),
+            source: counters.source_wait.get(now),
+            cpu: counters.cpu_wait.get(now),
+            store: counters.store_wait.get(now),
+            busy: counters.cpu_busy.get(now),
         }
     }
 
@@ -314,14 +314,19 @@ mod tests {
         let (clock, counters) = (SimClock::new(), Counters::new(Direction::Backup, 1, Duration::ZERO));
         let config = PipelineConfig { adaptive: Some(RANGE), level: 5, ..PipelineConfig::default() };
         let level = Level::new(&config, 1, &clock);
+        let wait_for_cpu = || {
+            let waiting = counters.cpu_wait.begin(&clock);
+            clock.advance(Duration::from_millis(9));
+            drop(waiting);
+        };
         for _ in 0..100 {
-            counters.cpu_wait.add(seconds(1));
-            assert_eq!(level.next(&clock, &counters), 5, "no time has passed");
+            wait_for_cpu();
+            assert_eq!(level.next(&clock, &counters), 5, "the window is not over");
         }
         clock.advance(WINDOW);
         assert_eq!(level.next(&clock, &counters), 4);
         clock.advance(60 * WINDOW);
-        counters.cpu_wait.add(seconds(1));
+        wait_for_cpu();
         let after: Vec<i32> = (0..4).map(|_| level.next(&clock, &counters)).collect();
         assert_eq!(after, [4, 4, 4, 3]);
         assert_eq!((level.current(), level.used()), (3, LevelRange { lowest: 3, highest: 5 }));

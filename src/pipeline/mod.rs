@@ -26,7 +26,8 @@
 //! | `encrypt` | segments as age files: keys, and where a byte of the content stands |
 //! | `ranges`, `fetch`, `reader` | exact ranges; ranges ahead; decompress and verify, in order |
 //! | `survey`, `replay` | what is stored of a backup that goes on; a producer that sends it once more |
-//! | `writer`, `pipeline`, `stop`, `progress`, `timeline` | the run of a stripe; the handle; the first cause; the counters; what moved when |
+//! | `writer`, `pipeline`, `stop` | the run of a stripe; the handle; the first cause |
+//! | `progress`, `time_sum`, `timeline` | the counters; times, those under way too; what moved when |
 //!
 //! The memory argument and the bytes of a segment are pages of the manual.
 
@@ -55,6 +56,7 @@ mod stop;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod time_sum;
 mod timeline;
 mod tree;
 mod upload;
@@ -81,4 +83,5 @@ pub use progress::{Progress, StripeProgress};
 pub(crate) use ranges::Ranges;
 pub(crate) use replay::Kept;
 pub use segment::{SegmentHeader, SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};
+pub(crate) use time_sum::TimeSum;
 pub use timeline::{Moved, Timeline};

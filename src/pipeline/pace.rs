@@ -46,20 +46,18 @@ impl Pace {
         *spent = start;
     }
 
-    /// Counts the time that `wait` takes, piece by piece, so that progress tells of a long one while it goes on.
+    /// Counts the time that `wait` takes, piece by piece, so that metrics tell of a long one while it goes on.
     async fn count<F: Future>(&self, wait: F) -> F::Output {
         let mut wait = pin!(wait);
-        let mut counted = self.clock.now();
         loop {
-            let output = tokio::select! {
-                biased;
-                output = &mut wait => Some(output),
-                () = self.clock.sleep(PIECE) => None,
+            let piece = async {
+                tokio::select! {
+                    biased;
+                    output = &mut wait => Some(output),
+                    () = self.clock.sleep(PIECE) => None,
+                }
             };
-            let now = self.clock.now();
-            self.counters.limited.add(now.saturating_sub(counted));
-            counted = now;
-            if let Some(output) = output {
+            if let Some(output) = self.counters.limited.of(&*self.clock, piece).await {
                 return output;
             }
         }
@@ -201,7 +199,8 @@ mod tests {
             clock.advance(PIECE);
             assert_pending!(wait.poll());
         }
-        assert_eq!(pace.counters.limited.get(), 10 * PIECE);
+        clock.advance(PIECE / 2);
+        assert_eq!(pace.counters.limited.get(clock.now()), 10 * PIECE + PIECE / 2);
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Packer {
         self.raw_offset += open.raw_bytes;
         open.write(&self.shared, &index.encode()).await?;
         let rest = open.rest(&self.shared).await?;
-        open.uploader.last(rest).await?;
+        open.uploader.last(&self.shared, rest).await?;
         if let Some(open) = self.open.take() {
             self.finishing.push_back(Finishing { summary, task: open.uploader.into_task() });
         }
@@ -222,7 +222,7 @@ impl OpenSegment {
             match sealer.lay(slot, bytes)? {
                 Lay::Taken(count) => bytes = &bytes[count..],
                 Lay::Write => self.put_spill(shared).await?,
-                Lay::Full => self.send().await?,
+                Lay::Full => self.send(shared).await?,
             }
         }
         Ok(())
@@ -234,7 +234,7 @@ impl OpenSegment {
         while !bytes.is_empty() {
             let slot = match &mut self.slot {
                 Some(slot) if slot.is_full() => {
-                    self.send().await?;
+                    self.send(shared).await?;
                     continue;
                 }
                 Some(slot) => slot,
@@ -255,9 +255,9 @@ impl OpenSegment {
     }
 
     /// Sends the part off.
-    async fn send(&mut self) -> Result<()> {
+    async fn send(&mut self, shared: &Shared) -> Result<()> {
         let part = self.take_part();
-        self.uploader.part(part).await
+        self.uploader.part(shared, part).await
     }
 
     /// The last part.

@@ -354,15 +354,15 @@ impl Pipeline {
 
     /// What was done so far.
     pub fn progress(&self) -> Progress {
-        let (concurrency, level) = match &self.inner.half {
-            Half::Backup(shared) => (shared.requests.concurrency(), Some(shared.level.current())),
-            Half::Restore(shared) => (shared.ranges.concurrency(), None),
+        let (clock, concurrency, level) = match &self.inner.half {
+            Half::Backup(shared) => (&shared.clock, shared.requests.concurrency(), Some(shared.level.current())),
+            Half::Restore(shared) => (&shared.clock, shared.ranges.concurrency(), None),
         };
         Progress {
             concurrency: concurrency as u64,
             level,
             memory_peak: self.inner.budget.peak(),
-            ..self.inner.counters.snapshot()
+            ..self.inner.counters.snapshot(clock.now())
         }
     }
 }

@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::plan::Direction;
+use super::time_sum::TimeSum;
 use super::timeline::{Recorder, Timeline};
 use crate::clock::Clock;
 use crate::meter::{self, Counter, Histogram, Metric};
 
 /// A snapshot of a pipeline's counters.
 ///
-/// Times are summed over everything that ran at once, so they may pass faster than the clock. Which stage holds the
+/// Times are summed over everything that ran at once, so they may pass faster than the clock. What is under way counts up to the
+/// snapshot, so a producer or a request that hangs shows while it does. Which stage holds the
 /// others up can be read from them: a slow producer shows as `source_wait`, too few cores as `cpu_wait`, a slow store
 /// as `store_wait`, a store that asks for less as `throttled`, the caller's own limit as `limited`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,15 +34,16 @@ pub struct Progress {
     pub throttles: u64,
     /// Requests that may be in flight now; less than configured after the store asked for it.
     pub concurrency: u64,
-    /// Time in which stripes waited for their producer (backup) or their consumer (restore).
+    /// Time in which stripes waited for their producer (backup), or for their consumer to ask for more (restore).
     pub source_wait: Duration,
-    /// Time in which producers waited because no frame was free.
+    /// Time in which producers (backup) or bytes that were read (restore) waited because no frame was free.
     pub frame_wait: Duration,
     /// Time in which jobs waited for a thread.
     pub cpu_wait: Duration,
     /// Time that threads compressed, decompressed and hashed.
     pub cpu_busy: Duration,
-    /// Time in which compressed frames waited because no part was free: the store is the bottleneck.
+    /// Time in which a stripe could not go on because of the store: no part was free, an upload had not begun or ended, or what
+    /// comes next was not read yet.
     pub store_wait: Duration,
     /// Time that requests to the store were in flight.
     pub store_busy: Duration,
@@ -101,10 +104,7 @@ impl Counters {
     pub(super) fn new(direction: Direction, stripes: usize, start: Duration) -> Self {
         let direction = ("direction", direction.name());
         let sum = |metric: &Metric| Sum { value: AtomicU64::new(0), meter: Counter::new(metric, &[direction]) };
-        let time = |metric: &Metric, stage| TimeSum {
-            nanos: AtomicU64::new(0),
-            meter: Histogram::new(metric, &[direction, ("stage", stage)]),
-        };
+        let time = |metric: &Metric, stage| TimeSum::new(Histogram::new(metric, &[direction, ("stage", stage)]));
         Self {
             raw_bytes: sum(&meter::RAW_BYTES),
             stored_bytes: sum(&meter::STORED_BYTES),
@@ -141,7 +141,8 @@ impl Counters {
         self.timeline.stored(clock.now(), bytes);
     }
 
-    pub(super) fn snapshot(&self) -> Progress {
+    /// What they are at the time `now`.
+    pub(super) fn snapshot(&self, now: Duration) -> Progress {
         let stripes: Vec<StripeProgress> = self
             .stripes
             .iter()
@@ -156,14 +157,14 @@ impl Counters {
             retries: get(&self.retries),
             throttles: get(&self.throttles),
             concurrency: 0,
-            source_wait: self.source_wait.get(),
-            frame_wait: self.frame_wait.get(),
-            cpu_wait: self.cpu_wait.get(),
-            cpu_busy: self.cpu_busy.get(),
-            store_wait: self.store_wait.get(),
-            store_busy: self.store_busy.get(),
-            throttled: self.throttled.get(),
-            limited: self.limited.get(),
+            source_wait: self.source_wait.get(now),
+            frame_wait: self.frame_wait.get(now),
+            cpu_wait: self.cpu_wait.get(now),
+            cpu_busy: self.cpu_busy.get(now),
+            store_wait: self.store_wait.get(now),
+            store_busy: self.store_busy.get(now),
+            throttled: self.throttled.get(now),
+            limited: self.limited.get(now),
             level: None,
             memory_peak: 0,
             stripes,
@@ -195,32 +196,5 @@ impl Sum {
 
     fn get(&self) -> u64 {
         get(&self.value)
-    }
-}
-
-/// Time summed over many threads, for progress and for metrics.
-#[derive(Debug)]
-pub(super) struct TimeSum {
-    nanos: AtomicU64,
-    meter: Histogram,
-}
-
-impl TimeSum {
-    pub(super) fn add(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(nanos, Ordering::Relaxed);
-        self.meter.record(time);
-    }
-
-    /// Counts the time that `future` takes.
-    pub(super) async fn of<F: Future>(&self, clock: &dyn Clock, future: F) -> F::Output {
-        let begun = clock.now();
-        let output = future.await;
-        self.add(clock.now().saturating_sub(begun));
-        output
-    }
-
-    pub(super) fn get(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 }

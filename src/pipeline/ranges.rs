@@ -48,14 +48,14 @@ impl Ranges {
         self.requests.concurrency()
     }
 
-    /// The time that reads were in flight, of all together.
-    pub(crate) fn busy(&self) -> Duration {
-        self.counters.store_busy.get()
+    /// The time that reads were in flight until `now`, of all together.
+    pub(crate) fn busy(&self, now: Duration) -> Duration {
+        self.counters.store_busy.get(now)
     }
 
     /// The time that they waited because of the limit on bytes per second, or paused before another attempt.
-    pub(crate) fn throttled(&self) -> Duration {
-        self.counters.limited.get() + self.counters.throttled.get()
+    pub(crate) fn throttled(&self, now: Duration) -> Duration {
+        self.counters.limited.get(now) + self.counters.throttled.get(now)
     }
 
     /// Reads exactly `range` of a segment into a slot of `pool`.

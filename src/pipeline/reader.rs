@@ -1,6 +1,7 @@
 //! The restore half of a pipeline: what all stripes share, and the run of one stripe.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -168,7 +169,7 @@ async fn dispatch(
         while let Some(mut batch) = batches.recv().await {
             let batch = shared.counters.store_wait.of(&*shared.clock, batch.wait()).await?;
             for frame in batch.frames {
-                let slot = shared.counters.source_wait.of(&*shared.clock, pool.acquire()).await;
+                let slot = shared.counters.frame_wait.of(&*shared.clock, pool.acquire()).await;
                 let worker = Arc::clone(&shared);
                 let job = shared.cpu.start(move || worker.verify(&frame, slot));
                 if frames.send(Ok(job)).await.is_err() {
@@ -190,10 +191,12 @@ async fn dispatch(
 
 /// Frames in order, as they are verified; ends after the first error.
 fn deliver(shared: Arc<Shared>, stripe: u16, frames: Frames) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    stream::unfold(Some(frames), move |frames| {
+    stream::unfold(Some((frames, None)), move |state| {
         let shared = Arc::clone(&shared);
         async move {
-            let mut frames = frames?;
+            let (mut frames, away): (Frames, Option<Away>) = state?;
+            // The consumer asks for more.
+            drop(away);
             let outcome = match frames.recv().await? {
                 Ok(mut job) => job.wait().await,
                 Err(error) => Err(error),
@@ -201,10 +204,31 @@ fn deliver(shared: Arc<Shared>, stripe: u16, frames: Frames) -> impl Stream<Item
             match outcome {
                 Ok(bytes) => {
                     shared.counters.add_raw(&*shared.clock, stripe, bytes.len());
-                    Some((Ok(bytes), Some(frames)))
+                    let away = Some(Away::new(shared));
+                    Some((Ok(bytes), Some((frames, away))))
                 }
                 Err(error) => Some((Err(error), None)),
             }
         }
     })
+}
+
+/// The time in which the consumer is busy with a frame and asks for none.
+struct Away {
+    shared: Arc<Shared>,
+    begun: Duration,
+}
+
+impl Away {
+    fn new(shared: Arc<Shared>) -> Self {
+        let begun = shared.clock.now();
+        shared.counters.source_wait.start(begun);
+        Self { shared, begun }
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.shared.counters.source_wait.end(self.begun, self.shared.clock.now());
+    }
 }

@@ -62,10 +62,7 @@ where
     let mut replay =
         Replay { shared, stripe, segments: &kept.summary.segments, segment: None, frame: None, position: 0 };
     loop {
-        let asked = shared.clock.now();
-        let input = source.next().await;
-        shared.counters.source_wait.add(shared.clock.now().saturating_sub(asked));
-        match input {
+        match shared.counters.source_wait.of(&*shared.clock, source.next()).await {
             Some(Ok(Input::Data(mut bytes))) => {
                 replay.data(&mut bytes).await?;
                 if replay.position == end {
@@ -145,7 +142,8 @@ impl Replay<'_> {
         let what = format!("read the index of {id}");
         let request = Request::new(Operation::Read, &what, summary.tail_bytes);
         let read = || self.shared.store.read(id, start..summary.stored_bytes);
-        let tail = self.shared.requests.run(request, read).await?;
+        let Shared { counters, clock, requests, .. } = &**self.shared;
+        let tail = counters.store_wait.of(&**clock, requests.run(request, read)).await?;
         let index = SegmentIndex::decode(&tail, summary, summary.stored_bytes, |hash| hash);
         let index = index.map_err(|error| {
             let range = start + error.range.start..start + error.range.end;
@@ -228,8 +226,8 @@ impl Open {
         let range = self.stored_offset..self.stored_offset + u64::from(entry.stored_bytes);
         let what = format!("read {}, bytes {} to {}", self.id, range.start, range.end);
         let read = || async { shared.store.read_into(self.id, range.clone(), compare.pool.acquire().await).await };
-        let stored =
-            shared.requests.run(Request::new(Operation::Read, &what, u64::from(entry.stored_bytes)), read).await?;
+        let request = Request::new(Operation::Read, &what, u64::from(entry.stored_bytes));
+        let stored = shared.counters.store_wait.of(&*shared.clock, shared.requests.run(request, read)).await?;
         let mut content = compare.pool.acquire().await;
         let compared = shared.cpu.start(move || {
             Decoder::new()?

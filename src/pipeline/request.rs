@@ -149,7 +149,7 @@ impl Requests {
                     place = turn => place,
                 },
             };
-            let begun = self.clock.now();
+            let busy = self.counters.store_busy.begin(&*self.clock);
             let flying = Counted::new(&self.meters.in_flight);
             let outcome = clock::timeout(&*self.clock, Some(limit), attempt()).await;
             let now = self.clock.now();
@@ -158,8 +158,7 @@ impl Requests {
                 self.limiter.on_throttled(now);
                 Err(Error::new(ErrorKind::Unavailable, format!("no answer within {} s", limit.as_secs_f32())))
             });
-            self.counters.store_busy.add(now.saturating_sub(begun));
-            drop((flying, place));
+            drop((busy, flying, place));
             tried += 1;
             meters.on_outcome(outcome.as_ref().err());
             tracing::Span::current().record("attempts", tried);
@@ -184,6 +183,7 @@ impl Requests {
             meters.retries.add(1);
             let pause = self.jitter.within(self.backoff(tried));
             tracing::debug!(what = request.what, tried, ?pause, error = %error.report(), "trying again");
+            let _pausing = self.counters.throttled.begin(&*self.clock);
             let pausing = self.clock.sleep(pause);
             match request.stop {
                 None => pausing.await,
@@ -192,7 +192,6 @@ impl Requests {
                     () = pausing => {}
                 },
             }
-            self.counters.throttled.add(self.clock.now().saturating_sub(now));
         }
     }
 

@@ -52,13 +52,13 @@ impl Uploader {
         Self { parts, task: shared.tracker.spawn(task.run(messages).instrument(span)) }
     }
 
-    pub(super) async fn part(&self, part: Part) -> Result<()> {
-        self.send(Message::Part(part)).await
+    pub(super) async fn part(&self, shared: &Shared, part: Part) -> Result<()> {
+        self.send(shared, Message::Part(part)).await
     }
 
     /// Sends the rest of the segment.
-    pub(super) async fn last(&self, part: Part) -> Result<()> {
-        self.send(Message::Last(part)).await
+    pub(super) async fn last(&self, shared: &Shared, part: Part) -> Result<()> {
+        self.send(shared, Message::Last(part)).await
     }
 
     /// The task, whose answer comes when the segment is durable.
@@ -73,9 +73,11 @@ impl Uploader {
         let _ended = self.task.await;
     }
 
-    async fn send(&self, message: Message) -> Result<()> {
+    /// Waits while the upload is being begun; parts that are on their way hold nothing up here.
+    async fn send(&self, shared: &Shared, message: Message) -> Result<()> {
+        let sent = shared.counters.store_wait.of(&*shared.clock, self.parts.send(message)).await;
         // The task ends early only by stopping the stripe, whose cause is reported.
-        self.parts.send(message).await.map_err(|_refused| given_up())
+        sent.map_err(|_refused| given_up())
     }
 }
 

@@ -85,6 +85,29 @@ fn every_event_has_the_documented_members_and_no_other() {
     );
 }
 
+/// Who is silent ends no wait, and that is when somebody looks.
+#[test]
+fn who_hangs_is_named_while_it_hangs() {
+    let place = Place::disk();
+    let url = place.url();
+    let script = "seq 1000000; sleep 3.5; echo end";
+    let made = run(&place, &["backup", &url, "--progress", "json", "--", "sh", "-c", script]);
+    // More than a pipe holds, so the tool cannot get rid of it.
+    let script = "sleep 3.5; cat >/dev/null";
+    let restored = run(&place, &["restore", &url, "latest", "--progress", "json", "--", "sh", "-c", script]);
+    for (output, word) in [(made, "producer"), (restored, "consumer")] {
+        assert!(output.status.success(), "{}", stderr(&output));
+        let mut during = events(&stderr(&output));
+        during.retain(|event| event["seconds"].as_f64().unwrap() < 3.3);
+        assert!(during.len() >= 2, "an event comes each second: {}", stderr(&output));
+        for event in during {
+            assert_eq!(event["bottleneck"], word, "{event}");
+            let (told, passed) = (&event["stages"]["source"]["wait_seconds"], event["seconds"].as_f64().unwrap());
+            assert!((told.as_f64().unwrap() - passed).abs() < 0.5, "{event}");
+        }
+    }
+}
+
 #[test]
 fn a_verification_tells_how_much_it_has_read_of_what_it_will_read() {
     let place = Place::disk();

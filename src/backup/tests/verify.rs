@@ -341,3 +341,36 @@ async fn what_is_damaged_is_not_waited_for_by_a_watch() {
         assert!((least..2 * stored).contains(&last.read_bytes), "{passed}: {last:?}");
     }
 }
+
+/// What hangs never ends a wait, and is the one thing to know.
+#[tokio::test(start_paused = true)]
+async fn a_watch_tells_of_a_read_that_hangs_while_it_does() {
+    let faults = FaultStore::memory(1);
+    let store = faults.store();
+    let manifest = back_up(&store, &[noise(1, 1_500_000)]).await.unwrap().manifest;
+    let (_, _, summary) = manifest.objects().nth(1).unwrap();
+    let first_reading = summary.stored_bytes.div_ceil(config().part_bytes as u64);
+    for (step, passed) in [(VerifyStep::Hashes, 0), (VerifyStep::Content, first_reading)] {
+        faults.heal();
+        faults.forget();
+        faults.add(Rule::new(Fault::Hang).on(Operation::Get).path("s00/000001").after(passed));
+        let watch = VerifyWatch::new();
+        let options = VerifyOptions::new(VerifyLevel::Full).pipeline(config()).watch(&watch).record(false);
+        let look = async {
+            store.time().sleep(Duration::from_secs(5)).await;
+            let before = watch.progress();
+            store.time().sleep(Duration::from_secs(5)).await;
+            (before, watch.progress())
+        };
+        let (before, after) = tokio::select! {
+            looked = look => looked,
+            report = verify(&store, &manifest, options) => panic!("{report:?}"),
+        };
+        assert_eq!(after.step, step);
+        let (store_wait, cpu_wait) = (after.store_wait - before.store_wait, after.cpu_wait - before.cpu_wait);
+        assert!(store_wait >= Duration::from_secs(5) && cpu_wait < Duration::from_secs(1), "{before:?} {after:?}");
+        let last = watch.progress();
+        store.time().sleep(Duration::from_secs(5)).await;
+        assert_eq!(watch.progress(), last, "it was dropped");
+    }
+}

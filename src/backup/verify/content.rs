@@ -4,7 +4,8 @@ use futures::{StreamExt, stream};
 
 use super::choice::Segment;
 use super::report::{Damage, VerifyReport};
-use super::watch::{Reading, VerifyProgress, VerifyWatch};
+use super::waiting::Waiting;
+use super::watch::{Reading, VerifyWatch};
 use crate::backup::manifest::Manifest;
 use crate::backup::reader;
 use crate::backup::store::Store;
@@ -22,11 +23,11 @@ pub(super) async fn check(
     report: &mut VerifyReport,
 ) -> Result<()> {
     let pipeline = reader::pipeline(store, manifest, config, identities)?;
-    let before = &watch.progress();
+    let _watched = watch.begin(Waiting::Content(pipeline.clone()));
     let stripes: Vec<_> = chosen.chunk_by(|a, b| a.id.stripe == b.id.stripe).collect();
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..stripes.len())
-        .map(|number| stripe(&pipeline, stripes[number], watch, before))
+        .map(|number| stripe(&pipeline, stripes[number], watch))
         // All stripes are planned for; they share the memory.
         .buffer_unordered(manifest.stripes.len().max(1));
     while let Some(outcome) = outcomes.next().await {
@@ -38,12 +39,7 @@ pub(super) async fn check(
 }
 
 /// Some segments of one stripe. After a damaged one it goes on with the next.
-async fn stripe(
-    pipeline: &Pipeline,
-    mut segments: &[Segment<'_>],
-    watch: &VerifyWatch,
-    before: &VerifyProgress,
-) -> Result<(u64, Vec<Damage>)> {
+async fn stripe(pipeline: &Pipeline, mut segments: &[Segment<'_>], watch: &VerifyWatch) -> Result<(u64, Vec<Damage>)> {
     let (mut raw_bytes, mut damage) = (0, Vec::new());
     while let Some(first) = segments.first() {
         let summaries = segments.iter().map(|segment| segment.summary.clone()).collect();
@@ -60,7 +56,6 @@ async fn stripe(
                         progress.raw_bytes += bytes;
                         progress.read_bytes += stored;
                     });
-                    watch.waited(before, &pipeline.progress());
                 }
                 Some(Err(error)) => break Some(error),
                 None => break None,

@@ -10,7 +10,7 @@
 //! | `choice`, `coverage` | which segments are looked at; sets of segments as short text |
 //! | `record` | what is kept of a verification, and what later ones and lists make of it |
 //! | `report` | what was found |
-//! | `watch` | how far it is, for whoever watches |
+//! | `watch`, `waiting` | how far it is, for whoever watches; what it waits for |
 
 mod choice;
 mod content;
@@ -23,6 +23,7 @@ pub(crate) mod record;
 mod report;
 mod run;
 mod stored;
+mod waiting;
 mod watch;
 
 pub use coverage::Coverage;

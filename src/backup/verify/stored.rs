@@ -6,6 +6,7 @@ use futures::{StreamExt, stream};
 
 use super::choice::Segment;
 use super::report::{Damage, VerifyReport};
+use super::waiting::{Waiting, Waits};
 use super::watch::VerifyWatch;
 use crate::backup::manifest::Manifest;
 use crate::backup::segments::Segments;
@@ -32,7 +33,9 @@ pub(super) async fn check(
     let pool = BufferPool::new(&MemoryBudget::new(config.memory_limit), slot_bytes, at_once)?;
     let segments = Arc::new(Segments::new(store, manifest.names()));
     let ranges = Ranges::alone(config, segments, Arc::clone(store.time()))?;
-    let hasher = &Hasher { store, ranges, pool, watch };
+    let waits = &Arc::new(Waits::new(ranges, Arc::clone(store.time())));
+    let _watched = watch.begin(Waiting::Hashing(Arc::clone(waits)));
+    let hasher = &Hasher { store, pool, watch, waits };
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..chosen.len())
         .map(|number| {
@@ -56,9 +59,9 @@ pub(super) async fn check(
 
 struct Hasher<'a> {
     store: &'a Store,
-    ranges: Ranges,
     pool: BufferPool,
     watch: &'a VerifyWatch,
+    waits: &'a Waits,
 }
 
 impl Hasher<'_> {
@@ -84,27 +87,21 @@ impl Hasher<'_> {
 
     /// The hash of a segment. `offset` is how far it was read.
     async fn hash(&self, segment: &Segment<'_>, offset: &mut u64) -> Result<blake3::Hash> {
-        let Self { store, ranges, pool, watch } = self;
-        let (all, time) = (segment.summary.stored_bytes, store.time());
+        let Self { store, pool, watch, waits } = self;
+        let all = segment.summary.stored_bytes;
         let mut hasher = blake3::Hasher::new();
         while *offset < all {
             let range = *offset..all.min(*offset + pool.slot_bytes() as u64);
-            let slot = ranges.read(segment.id, range.clone(), pool).await?;
-            let came = time.now();
+            let slot = waits.ranges.read(segment.id, range.clone(), pool).await?;
             // Milliseconds of work for each piece: not on a thread that others wait for.
             let job = store.tasks().spawn_blocking(move || {
                 hasher.update(slot.filled());
                 hasher
             });
-            let hashed = job.await;
+            let hashed = waits.cpu.of(&*waits.clock, job).await;
             hasher = hashed.map_err(|error| Error::new(ErrorKind::Internal, "hashing panicked").with_source(error))?;
             *offset = range.end;
-            watch.update(|progress| {
-                progress.read_bytes += range.end - range.start;
-                progress.throttled = ranges.throttled();
-                progress.store_wait = ranges.busy();
-                progress.cpu_wait += time.now().saturating_sub(came);
-            });
+            watch.update(|progress| progress.read_bytes += range.end - range.start);
         }
         Ok(hasher.finalize())
     }

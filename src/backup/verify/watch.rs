@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::choice::Segment;
-use crate::pipeline::Progress;
+use super::waiting::{Waited, Waiting};
 use crate::sync::Mutex;
 
 /// What a verification does now.
@@ -32,7 +32,7 @@ impl VerifyStep {
 
 /// How far a verification is.
 ///
-/// Times are summed over everything that ran at once, so they may pass faster than the clock.
+/// Times are summed over everything that ran at once, so they may pass faster than the clock. What is under way counts up to now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyProgress {
@@ -62,7 +62,41 @@ pub struct VerifyProgress {
 /// stays what it was last when the verification has ended, or was dropped.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyWatch {
-    progress: Arc<Mutex<VerifyProgress>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Its times are those of steps that have ended.
+    progress: VerifyProgress,
+    waiting: Option<Waiting>,
+}
+
+/// While it lives, a watch counts what a step waits for.
+#[derive(Debug)]
+pub(super) struct Watched<'a> {
+    watch: &'a VerifyWatch,
+    waiting: Waiting,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let waited = self.waiting.waited();
+        let mut state = self.watch.state.lock();
+        state.progress.add(waited);
+        // What it holds is dropped outside of the lock.
+        let ended = state.waiting.take();
+        drop(state);
+        drop(ended);
+    }
+}
+
+impl VerifyProgress {
+    fn add(&mut self, waited: Waited) {
+        self.store_wait += waited.store;
+        self.cpu_wait += waited.cpu;
+        self.throttled += waited.throttled;
+    }
 }
 
 impl VerifyWatch {
@@ -73,11 +107,23 @@ impl VerifyWatch {
 
     /// What was done so far.
     pub fn progress(&self) -> VerifyProgress {
-        self.progress.lock().clone()
+        let state = self.state.lock();
+        let (mut progress, waiting) = (state.progress.clone(), state.waiting.clone());
+        drop(state);
+        if let Some(waiting) = waiting {
+            progress.add(waiting.waited());
+        }
+        progress
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut VerifyProgress)) {
-        change(&mut self.progress.lock());
+        change(&mut self.state.lock().progress);
+    }
+
+    /// A step begins that knows what it waits for. Drop the answer after everything that waits.
+    pub(super) fn begin(&self, waiting: Waiting) -> Watched<'_> {
+        self.state.lock().waiting = Some(waiting.clone());
+        Watched { watch: self, waiting }
     }
 
     /// It is known what to read.
@@ -97,15 +143,6 @@ impl VerifyWatch {
     /// Something more is wrong.
     pub(super) fn found(&self) {
         self.update(|progress| progress.findings += 1);
-    }
-
-    /// The waits of a pipeline, which come on top of those `before`.
-    pub(super) fn waited(&self, before: &VerifyProgress, pipeline: &Progress) {
-        self.update(|progress| {
-            progress.store_wait = before.store_wait + pipeline.store_wait;
-            progress.cpu_wait = before.cpu_wait + pipeline.cpu_wait;
-            progress.throttled = before.throttled + pipeline.throttled + pipeline.limited;
-        });
     }
 }
 

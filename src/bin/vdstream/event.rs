@@ -183,7 +183,7 @@ impl From<&StripeProgress> for Stripe {
     }
 }
 
-/// Who was waited for longest between two snapshots; `None` if no wait has ended in between.
+/// Who was waited for longest between two snapshots; `None` if nobody was.
 fn bottleneck(direction: Direction, old: &Progress, new: &Progress) -> Option<&'static str> {
     let (source, cpu, store) = match direction {
         Direction::Backup => ("producer", "compression", "upload"),

@@ -110,7 +110,7 @@ impl Subject for Verifying {
     }
 }
 
-/// Who was waited for longest between two snapshots; `None` if no wait has ended in between.
+/// Who was waited for longest between two snapshots; `None` if nobody was.
 fn bottleneck(old: &VerifyProgress, new: &VerifyProgress) -> Option<&'static str> {
     let since = |of: fn(&VerifyProgress) -> Duration| of(new).saturating_sub(of(old));
     longest([

@@ -9,6 +9,7 @@ mod hostile;
 mod limits;
 mod round_trip;
 mod store;
+mod waits;
 
 use std::sync::Arc;
 
