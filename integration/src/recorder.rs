@@ -45,12 +45,18 @@ pub struct Recorder {
     task: JoinHandle<()>,
 }
 
+/// Lines of a head that a request gets beside its own.
+type More = Box<dyn Fn(&Request) -> &'static str + Send + Sync>;
+/// The answer to a request that is not handed on.
+type Instead = Box<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
+
 enum Role {
     Answers(Box<dyn Fn(&Request) -> Answer + Send + Sync>),
     Forwards {
         /// `host:port` of the server behind.
         server: String,
-        more: Box<dyn Fn(&Request) -> &'static str + Send + Sync>,
+        more: More,
+        instead: Instead,
     },
 }
 
@@ -70,8 +76,20 @@ impl Recorder {
         endpoint: &str,
         more: impl Fn(&Request) -> &'static str + Send + Sync + 'static,
     ) -> Self {
+        Self::forwarding(endpoint, Box::new(more), Box::new(|_| None)).await
+    }
+
+    /// The same, which answers by itself, and does not hand on, what `instead` has an answer for.
+    pub async fn before_answering(
+        endpoint: &str,
+        instead: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Self {
+        Self::forwarding(endpoint, Box::new(|_| ""), Box::new(instead)).await
+    }
+
+    async fn forwarding(endpoint: &str, more: More, instead: Instead) -> Self {
         let server = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
-        Self::start(Role::Forwards { server: server.to_owned(), more: Box::new(more) }).await
+        Self::start(Role::Forwards { server: server.to_owned(), more, instead }).await
     }
 
     async fn start(role: Role) -> Self {
@@ -124,17 +142,20 @@ async fn serve(client: TcpStream, role: &Role, requests: &Mutex<Vec<Request>>) -
                 let mut body = vec![0; length];
                 from_client.read_exact(&mut body).await?;
                 request.body = String::from_utf8_lossy(&body).into_owned();
-                let (status, body) = answer(&request);
+                let answer = answer(&request);
                 note(request);
-                let head = format!("HTTP/1.1 {status} Answer\r\ncontent-length: {}\r\n\r\n", body.len());
-                to_client.write_all((head + &body).as_bytes()).await?;
+                reply(&mut to_client, answer).await?;
             }
             Ok(())
         }
-        Role::Forwards { server, more } => {
+        Role::Forwards { server, more, instead } => loop {
             let (mut from_server, mut to_server) = TcpStream::connect(server).await?.into_split();
             let forth = async {
                 while let Some((mut raw, request, length)) = head(&mut from_client).await? {
+                    if let Some(answer) = instead(&request) {
+                        note(request);
+                        return Err(End::Answer(answer, length));
+                    }
                     // Before the empty line that ends it.
                     raw.truncate(raw.len() - 2);
                     raw.extend_from_slice(more(&request).as_bytes());
@@ -143,12 +164,38 @@ async fn serve(client: TcpStream, role: &Role, requests: &Mutex<Vec<Request>>) -
                     to_server.write_all(&raw).await?;
                     pass(&mut from_client, &mut to_server, length).await?;
                 }
-                to_server.shutdown().await
+                Ok(to_server.shutdown().await?)
             };
-            let back = tokio::io::copy(&mut from_server, &mut to_client);
-            tokio::try_join!(forth, back).map(drop)
-        }
+            let back = async { Ok::<_, End>(tokio::io::copy(&mut from_server, &mut to_client).await?) };
+            match tokio::try_join!(forth, back) {
+                Ok(_) => return Ok(()),
+                Err(End::Broken(error)) => return Err(error),
+                // A client asks one thing at a time, so nothing of the server's is on its way.
+                Err(End::Answer(answer, length)) => {
+                    pass(&mut from_client, &mut tokio::io::sink(), length).await?;
+                    reply(&mut to_client, answer).await?;
+                }
+            }
+        },
     }
+}
+
+/// Why no more is handed on.
+enum End {
+    Broken(std::io::Error),
+    /// A request is answered here. Its body, of such a length, was not read yet.
+    Answer(Answer, usize),
+}
+
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn reply(to: &mut (impl AsyncWrite + Unpin), (status, body): Answer) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status} Answer\r\ncontent-length: {}\r\n\r\n", body.len());
+    to.write_all((head + &body).as_bytes()).await
 }
 
 async fn pass(

@@ -52,13 +52,26 @@ impl Check {
         }
     }
 
-    /// The permission that it needs on a store whose URL has this scheme; empty if none is known.
+    /// The permission that it needs on a store whose URL has this scheme, several with commas between; empty if none is known.
+    ///
+    /// What the store's objects are given may need more: see [`Finding::permission`].
     pub fn permission(self, scheme: &str) -> &'static str {
         let row = match self {
             Self::List => ["s3:ListBucket", "…/blobs/read", "storage.objects.list", "read the directory"],
-            Self::Create | Self::CreateOnly | Self::Multipart => {
-                ["s3:PutObject", "…/blobs/write", "storage.objects.create", "write to the directory"]
-            }
+            Self::Create => ["s3:PutObject", "…/blobs/write", "storage.objects.create", "write to the directory"],
+            // What is there already is read, and compared.
+            Self::CreateOnly => [
+                "s3:PutObject, s3:GetObject",
+                "…/blobs/write, …/blobs/read",
+                "storage.objects.create, storage.objects.get",
+                "write to the directory",
+            ],
+            Self::Multipart => [
+                "s3:PutObject",
+                "…/blobs/write",
+                "storage.multipartUploads.create, storage.objects.create",
+                "write to the directory",
+            ],
             Self::LookUp | Self::Read | Self::ReadRange | Self::Clock => {
                 ["s3:GetObject", "…/blobs/read", "storage.objects.get", "read files"]
             }
@@ -76,6 +89,30 @@ impl Check {
             _ => "",
         }
     }
+
+    /// The same, and what this store's objects need beside it.
+    pub(super) fn permissions(self, scheme: &str, given: Given) -> String {
+        let (is_tagged, key): (bool, &[&str]) = match self {
+            _ if scheme != "s3" => (false, &[]),
+            Self::Create => (true, &["kms:GenerateDataKey"]),
+            // The parts are read again when they are joined.
+            Self::CreateOnly | Self::Multipart => (true, &["kms:GenerateDataKey", "kms:Decrypt"]),
+            Self::Read | Self::ReadRange => (false, &["kms:Decrypt"]),
+            _ => (false, &[]),
+        };
+        let mut all = vec![self.permission(scheme)];
+        all.extend((is_tagged && given.tags).then_some("s3:PutObjectTagging"));
+        all.extend(key.iter().filter(|_| given.service_key));
+        all.join(", ")
+    }
+}
+
+/// What each object of a store is given.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given {
+    pub(super) tags: bool,
+    /// A key of the store's key service, to be encrypted with.
+    pub(super) service_key: bool,
 }
 
 impl fmt::Display for Check {
@@ -125,9 +162,10 @@ pub struct Finding {
     pub check: Check,
     /// What came of it.
     pub verdict: Verdict,
-    /// The permission that it needs, in the store's own words; empty if none is known.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub permission: &'static str,
+    /// The permission that it needs, in the store's own words, several with commas between; empty if none is known. On S3 it knows
+    /// of tags and of a key that the store was told of, but not of a key that the bucket chooses by itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub permission: String,
     /// What was found, and what to do about it; empty if it just works.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,

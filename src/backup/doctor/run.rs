@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::super::names;
 use super::super::store::Store;
-use super::check::{Check, Diagnosis, Finding, Verdict};
+use super::check::{Check, Diagnosis, Finding, Given, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Clocks that differ by more than this are told: grace times and retention count on them.
@@ -57,7 +57,9 @@ impl Trial<'_> {
 
     fn push(&mut self, check: Check, verdict: Verdict, detail: String, error: Option<Error>) {
         let scheme = self.store.label().split_once("://").map_or("file", |(scheme, _)| scheme);
-        self.findings.push(Finding { check, verdict, permission: check.permission(scheme), detail, error });
+        let given = Given { tags: self.store.has_tags(), service_key: self.store.has_service_key() };
+        let permission = check.permissions(scheme, given);
+        self.findings.push(Finding { check, verdict, permission, detail, error });
     }
 
     /// Notes an outcome that is good or an error. True if it is good.
@@ -155,12 +157,18 @@ impl Trial<'_> {
 
     async fn abort_multipart(&mut self) {
         let name = names::probe(Uuid::new_v4());
-        let (path, uploads) = (self.store.path(&name), self.store.multipart());
-        let outcome = async {
-            let upload = self.store.begin_upload(&path).await?;
-            uploads.abort_multipart(&path, &upload).await
+        let path = self.store.path(&name);
+        let upload = match self.store.begin_upload(&path).await {
+            Ok(upload) => upload,
+            // Another permission, which the check before has tried.
+            Err(error) => {
+                let error = self.store.error(&error, "begin an upload of", &name);
+                let detail = format!("there is no upload to give up: {}", error.report());
+                return self.push(Check::AbortMultipart, Verdict::Skipped, detail, Some(error));
+            }
         };
-        let outcome = outcome.await.map_err(|error| self.store.error(&error, "abort an upload of", &name));
+        let outcome = self.store.multipart().abort_multipart(&path, &upload).await;
+        let outcome = outcome.map_err(|error| self.store.error(&error, "abort an upload of", &name));
         self.judge(Check::AbortMultipart, outcome);
     }
 
@@ -184,11 +192,12 @@ impl Trial<'_> {
             Some(Ok(false)) => self.note(
                 Check::UploadRule,
                 Verdict::Warning,
-                "no lifecycle rule ends unfinished uploads; add one (AbortIncompleteMultipartUpload after 7 days) for what \
-                 a crash leaves and nobody collects",
+                "no lifecycle rule ends all unfinished uploads of this store; add one for its prefix \
+                 (AbortIncompleteMultipartUpload after 7 days) for what a crash leaves and nobody collects",
             ),
             Some(Err(error)) => {
-                let detail = format!("cannot tell whether a lifecycle rule ends unfinished uploads: {}", error.report());
+                let detail =
+                    format!("cannot tell whether a lifecycle rule ends unfinished uploads: {}", error.report());
                 self.push(Check::UploadRule, Verdict::Skipped, detail, Some(error));
             }
             None => self.note(Check::UploadRule, Verdict::Skipped, "this kind of store has none that can be read"),

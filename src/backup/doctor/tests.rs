@@ -1,5 +1,8 @@
+use super::check::Given;
 use super::*;
 use crate::backup::Store;
+use crate::testing::fault_store::Operation;
+use crate::testing::{Fault, FaultStore, Rule};
 
 fn verdict(diagnosis: &Diagnosis, check: Check) -> Verdict {
     diagnosis.findings.iter().find(|finding| finding.check == check).unwrap().verdict
@@ -23,4 +26,41 @@ fn permissions_are_in_the_words_of_the_store() {
     assert_eq!(Check::AbortMultipart.permission("s3"), "s3:AbortMultipartUpload");
     assert_eq!(Check::List.permission("gs"), "storage.objects.list");
     assert_eq!(Check::Create.permission("memory"), "");
+    let uploads = Check::Multipart.permission("gs");
+    assert_eq!(
+        uploads, "storage.multipartUploads.create, storage.objects.create",
+        "beginning one is a permission there"
+    );
+}
+
+#[test]
+fn tags_and_keys_need_permissions_of_their_own_on_s3() {
+    let both = Given { tags: true, service_key: true };
+    let of = |check: Check, given| check.permissions("s3", given);
+    let tags = Given { tags: true, ..Given::default() };
+    assert_eq!(of(Check::Create, Given::default()), "s3:PutObject");
+    assert_eq!(of(Check::Create, tags), "s3:PutObject, s3:PutObjectTagging");
+    assert_eq!(of(Check::Create, both), "s3:PutObject, s3:PutObjectTagging, kms:GenerateDataKey");
+    assert_eq!(of(Check::CreateOnly, tags), "s3:PutObject, s3:GetObject, s3:PutObjectTagging");
+    assert_eq!(of(Check::Multipart, both), "s3:PutObject, s3:PutObjectTagging, kms:GenerateDataKey, kms:Decrypt");
+    assert_eq!(of(Check::Read, both), "s3:GetObject, kms:Decrypt");
+    assert_eq!(of(Check::LookUp, both), "s3:GetObject");
+    assert_eq!(Check::Create.permissions("memory", both), "");
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_begin_is_not_one_that_cannot_be_given_up() {
+    for (refused, expected) in [
+        (Operation::Begin, [Verdict::Failed, Verdict::Skipped]),
+        (Operation::Part, [Verdict::Failed, Verdict::Good]),
+        (Operation::Complete, [Verdict::Failed, Verdict::Good]),
+        (Operation::Abort, [Verdict::Good, Verdict::Failed]),
+    ] {
+        let faults = FaultStore::memory(1).rule(Rule::new(Fault::Denied).on(refused));
+        let diagnosis = examine(&faults.store()).await;
+        let found = [Check::Multipart, Check::AbortMultipart].map(|check| verdict(&diagnosis, check));
+        assert_eq!(found, expected, "{refused:?}");
+        let bad = diagnosis.findings.iter().filter(|finding| finding.verdict == Verdict::Failed);
+        assert_eq!(bad.count(), 1, "{refused:?}: {diagnosis:?}");
+    }
 }

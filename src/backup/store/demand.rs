@@ -11,6 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 const CLASS: &str = "VDSTREAM_STORAGE_CLASS";
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 const TAGS: &str = "VDSTREAM_TAGS";
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+const ENCRYPTION: &str = "AWS_SERVER_SIDE_ENCRYPTION";
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+const SERVICE_KEY: &str = "AWS_SSE_KMS_KEY_ID";
 
 /// What is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub(super) struct Demands {
     pub(super) class: Option<String>,
     /// Of every object.
     pub(super) tags: Vec<(String, String)>,
+    /// The store encrypts every object with a key of its key service, which asks for permissions of its own.
+    pub(super) service_key: bool,
 }
 
 impl Demands {
@@ -45,6 +51,9 @@ impl Demands {
             };
             tags.push((key.trim().to_owned(), value.trim().to_owned()));
         }
+        let is_s3 = matches!(knows, Knows::Both);
+        let by_service = environment.value(ENCRYPTION).is_some_and(|way| way.starts_with("aws:kms"));
+        let service_key = is_s3 && (by_service || environment.value(SERVICE_KEY).is_some());
         let refused = match (knows, &class, tags.is_empty()) {
             (Knows::Nothing, Some(_), _) => Some(CLASS),
             (Knows::Nothing | Knows::Class, _, false) => Some(TAGS),
@@ -57,7 +66,7 @@ impl Demands {
                     "{variable} is set, which {label} cannot be given; use the defaults and rules of the account or the bucket"
                 ),
             )),
-            None => Ok(Self { class, tags }),
+            None => Ok(Self { class, tags, service_key }),
         }
     }
 
@@ -126,6 +135,21 @@ mod tests {
         }
         let nothing = Demands::default().upload();
         assert!(nothing.attributes.is_empty() && nothing.tags.is_empty());
+    }
+
+    #[test]
+    fn a_key_of_the_key_service_is_one_of_amazons() {
+        let has_key = |pairs: &[(&str, &str)], knows| of(pairs, knows).unwrap().service_key;
+        for (pair, expected) in [
+            ((ENCRYPTION, "aws:kms"), true),
+            ((ENCRYPTION, "aws:kms:dsse"), true),
+            ((SERVICE_KEY, "arn:aws:kms:x"), true),
+            ((ENCRYPTION, "AES256"), false),
+            ((ENCRYPTION, "sse-c"), false),
+        ] {
+            assert_eq!(has_key(&[pair], Knows::Both), expected, "{pair:?}");
+            assert!(!has_key(&[pair], Knows::Class) && !has_key(&[pair], Knows::Nothing), "{pair:?}");
+        }
     }
 
     #[test]

@@ -248,10 +248,20 @@ impl Store {
         settled.map_err(|error| self.error(&error, "make durable", name))
     }
 
-    /// Whether a rule of the bucket ends unfinished uploads; `None` if this kind of store has no such rules.
+    /// Each object is given tags.
+    pub(crate) fn has_tags(&self) -> bool {
+        !self.inner.demands.tags.is_empty()
+    }
+
+    /// Each object is encrypted with a key of the store's key service.
+    pub(crate) fn has_service_key(&self) -> bool {
+        self.inner.demands.service_key
+    }
+
+    /// Whether a rule of the bucket ends all unfinished uploads of this store; `None` if this kind of store has no such rules.
     pub(crate) async fn ends_unfinished_uploads(&self) -> Option<Result<bool>> {
         let rules = self.inner.rules.as_ref()?;
-        Some(self.retry(|| rules.ends_unfinished_uploads()).await)
+        Some(self.retry(|| rules.ends_unfinished_uploads(self.inner.prefix.as_ref())).await)
     }
 
     /// Whether the store keeps what is deleted as an older version; false where that cannot be known.

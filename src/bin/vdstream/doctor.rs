@@ -26,7 +26,7 @@ fn text(diagnosis: &Diagnosis) -> String {
         vec![
             finding.check.to_string(),
             finding.verdict.name().to_owned(),
-            finding.permission.to_owned(),
+            finding.permission.clone(),
             finding.detail.clone(),
         ]
     }));

@@ -78,9 +78,9 @@ impl Rules {
 
 #[async_trait]
 impl BucketRules for Rules {
-    async fn ends_unfinished_uploads(&self) -> Result<bool> {
+    async fn ends_unfinished_uploads(&self, prefix: &str) -> Result<bool> {
         match self.ask("lifecycle").await? {
-            (200, body) => Ok(aborts_uploads(&body)),
+            (200, body) => Ok(aborts_uploads(&body, prefix)),
             (404, body) if body.contains("NoSuchLifecycleConfiguration") => Ok(false),
             (status, _) => Err(self.unexpected(status)),
         }
