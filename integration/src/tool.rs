@@ -5,6 +5,8 @@ use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// The root of the repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in a folder of the repository")
@@ -67,6 +69,17 @@ pub fn vdstream_refused(path: &Path, error: &str) -> Command {
     command.arg("-e").arg(format!("inject=?unlink,unlinkat:error={error}")).arg("-P").arg(path);
     command.arg(tool.get_program());
     command
+}
+
+/// The events in what the tool, and whoever shares its stderr, have written there; told apart as the manual's page on progress says.
+pub fn events(stderr: &str) -> Vec<Value> {
+    stderr.lines().filter_map(event).collect()
+}
+
+/// The event that a line is, if it is one.
+pub fn event(line: &str) -> Option<Value> {
+    let document: Value = serde_json::from_str(line).ok()?;
+    matches!(document["event"].as_str(), Some("progress" | "verify")).then_some(document)
 }
 
 /// Waits for a process that must succeed, and answers the most memory that it ever had, in bytes, as the kernel counts it.

@@ -122,9 +122,7 @@ fn only(directory: &Path) -> Value {
 }
 
 fn events(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8_lossy(&output.stderr);
-    let lines = text.lines().filter(|line| line.starts_with('{'));
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    tool::events(&String::from_utf8_lossy(&output.stderr))
 }
 
 /// A public key whose private half nobody kept.
@@ -281,13 +279,25 @@ fn every_event_fits_the_schema() {
     assert!(made.len() >= 2 && !restored.is_empty());
     for event in made.iter().chain(&restored) {
         assert_fits("progress", event);
+        assert_fits("event", event);
     }
     for level in ["quick", "stored", "full"] {
         let verified = events(&tool.run(0, "verify", &["latest", "--level", level, "--progress", "json"]));
         assert!(!verified.is_empty(), "no event at the level {level}");
         for event in &verified {
             assert_fits("verify_progress", event);
+            assert_fits("event", event);
         }
+    }
+}
+
+/// What is no event has another schema, whoever wrote it.
+#[test]
+fn what_others_write_is_no_event_for_the_schema_either() {
+    for other in
+        [json!({"a": 1}), json!({"event": "row"}), json!([{"event": "progress"}]), json!({"event": "progress"})]
+    {
+        assert!(!errors("event", &other).is_empty(), "{other}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use integration::place::Place;
-use integration::tool::{vdstream, vdstream_command};
+use integration::tool::{self, vdstream, vdstream_command};
 
 use crate::support::*;
 
@@ -114,7 +114,7 @@ fn every_row_of_the_table_happens() {
         let place = Place::disk();
         let output = scenario(expected, &place).unwrap_or_else(|| panic!("no scenario for {expected}: {meaning}"));
         assert_eq!(output.status.code(), Some(expected), "{meaning}: {}", stderr(&output));
-        let lines = stderr(&output).lines().filter(|line| !line.starts_with('{')).count();
+        let lines = stderr(&output).lines().filter(|line| tool::event(line).is_none()).count();
         match expected {
             // Told by its silence, and by what it did.
             141 => assert_eq!(lines, 0, "{}", stderr(&output)),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use integration::place::Place;
-use integration::tool::{repository, vdstream_command};
+use integration::tool::{self, repository, vdstream_command};
 use serde_json::Value;
 
 use crate::support::*;
@@ -16,8 +16,7 @@ use crate::support::*;
 const PRODUCER: [&str; 4] = ["--", "head", "-c393216", "/dev/urandom"];
 
 fn last_event(text: &str) -> Value {
-    let last = text.lines().rfind(|line| line.starts_with('{')).expect("an event");
-    serde_json::from_str(last).expect("a JSON document")
+    tool::events(text).pop().expect("an event")
 }
 
 #[test]
@@ -166,7 +165,7 @@ fn the_metrics_file_tells_of_a_run_that_a_signal_ended() {
         let mut child = tool.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         // After the first event it is in the middle of its work.
         let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(told.any(|line| line.starts_with('{')), "{command} does not begin");
+        assert!(told.any(|line| tool::event(&line).is_some()), "{command} does not begin");
         assert_eq!(value(command, "running"), Some(1.0), "{command}");
         assert!(Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap().success());
         // To its end, or it could not go on.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use integration::place::Place;
-use integration::tool::{self, repository};
+use integration::tool::{self, events, repository};
 use serde_json::Value;
 
 use crate::support::*;
@@ -49,11 +49,6 @@ fn members(value: &Value, prefix: &str, into: &mut Vec<String>) {
     }
 }
 
-fn events(text: &str) -> Vec<Value> {
-    let lines = text.lines().filter(|line| line.starts_with('{'));
-    lines.map(|line| serde_json::from_str(line).expect("a JSON document")).collect()
-}
-
 #[test]
 fn every_event_has_the_documented_members_and_no_other() {
     let place = Place::disk();
@@ -83,6 +78,33 @@ fn every_event_has_the_documented_members_and_no_other() {
         (&last["direction"], &last["raw_bytes"], &last["total_bytes"]),
         (&"restore".into(), &3_000_000.into(), &3_000_000.into())
     );
+}
+
+/// A producer shares stderr, and what it says there may be JSON as well.
+#[test]
+fn events_are_told_from_what_a_producer_says() {
+    let place = Place::disk();
+    let others = [
+        r#"{"a":1}"#,
+        r#"{"level":"info","event":"started"}"#,
+        r#"{"event":{"progress":1}}"#,
+        r#"[{"event":"progress"}]"#,
+        "{ no JSON",
+        "a few words",
+    ];
+    let script = format!("printf '%s\\n' '{}' >&2; sleep 1.2; echo row", others.join("' '"));
+    let made = run(&place, &["backup", &place.url(), "--progress", "json", "--", "sh", "-c", &script]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let (text, expected) = (stderr(&made), documented("A backup or a restore"));
+    let found = events(&text);
+    assert!(found.len() >= 2, "one after a second, and one at the end: {text}");
+    found.iter().for_each(|event| assert_members(event, &expected));
+    let rest: Vec<&str> = text.lines().filter(|line| tool::event(line).is_none()).collect();
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = rest.into_iter().partition(|line| line.starts_with("vdstream: "));
+    assert_eq!(theirs, others, "{text}");
+    assert!(!ours.is_empty(), "{text}");
+    let page = std::fs::read_to_string(repository().join("src/manual/progress.md")).unwrap();
+    assert!(page.contains("whose member `event` is `progress` or `verify`"), "as these tests tell them apart");
 }
 
 /// Who is silent ends no wait, and that is when somebody looks.
