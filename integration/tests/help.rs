@@ -7,7 +7,7 @@ use std::process::Command;
 use integration::tool;
 
 /// Rows of a screen that nobody has to scroll, and its columns.
-const SCREEN: (usize, usize) = (40, 100);
+const SCREEN: (usize, usize) = (40, 80);
 
 fn run(arguments: &[&str]) -> String {
     let output = tool::vdstream_command().args(arguments).env("COLUMNS", SCREEN.1.to_string()).output().unwrap();
@@ -15,23 +15,71 @@ fn run(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn help(command: &[String]) -> String {
+    let command: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+    run(&command)
+}
+
+/// The verbs of the tool, or of a verb.
+fn verbs_of(command: &[String]) -> Vec<String> {
+    let help = help(command);
+    let Some((_, commands)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let lines = commands.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
 fn verbs() -> Vec<String> {
-    let help = run(&["--help"]);
-    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names: Vec<String> = names.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
+    let names = verbs_of(&[]);
     assert!(names.contains(&"backup".to_owned()) && names.contains(&"doctor".to_owned()), "{names:?}");
-    names.into_iter().filter(|name| name != "help").collect()
+    names
+}
+
+/// The tool itself, each verb, and each verb of a verb.
+fn commands() -> Vec<Vec<String>> {
+    let mut found = vec![Vec::new()];
+    let mut next = 0;
+    while let Some(command) = found.get(next).cloned() {
+        found.extend(verbs_of(&command).into_iter().map(|verb| [&command[..], &[verb]].concat()));
+        next += 1;
+    }
+    assert!(found.contains(&vec!["engine".to_owned(), "restore".to_owned()]), "{found:?}");
+    found
 }
 
 #[test]
-fn the_help_of_each_verb_fits_one_screen_and_has_an_example() {
-    for verb in verbs() {
-        let help = run(&[&verb, "--help"]);
-        assert!(help.lines().count() <= SCREEN.0, "{verb}: {} lines\n{help}", help.lines().count());
-        assert!(help.lines().all(|line| line.chars().count() <= SCREEN.1), "{verb}:\n{help}");
-        assert!(help.contains("Example") && help.contains(&format!("vdstream {verb}")), "{verb}:\n{help}");
+fn each_help_fits_one_screen_and_has_an_example() {
+    for command in commands() {
+        let (help, name) = (help(&command), [&["vdstream".to_owned()][..], &command].concat().join(" "));
+        assert!(help.lines().count() <= SCREEN.0, "{name}: {} lines\n{help}", help.lines().count());
+        assert!(help.lines().all(|line| line.chars().count() <= SCREEN.1), "{name}:\n{help}");
+        let (_, end) = help.split_once("\nExample").unwrap_or_else(|| panic!("{name} has no example:\n{help}"));
+        let (examples, rest) = end.split_once("\n\n").unwrap_or((end, ""));
+        // The first line is the heading, which may have the only example beside it.
+        let examples =
+            examples.lines().enumerate().map(|(nth, line)| if nth == 0 { line.trim_matches(['s', ':']) } else { line });
+        let examples: Vec<&str> = examples.filter(|line| !line.is_empty()).collect();
+        assert!(!examples.is_empty() && examples.iter().all(|line| line.contains(&name)), "{name}: broken\n{help}");
+        // What follows is broken where a line is full, and nowhere else.
+        for (line, next) in rest.lines().zip(rest.lines().skip(1)) {
+            let word = next.split_whitespace().next().unwrap_or_default();
+            let is_text =
+                ![line, next].iter().any(|line| line.is_empty() || line.starts_with(' ') || line.ends_with(':'));
+            let length = line.chars().count() + 1 + word.chars().count();
+            assert!(!is_text || length > SCREEN.1, "{name}: {word} falls off\n{help}");
+        }
     }
+}
+
+#[test]
+fn every_row_of_the_exit_codes_has_its_code() {
+    let help = help(&[]);
+    let (_, table) = help.split_once("\nExit codes: ").unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert!(
+        rows.len() >= 10 && rows.iter().all(|row| row.trim_start().starts_with(|c: char| c.is_ascii_digit())),
+        "{help}"
+    );
 }
 
 #[test]

@@ -9,13 +9,19 @@ use integration::tool::{self, vdstream, vdstream_command};
 
 use crate::support::*;
 
-/// The table's rows: code and meaning.
+/// The codes of the table, each with its meaning. A row may have several.
 fn table() -> Vec<(i32, String)> {
     let help = vdstream_command().arg("--help").output().unwrap();
     let text = String::from_utf8(help.stdout).unwrap();
-    let rows = text.lines().skip_while(|line| *line != "Exit codes:").skip(1);
-    let rows = rows.map_while(|line| line.strip_prefix("  ")?.split_once(' '));
-    rows.map(|(code, meaning)| (code.parse().expect("a number"), meaning.trim().to_owned())).collect()
+    let mut rows = text.lines().skip_while(|line| !line.starts_with("Exit codes: 0 done,"));
+    let mut table = vec![(0, rows.next().expect("a table").to_owned())];
+    for row in rows.map_while(|line| line.strip_prefix("  ")) {
+        let (codes, meaning) = row.split_once("  ").expect("codes and their meaning");
+        let codes = codes.split(", ").map(|code| (code.parse().expect("a number"), meaning.trim().to_owned()));
+        table.extend(codes);
+    }
+    table.sort_unstable_by_key(|(code, _)| *code);
+    table
 }
 
 /// What has each code as its answer. `None` for a code without a scenario.
@@ -97,7 +103,7 @@ fn signalled(place: &Place, signal: &str) -> Output {
         .spawn()
         .unwrap();
     let start = Instant::now();
-    while !integration::tool::files_below(&directory(place)).iter().any(|path| path.ends_with("intent.json")) {
+    while !tool::files_below(&directory(place)).iter().any(|path| path.ends_with("intent.json")) {
         assert!(start.elapsed() < Duration::from_secs(30), "the backup does not begin");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -4,25 +4,22 @@ use std::process::ExitCode;
 
 use vdstream::{Error, ErrorKind};
 
-/// The table that `--help` shows.
+/// What `vdstream --help` ends with.
 pub(crate) const TABLE: &str = "\
-Exit codes:
-  0    done
-  1    failed: nothing was committed, or what was asked for did not happen
-  2    wrong usage: the message says what to change
-  4    stored data is damaged
-  5    a passing fault of the store; the same command may work later
-  6    done, but the report could not be printed: the backup or the restored files are there
-  10   no such backup, series or file
-  11   already there, or held: by somebody else, a lock, a protection, a backup that needs it
-  13   credentials are missing or do not suffice
-  14   out of space, quota or memory
-  15   encrypted, and the key is missing or another one
-  129  ended by SIGHUP, everything cleaned up
-  130  ended by SIGINT, everything cleaned up
-  141  the reader of stdout went away, as SIGPIPE ends other tools
-  143  ended by SIGTERM, everything cleaned up
-Any other code is a failure too.";
+Example: vdstream backup s3://bucket/prod -- pg_basebackup -D - -Ft -X fetch
+
+Exit codes: 0 done, or one of these; any other is a failure too:
+  1              nothing was committed, or what was asked for did not happen
+  2              wrong usage: the message says what to change
+  4              stored data is damaged
+  5              a passing fault of the store; the same command may work later
+  6              done and safe, but the report could not be printed
+  10             no such backup, series or file
+  11             already there, or held: in use, locked, protected, needed
+  13, 15         credentials, or the key of the backup, are missing or wrong
+  14             out of space, quota or memory
+  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM; everything is cleaned up
+  141            the reader of stdout went away, as SIGPIPE ends other tools";
 
 /// How a command ended when it did not end well.
 #[derive(Debug)]

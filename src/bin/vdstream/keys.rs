@@ -17,7 +17,9 @@ pub(crate) struct Readers {
     /// Encrypt to this public key: age1…, ssh-ed25519 …, ssh-rsa …; repeat for more
     #[arg(long, value_name = "KEY")]
     pub(crate) recipient: Vec<String>,
-    /// Encrypt to every public key in this file, one per line; repeat for more
+    /// Encrypt to every public key in this file
+    ///
+    /// One per line; repeat for more files.
     #[arg(long, value_name = "FILE", env = "VDSTREAM_RECIPIENTS_FILE", hide_env_values = true)]
     pub(crate) recipients_file: Vec<PathBuf>,
     /// Encrypt with a passphrase too, asked for at the terminal

@@ -16,7 +16,7 @@ use crate::keys;
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
-  vdstream backup s3://bucket/prod --series orders -- pg_basebackup -D - -Ft -X fetch
+  vdstream backup s3://bucket/prod -- pg_basebackup -D - -Ft -X fetch
   vdstream backup file:///srv/backups --input part1.img --input part2.img
   tar c /etc | vdstream backup /srv/backups -";
 
@@ -38,7 +38,9 @@ pub(crate) struct Backup {
     /// The series that the backup belongs to
     #[arg(long, value_name = "NAME", default_value = "default", env = "VDSTREAM_SERIES")]
     pub(crate) series: String,
-    /// Go on with this interrupted backup: files at their offset
+    /// Go on with this interrupted backup
+    ///
+    /// Files and sources that can are read on from where it came to, others are compared with what is stored.
     #[arg(long, value_name = "ID", conflicts_with_all = ["label", "parent", "kind", "keep_until"])]
     pub(crate) resume: Option<String>,
     /// Resume it only if nothing was stored of it for this long
@@ -47,16 +49,13 @@ pub(crate) struct Backup {
     /// A label to keep with the backup; repeat for more
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
-    /// The committed backup of its series that this one continues
+    /// The backup of its series that this one continues
     #[arg(long, value_name = "ID|latest", requires = "kind")]
     pub(crate) parent: Option<String>,
-    /// What it contains: everything, or what changed since its parent
-    #[arg(
-        long,
-        value_name = "full|differential|log",
-        requires_if("differential", "parent"),
-        requires_if("log", "parent")
-    )]
+    /// What it contains: full, differential or log
+    ///
+    /// Everything, or what changed since its parent, which the last two need.
+    #[arg(long, value_name = "KIND", requires_if("differential", "parent"), requires_if("log", "parent"))]
     pub(crate) kind: Option<Kind>,
     /// Protect it from `prune` and `delete` until a time, or for a span such as 90d
     #[arg(hide_short_help = true, long, value_name = "TIME|SPAN", value_parser = until)]
@@ -64,7 +63,9 @@ pub(crate) struct Backup {
     /// The raw size to expect, for the time that is left; nothing else depends on it
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size)]
     pub(crate) expect_size: Option<u64>,
-    /// zstd level, -7 to 22, or `adaptive`: as high as costs no time
+    /// zstd level, -7 to 22, or `adaptive`
+    ///
+    /// `adaptive` is as high as costs no time.
     #[arg(long, value_name = "N|adaptive", default_value = "3", allow_negative_numbers = true,
           value_parser = level, env = "VDSTREAM_LEVEL")]
     pub(crate) level: ZstdLevel,
@@ -80,7 +81,9 @@ pub(crate) struct Backup {
     /// Size of one part of a multipart upload
     #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, env = "VDSTREAM_PART_SIZE")]
     pub(crate) part_size: Option<u64>,
-    /// Write a page about it, with charts; also about one that fails
+    /// Write a page about it, with charts
+    ///
+    /// Also about a backup that fails.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
     #[cfg(feature = "encryption")]
@@ -90,8 +93,9 @@ pub(crate) struct Backup {
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) metrics: Metrics,
-    /// A program whose stdout is backed up; its exit status decides between commit and abort. It runs in a process group of
-    /// its own, away from the terminal, and must wait for what it starts
+    /// A program whose stdout is backed up; its exit status decides between commit and abort
+    ///
+    /// It runs in a process group of its own, away from the terminal, and must wait for what it starts.
     #[arg(last = true, value_name = "CMD")]
     pub(crate) producer: Vec<OsString>,
 }

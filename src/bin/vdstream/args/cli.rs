@@ -9,7 +9,7 @@ use crate::exit;
 
 /// Streams backups from a program, a pipe or files to object storage, and back.
 #[derive(Debug, Parser)]
-#[command(name = "vdstream", version, about, max_term_width = 100, after_help = exit::TABLE)]
+#[command(name = "vdstream", version, max_term_width = 100, after_help = exit::TABLE)]
 #[command(arg_required_else_help = true, disable_help_flag = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -23,10 +23,10 @@ pub(crate) struct Common {
     /// Print this help
     #[arg(long, short, global = true, action = clap::ArgAction::HelpShort)]
     help: Option<bool>,
-    /// Print every option, with the variable that sets it
+    /// Print all options, with their variables
     #[arg(long, global = true, action = clap::ArgAction::HelpLong)]
     help_all: Option<bool>,
-    /// Print one JSON document on stdout instead of text
+    /// Print one JSON document on stdout, not text
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// How to show progress on stderr
@@ -67,20 +67,20 @@ pub(crate) enum Command {
     Show(Show),
     /// Check a backup where it is stored
     Verify(Verify),
-    /// Delete one backup; shows what it would do unless confirmed
+    /// Delete one backup; a dry run unless confirmed
     #[command(visible_alias = "rm")]
     Delete(Delete),
-    /// Delete the backups that no rule keeps; shows the plan unless confirmed
+    /// Delete the backups that no rule keeps; a dry run unless confirmed
     Prune(Prune),
-    /// Remove what killed and deleted backups left; shows the plan unless confirmed
+    /// Remove what dead backups left; a dry run unless confirmed
     Gc(Gc),
-    /// Try each operation that backups need of a store, and say what is missing
+    /// Try all that backups need of a store, and say what is missing
     Doctor(Doctor),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write the manual pages
     Man(Man),
-    /// A small database engine whose stripes are files: the other side of --device-set
+    /// A small database engine of files: the other side of --device-set
     #[cfg(feature = "shm")]
     Engine(Engine),
 }

@@ -11,9 +11,9 @@ Examples:
   vdstream gc s3://bucket/prod
   vdstream gc /srv/backups --series orders --grace 3d --confirm
 
-What goes has shown no sign of life for the grace time: backups that never came to their end, with their
-multipart uploads, and the data of deleted ones. Nothing of a committed backup is touched. A grace time below
-1h is right only while nothing else uses the store. What the store has locked is left for later.";
+What goes has shown no sign of life for the grace time: backups that never came to their end, with their multipart \
+uploads, and the data of deleted ones. Nothing of a committed backup is touched. A grace time below 1h is right only \
+while nothing else uses the store. What the store has locked is left for later.";
 
 #[derive(Debug, Args)]
 #[command(after_help = GC_EXAMPLES)]

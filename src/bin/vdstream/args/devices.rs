@@ -10,10 +10,14 @@ use super::value::age;
 /// The device set that this process shares with another one.
 #[derive(Debug, Args)]
 pub(crate) struct Devices {
-    /// The other side is a process that comes to this device set, through shared memory
+    /// The other side is a process, at this device set
+    ///
+    /// It comes to the set by its name, through shared memory.
     #[arg(long, value_name = "NAME")]
     pub(crate) device_set: Option<String>,
-    /// Devices of the set that a backup creates: each is one stripe
+    /// Devices of the set, one stripe each
+    ///
+    /// A backup creates the set with so many.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) devices: u32,
     /// The directory in which the device sets are [default: vdstream in XDG_RUNTIME_DIR]
@@ -28,10 +32,12 @@ pub(crate) struct Devices {
 }
 
 const ENGINE_EXAMPLES: &str = "\
-Examples, each in a terminal beside `vdstream backup URL --device-set nightly --devices 2`
-or `vdstream restore URL latest --device-set nightly`:
-  vdstream engine backup --device-set nightly --input part1.img --input part2.img
-  vdstream engine restore --device-set nightly --output part1.img --output part2.img";
+Examples:
+  vdstream engine backup --device-set nightly --input a.img --input b.img
+  vdstream engine restore --device-set nightly --output a.img --output b.img
+
+In another terminal runs the other side: `vdstream backup URL --device-set nightly --devices 2`, or `vdstream restore \
+URL latest --device-set nightly`.";
 
 #[derive(Debug, Args)]
 #[command(after_help = ENGINE_EXAMPLES)]
@@ -43,6 +49,7 @@ pub(crate) struct Engine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EngineWork {
     /// Send files to the agent
+    #[command(after_help = "Example:\n  vdstream engine backup --device-set nightly --input a.img --input b.img")]
     Backup {
         /// A file or FIFO to send; one per device
         #[arg(long, value_name = "PATH", required = true)]
@@ -51,6 +58,7 @@ pub(crate) enum EngineWork {
         options: EngineOptions,
     },
     /// Take what the agent restores
+    #[command(after_help = "Example:\n  vdstream engine restore --device-set nightly --output a.img --output b.img")]
     Restore {
         /// A file, FIFO or device to write, one per device
         #[arg(long, short, value_name = "PATH", required = true)]

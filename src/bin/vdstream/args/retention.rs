@@ -28,12 +28,12 @@ pub(crate) struct Delete {
 
 const PRUNE_EXAMPLES: &str = "\
 Examples:
-  vdstream prune s3://bucket/prod --keep-last 3 --keep-daily 14 --keep-monthly 12
-  vdstream prune /srv/backups --series orders --keep-within 30d --keep-tag tier=gold --confirm
+  vdstream prune s3://bucket/prod --keep-last 3 --keep-daily 14
+  vdstream prune /srv/backups --keep-within 30d --keep-tag tier=gold --confirm
 
-A backup that any rule wants is kept, so is all that it continues. Only backups that can be restored count:
-all of their objects are there, and no verification has found damage that stands.
-The data of deleted backups stays until `vdstream gc`, for restores that are running.";
+A backup that any rule wants is kept, so is all that it continues. Only backups that can be restored count: all of \
+their objects are there, and no verification has found damage that stands. The data of deleted backups stays until \
+`vdstream gc`, for restores that are running.";
 
 #[derive(Debug, Args)]
 #[command(after_help = PRUNE_EXAMPLES)]

@@ -11,8 +11,8 @@ use crate::keys;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
-  vdstream verify s3://bucket/prod latest --level full
-  vdstream verify s3://bucket/prod latest --level stored --sample 5% --since-last=30d
+  vdstream verify s3://bucket/prod latest --level stored
+  vdstream verify /srv/backups latest --level full --sample 5% --since-last=30d
 
 The result is recorded beside the backup, and `list` and `show` tell the last one.";
 
