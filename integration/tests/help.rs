@@ -96,11 +96,24 @@ fn completions_know_every_verb() {
 }
 
 #[test]
-fn there_is_a_manual_page_for_the_tool_and_for_each_verb() {
+fn there_is_a_manual_page_for_each_command_and_for_each_that_a_page_mentions() {
     let directory = tempfile::tempdir().unwrap();
     run(&["man", directory.path().to_str().unwrap()]);
-    for name in verbs().into_iter().map(|verb| format!("vdstream-{verb}")).chain(["vdstream".to_owned()]) {
-        let page = std::fs::read_to_string(directory.path().join(format!("{name}.1"))).unwrap();
-        assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{name}:\n{page}");
+    let page = |name: &str| {
+        let text = std::fs::read_to_string(directory.path().join(format!("{name}.1")));
+        text.unwrap_or_else(|error| panic!("{name}: {error}")).replace("\\-", "-")
+    };
+    let mut mentioned = 0;
+    for command in commands() {
+        let name = [&["vdstream".to_owned()][..], &command].concat().join("-");
+        let text = page(&name);
+        assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}:\n{text}");
+        assert!(text.lines().any(|line| line.starts_with(&format!(".TH {name} 1"))), "{name}:\n{text}");
+        for before in text.split("(1)").collect::<Vec<_>>().split_last().unwrap().1 {
+            page(before.split_whitespace().last().unwrap());
+            mentioned += 1;
+        }
     }
+    assert!(mentioned >= verbs().len(), "the page of the tool mentions each verb");
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), commands().len(), "and there is no other page");
 }
