@@ -107,6 +107,37 @@ fn picture(page: &Path, size: &str, scheme: &str) -> Vec<u8> {
     image
 }
 
+/// How wide a page is on a telephone, and how wide the telephone: no more, or it would have to be pushed sideways.
+fn widths(page: &Path, scheme: &str) -> (u32, u32) {
+    let around = page.with_extension("telephone.html");
+    let address = page.display();
+    let text = format!(
+        "<iframe id=telephone src='file://{address}' style='border:0;width:{TELEPHONE}px;height:844px'></iframe>
+         <script>onload = () => {{
+             const root = document.getElementById('telephone').contentDocument.documentElement;
+             document.title = `widths ${{root.scrollWidth}} ${{root.clientWidth}} end`;
+         }}</script>"
+    );
+    fs::write(&around, text).unwrap();
+    let scheme = format!("--blink-settings=preferredColorScheme={}", if scheme == "dark" { 0 } else { 1 });
+    // The page itself has no script and forbids any, so it is measured from around it.
+    let shown = show(&around, &["--dump-dom", "--allow-file-access-from-files", "--hide-scrollbars", &scheme]);
+    let found = shown.dom.split("widths ").nth(1).and_then(|rest| rest.split(" end").next());
+    let found = found.unwrap_or_else(|| panic!("not measured: {:?}\n{}", shown.console, shown.dom));
+    let (page, screen) = found.split_once(' ').unwrap();
+    (page.parse().unwrap(), screen.parse().unwrap())
+}
+
+/// Pixels from side to side.
+const TELEPHONE: u32 = 390;
+
+#[track_caller]
+fn assert_fits_a_telephone(page: &Path) {
+    for scheme in ["light", "dark"] {
+        assert_eq!(widths(page, scheme), (TELEPHONE, TELEPHONE), "{}, {scheme}", page.display());
+    }
+}
+
 #[track_caller]
 fn assert_clean(shown: &Shown) {
     assert_eq!(shown.console, [""; 0]);
@@ -164,6 +195,7 @@ fn a_backup_is_shown_with_its_charts_and_its_history() {
     for size in ["1280,2400", "390,3000"] {
         assert!(picture(&page, size, "light") != picture(&page, size, "dark"), "{size}: day and night look the same");
     }
+    assert_fits_a_telephone(&page);
     let paper = work.path("page.pdf");
     assert_clean(&show(&page, &[&format!("--print-to-pdf={}", paper.display())]));
     let paper = fs::read(paper).unwrap();
@@ -178,6 +210,22 @@ fn a_request_would_be_seen() {
     let shown = show(&page, &["--dump-dom"]);
     assert!(shown.requests > 0, "the proxy sees no request");
     assert!(shown.console.iter().any(|line| line.contains("seen")), "{:?}", shown.console);
+}
+
+/// One long word that nothing may break, on a page that is otherwise as ours are.
+#[test]
+fn a_page_that_is_too_wide_would_be_seen() {
+    let work = Work::new();
+    work.succeeds("backup", &["--report", &work.text("page.html"), "--", "echo", "x"]);
+    let page = work.path("page.html");
+    assert_fits_a_telephone(&page);
+    let text = fs::read_to_string(&page).unwrap();
+    let wide = "<p style='overflow-wrap:normal;width:500px'>wide</p></main>";
+    fs::write(&page, text.replacen("</main>", wide, 1)).unwrap();
+    for scheme in ["light", "dark"] {
+        let (page, screen) = widths(&page, scheme);
+        assert!(page >= 500 && screen == TELEPHONE, "{page} on {screen}, {scheme}");
+    }
 }
 
 #[test]
@@ -197,6 +245,7 @@ fn a_backup_writes_its_report_and_a_failed_one_says_that_there_is_none() {
     for part in ["There is no backup", "exit status: 7", "taken in", "Throughput"] {
         assert!(shown.dom.contains(part), "`{part}` is not on the page:\n{}", shown.dom);
     }
+    assert_fits_a_telephone(&work.path("bad.html"));
     let early = work.run("backup", &["--report", &work.text("early.html"), "--input", "/no/such/file"]);
     assert_eq!(early.status.code(), Some(10));
     assert!(fs::read_to_string(work.path("early.html")).unwrap().contains("/no/such/file"));
@@ -235,4 +284,5 @@ fn a_backup_that_recorded_nothing_of_its_course_is_shown_too() {
     assert_clean(&shown);
     assert!(shown.dom.contains("Not recorded"), "{}", shown.dom);
     assert_eq!(shown.dom.matches("<svg").count(), 2);
+    assert_fits_a_telephone(Path::new(&page));
 }
