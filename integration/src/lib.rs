@@ -12,6 +12,7 @@
 //! | [`counting`] | a store that counts requests and can be given any number of bytes |
 //! | [`data`] | test data that shows where a misplaced byte came from |
 //! | [`sample`] | small backups: sizes around every boundary, made and read back |
+//! | [`terminal`] | a terminal, and somebody who answers at it |
 //! | [`tool`] | the command line tool of this build, and the files of this repository |
 //!
 //! `with-servers CMD…` (a binary of this crate) starts all servers once and runs a command beside them; the test script uses it
@@ -32,4 +33,5 @@ pub mod proxy;
 pub mod recorder;
 pub mod sample;
 pub mod server;
+pub mod terminal;
 pub mod tool;

@@ -15,6 +15,7 @@ use futures::TryStreamExt;
 use integration::data::{self, Entropy, Pattern};
 use integration::place::Place;
 use integration::server::Kind;
+use integration::terminal::at_terminal;
 use integration::tool::{self, vdstream_command};
 use object_store::ObjectStoreExt as _;
 use serde_json::Value;
@@ -237,35 +238,6 @@ async fn age_and_zstd_are_enough_to_read_a_backup() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let raw = command("zstd").args(["-d", "--stdout", &keys.file("segment.zst")]).output().unwrap();
     assert!(!raw.stdout.is_empty() && content.starts_with(&raw.stdout));
-}
-
-/// Runs a shell script with a terminal, and types a line whenever it asks. What was seen on the terminal is the output.
-fn at_terminal(directory: &Path, script: &str, lines: &[&str]) -> Output {
-    let driver = r#"
-import os, pty, sys, time
-script, lines = sys.argv[1], sys.argv[2:]
-pid, fd = pty.fork()
-if pid == 0:
-    os.execvp("bash", ["bash", "-c", script])
-seen, shown = b"", 0
-while True:
-    try:
-        chunk = os.read(fd, 4096)
-    except OSError:
-        break
-    if not chunk:
-        break
-    seen += chunk
-    while lines and seen.count(b": ", shown) > 0:
-        shown = seen.index(b": ", shown) + 2
-        # The answer comes only after the prompt, when the echo is off.
-        line = lines.pop(0)
-        os.write(fd, line.encode() + (b"" if line == "\x03" else b"\n"))
-_, status = os.waitpid(pid, 0)
-sys.stdout.buffer.write(seen)
-sys.exit(os.waitstatus_to_exitcode(status))
-"#;
-    command("python3").current_dir(directory).args(["-c", driver, script]).args(lines).output().unwrap()
 }
 
 #[tokio::test]
