@@ -495,6 +495,8 @@ async fn calls_that_only_read() {
     only_reads("series_of", 2, &gate, async || backup::series_of(&store).await, |all| *all == [series.clone()]).await;
     let find = async || backup::find(&store, &series, Select::Latest).await;
     only_reads("find", 3, &gate, find, |found| found.id == id).await;
+    let latest = async || backup::latest(&store, &series).await;
+    only_reads("latest", 3, &gate, latest, |found| found.manifest.id == id).await;
     let intent = async || backup::intent(&store, &series, id).await;
     only_reads("intent", 2, &gate, intent, |intent| intent.id == id).await;
     let verifications = async || backup::verifications(&store, &manifest).await;

@@ -67,6 +67,8 @@ pub fn vdstream_refused(path: &Path, error: &str) -> Command {
     }
     command.args(["-f", "-o", "/dev/null", "-e", "trace=?unlink,unlinkat"]);
     command.arg("-e").arg(format!("inject=?unlink,unlinkat:error={error}")).arg("-P").arg(path);
+    // Files are removed by their names in their directory, which is what the kernel is given then.
+    command.arg("-P").arg(path.parent().expect("a file is in a directory"));
     command.arg(tool.get_program());
     command
 }
