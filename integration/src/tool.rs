@@ -56,7 +56,8 @@ pub fn vdstream_command() -> Command {
     command
 }
 
-/// The same, for which the kernel answers every attempt to remove the file `path` with `error`, such as `EACCES`.
+/// The same, for which the kernel answers every attempt to remove the file `path`, or another one in its directory, with `error`,
+/// such as `EACCES`.
 pub fn vdstream_refused(path: &Path, error: &str) -> Command {
     let (tool, mut command) = (vdstream_command(), Command::new("strace"));
     for (name, value) in tool.get_envs() {
@@ -66,9 +67,9 @@ pub fn vdstream_refused(path: &Path, error: &str) -> Command {
         };
     }
     command.args(["-f", "-o", "/dev/null", "-e", "trace=?unlink,unlinkat"]);
-    command.arg("-e").arg(format!("inject=?unlink,unlinkat:error={error}")).arg("-P").arg(path);
-    // Files are removed by their names in their directory, which is what the kernel is given then.
-    command.arg("-P").arg(path.parent().expect("a file is in a directory"));
+    // A file is removed by its name in its directory, so the directory is what the kernel is given.
+    let directory = path.parent().expect("a file is in a directory");
+    command.arg("-e").arg(format!("inject=?unlink,unlinkat:error={error}")).arg("-P").arg(directory);
     command.arg(tool.get_program());
     command
 }

@@ -25,7 +25,10 @@ impl Stamp {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (time, tail) = match text.split_once('-') {
             None => (text, None),
-            Some((time, tail)) => (time, Some(u64::from_str_radix(tail, 16).ok()?)),
+            Some((time, tail)) if tail.len() == 16 && tail.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                (time, Some(u64::from_str_radix(tail, 16).ok()?))
+            }
+            Some(_) => return None,
         };
         Some(Self { time: self::time(time)?, tail })
     }
@@ -55,4 +58,19 @@ pub(super) fn basic(time: Timestamp) -> impl fmt::Display {
 pub(super) fn time(text: &str) -> Option<Timestamp> {
     let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ", text).ok()?;
     Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_has_sixteen_hexadecimal_digits() {
+        let stamp = Stamp::draw(Timestamp::UNIX_EPOCH);
+        assert_eq!(Stamp::parse(&stamp.to_string()), Some(stamp));
+        for tail in ["", "1", "+123456789abcdef", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg"] {
+            assert_eq!(Stamp::parse(&format!("19700101T000000.000Z-{tail}")), None, "{tail}");
+        }
+        assert!(Stamp::parse("19700101T000000.000Z-0123456789abcdef").is_some());
+    }
 }

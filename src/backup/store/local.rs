@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -118,7 +118,10 @@ fn check_root(tree: &Tree) -> Result<()> {
     tree.directory("").map(drop).map_err(|error| not_found_or_failed(tree, "", error))
 }
 
+/// A file may claim any time, and not every one is representable everywhere.
 fn meta(location: Path, size: u64, modified: SystemTime) -> ObjectMeta {
+    const MOST: Duration = Duration::from_secs(1 << 41);
+    let modified = modified.clamp(UNIX_EPOCH - MOST, UNIX_EPOCH + MOST);
     ObjectMeta { location, last_modified: modified.into(), size, e_tag: None, version: None }
 }
 
@@ -449,6 +452,15 @@ mod tests {
         assert_eq!(files(&store), ["a", "a/b", "a/b/c"]);
         store.delete(&path).await.unwrap();
         assert_eq!(files(&store), [""; 0], "empty directories go too, the root stays");
+    }
+
+    #[test]
+    fn a_file_may_claim_any_time() {
+        for far in [Duration::ZERO, Duration::from_secs(1 << 41), Duration::from_secs(1 << 62)] {
+            for time in [UNIX_EPOCH + far, UNIX_EPOCH - far] {
+                assert_eq!(meta(Path::from("x"), 1, time).size, 1, "{time:?}");
+            }
+        }
     }
 
     #[tokio::test]

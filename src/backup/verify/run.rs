@@ -34,9 +34,9 @@ use crate::pipeline::SegmentId;
 ///
 /// # Errors
 ///
-/// Those of the store, by kind, if it could not be looked at; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the memory limit does not suffice
-/// or the options contradict each other; [`ErrorKind::Locked`](crate::ErrorKind::Locked) if the level is full, the backup is encrypted, and its key is
-/// missing or another one.
+/// Those of the store, by kind, if it could not be looked at; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the memory
+/// limit does not suffice or the options contradict each other; [`ErrorKind::Locked`](crate::ErrorKind::Locked) if the level is
+/// full, the backup is encrypted, and its key is missing or another one.
 ///
 /// # Cancel safety
 ///
