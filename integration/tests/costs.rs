@@ -151,7 +151,7 @@ async fn ranges_of_a_restore_are_parts_and_one_more_per_segment() {
 async fn the_first_ranges_of_a_restore_are_short() {
     let counting = CountingStore::keeping();
     let store = store(&counting).part_limits(PartLimits { min_part_bytes: 1, max_parts: 10_000 });
-    let config = PipelineConfig { frame_bytes: 64 << 10, part_bytes: 1 << 20, ..PipelineConfig::default() };
+    let config = PipelineConfig { frame_bytes: 64 << 10, part_bytes: 2 << 20, ..PipelineConfig::default() };
     let report = back_up(&store, config.clone(), 1, 8 * MIB).await;
     counting.take_counts();
     let options = RestoreOptions::default().pipeline(config);

@@ -70,8 +70,8 @@ pub struct PipelineConfig {
     /// For a restore: the largest frame that can be met, which is what the backup used.
     pub frame_bytes: usize,
 
-    /// Bytes of an uploaded part, and about the bytes of one ranged read; 64 KiB to 512 MiB, default 8 MiB, and
-    /// never less than the store accepts. Each stripe and each upload in flight holds one.
+    /// Bytes of an uploaded part; 64 KiB to 512 MiB, default 8 MiB, and never less than the store accepts. Each stripe and
+    /// each upload in flight holds one. A ranged read of a restore has half as many, or the bytes of one frame.
     pub part_bytes: usize,
 
     /// Stored bytes after which a segment ends; 1 byte to 1 TiB, default 1 GiB.

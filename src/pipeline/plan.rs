@@ -24,7 +24,7 @@ pub struct MemoryPlan {
     pub frame_bytes: usize,
     /// Frames in flight beside the one that each stripe fills (backup, shared), or decoded frames per stripe (restore).
     pub window: usize,
-    /// Bytes of a part, or of a ranged read.
+    /// Bytes of a part, or of a ranged read, which has half a part.
     pub part_bytes: usize,
     /// Parts in flight beside the one that each stripe fills (backup, shared), or ranges held per stripe (restore).
     pub parts: usize,
@@ -108,6 +108,8 @@ impl MemoryPlan {
         };
         if direction.is_restore() {
             plan.parts = config.concurrency.div_ceil(plan.stripes).clamp(2, 8);
+            // As many requests at once with half of the memory, which a stripe fills soon: a longer one needs no more.
+            plan.part_bytes = round_part(config.part_bytes / 2).unwrap_or(least_part).max(least_part);
             // Every thread has a frame and finds the next one; the consumer has one and takes the next one from the line.
             plan.window = 2 * threads + 2;
         }
