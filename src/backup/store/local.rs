@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -271,8 +271,9 @@ struct Staging {
     /// Held by the part that is written. The file has one lock for all writes: those that wait for it inside the kernel spin, on
     /// cores that have better things to do.
     writing: Arc<tokio::sync::Mutex<()>>,
-    /// The first failure to sync it, after which it is never completed.
-    lost: OnceLock<Lost>,
+    /// The first failure to sync it, after which it is never completed. Held while it is synced: the system tells of lost data
+    /// once, and who is told says so before anybody else can sync it and learn nothing.
+    lost: Mutex<Option<Lost>>,
 }
 
 /// Lengths of the parts that were seen. All but the last have the same, so two parts tell where each begins.
@@ -316,6 +317,15 @@ impl Staging {
             seen.set(self.part_seen.notified());
         }
     }
+
+    /// Syncs the file by `call`, unless that has failed before.
+    fn sync(&self, call: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
+        let mut before = self.lost.lock();
+        if before.is_none() {
+            *before = call(&self.file).err().map(|error| Lost(error.to_string()));
+        }
+        before.as_ref().map_or(Ok(()), |before| Err(lost(before)))
+    }
 }
 
 #[async_trait]
@@ -334,7 +344,7 @@ impl MultipartStore for LocalStore {
                     parts: Mutex::default(),
                     part_seen: Notify::new(),
                     writing: Arc::default(),
-                    lost: OnceLock::new(),
+                    lost: Mutex::default(),
                 })
             })
             .await?;
@@ -343,16 +353,15 @@ impl MultipartStore for LocalStore {
     }
 
     async fn put_part(&self, _: &Path, id: &MultipartId, part_idx: usize, data: PutPayload) -> Result<PartId> {
-        let staging = self.upload(id)?;
-        let length = data.content_length() as u64;
-        let offset = staging.place(part_idx, length).await;
+        let (tree, staging) = (self.tree.clone(), self.upload(id)?);
+        let offset = staging.place(part_idx, data.content_length() as u64).await;
         let turn = Arc::clone(&staging.writing).lock_owned().await;
         self.blocking(move || {
-            // Moved in: a part whose caller left is still being written.
-            let _turn = turn;
             let payload: Vec<Bytes> = data.into_iter().collect();
             tree::write_at(&staging.file, &payload, offset).map_err(failed)?;
-            tree::start_write_back(&staging.file, offset, length);
+            // Moved in: a part whose caller left is still being written. The next one is written while this one is synced.
+            drop(turn);
+            staging.sync(|file| tree.sync_data(file, &staging.staged))?;
             Ok(PartId { content_id: part_idx.to_string() })
         })
         .await
@@ -369,13 +378,8 @@ impl MultipartStore for LocalStore {
                     source: format!("{} parts of equal length do not make {length} bytes", parts.len()).into(),
                 });
             }
-            let Staging { file, staged, name, lost: before, .. } = &*finishing;
-            if let Some(before) = before.get() {
-                return Err(lost(before));
-            }
-            if let Err(error) = tree.sync_file(file, staged) {
-                return Err(lost(before.get_or_init(|| Lost(error.to_string()))));
-            }
+            let Staging { staged, name, .. } = &*finishing;
+            finishing.sync(|file| tree.sync_file(file, staged))?;
             tree.publish(staged, name).map_err(|error| exists_or_failed(&tree, name, error))
         })
         .await?;

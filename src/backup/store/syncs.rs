@@ -24,14 +24,19 @@ impl Syncs {
     /// Makes the content of a file durable. After a failure nobody knows what the disk has of it, and another try on it may
     /// succeed all the same: the system tells of lost data once.
     pub(super) fn file(&self, file: &File, path: &Path) -> io::Result<()> {
-        self.sync(file, path)
+        self.sync(file, path, File::sync_all)
+    }
+
+    /// Makes the bytes of a file durable, but not when it was changed. The same holds for a failure.
+    pub(super) fn data(&self, file: &File, path: &Path) -> io::Result<()> {
+        self.sync(file, path, File::sync_data)
     }
 
     /// Makes the entries of the directory `path` durable.
     pub(super) fn directory(&self, path: &Path, open: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
         // A failure that comes while this one is on its way is not made up for by it.
         let was_owed = self.owed.lock().contains(path);
-        let outcome = open().and_then(|directory| self.sync(&directory, path));
+        let outcome = open().and_then(|directory| self.sync(&directory, path, File::sync_all));
         let is_gone = matches!(&outcome, Err(error) if error.kind() == io::ErrorKind::NotFound);
         if outcome.is_ok() && was_owed || is_gone {
             self.owed.lock().remove(path);
@@ -46,12 +51,12 @@ impl Syncs {
         self.owed.lock().iter().filter(|owed| path.starts_with(owed)).cloned().collect()
     }
 
-    fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
+    fn sync(&self, file: &File, path: &Path, call: fn(&File) -> io::Result<()>) -> io::Result<()> {
         #[cfg(test)]
         self.script.ask(path)?;
         #[cfg(not(test))]
         let _path = path;
-        file.sync_all()
+        call(file)
     }
 }
 

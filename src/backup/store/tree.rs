@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustix::fs::{Advice, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::syncs::Syncs;
@@ -169,6 +169,15 @@ impl Tree {
         self.syncs.file(file, &self.path(name))
     }
 
+    /// Makes the bytes durable that the file has so far, so that the sync at its end is short.
+    ///
+    /// Telling the kernel to begin (`DONTNEED`, `sync_file_range`) is not enough: the disk may keep the bytes in a cache of its own.
+    /// Measured on ext4 in a virtual machine, 200 MB in 3 s: the sync at the end took 0.27 s, 0.20 s when the kernel was told to
+    /// begin every 8 MiB, and 0.01 s when they were synced every 8 MiB.
+    pub(super) fn sync_data(&self, file: &File, name: &str) -> io::Result<()> {
+        self.syncs.data(file, &self.path(name))
+    }
+
     /// Makes a file durable that is there, whoever has created it: its content, its name, and the directories above it.
     pub(super) fn settle(&self, name: &str) -> io::Result<()> {
         self.sync_file(&self.open(name)?, name)?;
@@ -305,14 +314,6 @@ pub(super) fn write_at(file: &File, payload: &[Bytes], mut offset: u64) -> io::R
 /// from its host: measured on ext4 with memory that the host had taken back, 0.6 GB took 0.4 to 0.6 s of system time in pieces of
 /// 32 KiB, and 0.7 to 1.1 s in pieces of 128 KiB.
 const WRITE_BYTES: usize = 32 << 10;
-
-/// Asks the kernel to start writing this range to the disk now, so that the sync at the end is short.
-///
-/// On Linux `DONTNEED` starts the write-back of dirty pages and drops only clean ones, which a backup does not read
-/// again soon. Elsewhere, and if it fails, nothing is lost but time.
-pub(super) fn start_write_back(file: &File, offset: u64, len: u64) {
-    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(len), Advice::DontNeed);
-}
 
 /// The name of the staging file of `name` for upload `id`. It is an ordinary object name, so that a listing shows what a crash
 /// left behind.
