@@ -67,11 +67,18 @@ impl Place {
 
     /// A backup of several segments, in parts, under strace.
     fn back_up(&self, options: &[&str]) -> Output {
+        let (store, input) = (self.path("store"), self.path("input"));
+        let sizes = ["--part-size", "256KiB", "--segment-size", "1MiB"];
+        self.traced(options, &[&["backup", &store, "--input", &input][..], &sizes].concat())
+    }
+
+    /// The program under strace.
+    fn traced(&self, options: &[&str], arguments: &[&str]) -> Output {
         let plain = tool::vdstream_command();
         let mut command = Command::new("strace");
-        command.args(["-f", "-y", "-s", "4096", "-o", &self.path("log"), "-e", "trace=fsync,renameat2"]).args(options);
-        command.arg(plain.get_program()).args(["backup", &self.path("store"), "--input", &self.path("input")]);
-        command.args(["--quiet", "--progress", "none", "--part-size", "256KiB", "--segment-size", "1MiB"]);
+        let trace = "trace=fsync,fdatasync,renameat2";
+        command.args(["-f", "-y", "-s", "4096", "-o", &self.path("log"), "-e", trace]).args(options);
+        command.arg(plain.get_program()).args(arguments).args(["--quiet", "--progress", "none"]);
         for (name, value) in plain.get_envs().filter(|(_, value)| value.is_none()) {
             assert!(value.is_none());
             command.env_remove(name);
@@ -150,4 +157,39 @@ fn a_disk_that_fails_now_and_then_gets_a_backup_or_an_error() {
         assert!(said.contains("Input/output error"), "{said}");
         assert!(!place.listed().contains("\"id\""), "{said}");
     }
+}
+
+/// A segment is synced while it grows, and the system tells of lost data once: the sync at its end would succeed.
+#[test]
+fn a_segment_that_the_disk_did_not_take_in_its_middle_is_no_backup() {
+    let place = Place::new();
+    let output = place.back_up(&["-e", "inject=fdatasync:error=EIO:when=2"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let log = std::fs::read_to_string(place.path("log")).unwrap();
+    assert!(log.contains("EIO") && !output.status.success(), "{said}{log}");
+    assert!(
+        said.contains("the disk did not take all that was written") && said.contains("Input/output error"),
+        "{said}"
+    );
+    assert!(!place.listed().contains("\"id\""), "{said}");
+}
+
+/// The same of a restored file.
+#[test]
+fn a_file_that_the_disk_did_not_take_in_its_middle_is_not_restored() {
+    let place = Place::new();
+    let input = Pattern::new(2, 0, Entropy::Random).bytes(0, 40_000_000);
+    std::fs::write(place.path("input"), &input).unwrap();
+    assert!(place.back_up(&[]).status.success());
+    std::fs::create_dir(place.path("restored")).unwrap();
+    let (store, file) = (place.path("store"), place.path("restored/file"));
+    let restore = ["restore", &store, "latest", "--output", &file];
+    let output = place.traced(&["-e", "inject=fdatasync:error=EIO:when=1"], &restore);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let log = std::fs::read_to_string(place.path("log")).unwrap();
+    assert!(log.contains("EIO") && !output.status.success() && said.contains("Input/output error"), "{said}{log}");
+    assert_eq!(std::fs::read_dir(place.path("restored")).unwrap().count(), 0);
+
+    assert!(place.traced(&[], &restore).status.success());
+    assert!(std::fs::read(&file).unwrap() == input);
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -124,19 +125,26 @@ impl Target {
                 }
             }
             Bytes::File(file) => {
-                let (mut position, safety) = (0, self.safety);
+                let mut position = 0;
+                let mut syncs = (self.safety == Safety::Machine).then(Syncs::default);
                 // One piece is written while the next one is waited for; two at once would only wait for the file's lock.
                 let mut writing: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>> = None;
                 while let Some(piece) = pieces.next().await {
                     if let Some(before) = writing.take() {
                         before.await?;
+                        if let Some(syncs) = &mut syncs {
+                            syncs.go_on(file).await?;
+                        }
                     }
                     let (file, piece, start) = (Arc::clone(file), piece?, position);
                     position += piece.len() as u64;
-                    writing = Some(Box::pin(blocking(move || write_at(&file, &piece, start, safety))));
+                    writing = Some(Box::pin(blocking(move || write_at(&file, &piece, start))));
                 }
                 if let Some(last) = writing {
                     last.await?;
+                }
+                if let Some(syncs) = syncs {
+                    syncs.end().await?;
                 }
             }
         }
@@ -203,19 +211,44 @@ fn blocking<T: Send + 'static>(
 /// of 32 KiB, 1.4 s in pieces of 64 KiB and 1.9 s in pieces of 128 KiB.
 const WRITE_BYTES: usize = 32 << 10;
 
-/// Writes `bytes`. If there will be a sync, asks the kernel to start moving them to the disk now, so that it is short.
-fn write_at(file: &File, bytes: &[u8], start: u64, safety: Safety) -> io::Result<()> {
+fn write_at(file: &File, bytes: &[u8], start: u64) -> io::Result<()> {
     let mut position = start;
     for piece in bytes.chunks(WRITE_BYTES) {
         file.write_all_at(piece, position)?;
         position += piece.len() as u64;
     }
-    if safety == Safety::Machine {
-        // What is dirty starts on its way and stays in memory; only what is clean is dropped. A refusal costs only time.
-        let len = std::num::NonZeroU64::new(bytes.len() as u64);
-        let _ = rustix::fs::fadvise(file, start, len, rustix::fs::Advice::DontNeed);
-    }
     Ok(())
+}
+
+/// Syncs of a file while it grows, one at a time, so that the sync at its end is short.
+///
+/// Telling the kernel to begin is not enough: the disk may keep the bytes in a cache of its own. Measured on ext4 in a virtual machine,
+/// 1 GB at 1 GB/s: it was safe after 2.6 s, after 2.1 s when the kernel was told to begin every 4 MiB, and after 1.6 s with these.
+#[derive(Default)]
+struct Syncs {
+    running: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
+}
+
+impl Syncs {
+    /// Begins the next one if the one before has ended. A failure is told by it alone: a later sync may succeed all the same.
+    async fn go_on(&mut self, file: &Arc<File>) -> io::Result<()> {
+        if let Some(running) = &mut self.running {
+            match futures::poll!(running.as_mut()) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(outcome) => outcome?,
+            }
+        }
+        let file = Arc::clone(file);
+        self.running = Some(Box::pin(blocking(move || file.sync_data())));
+        Ok(())
+    }
+
+    async fn end(self) -> io::Result<()> {
+        match self.running {
+            Some(running) => running.await,
+            None => Ok(()),
+        }
+    }
 }
 
 fn partial_name(path: &Path) -> Result<PathBuf> {
