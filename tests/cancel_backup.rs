@@ -501,8 +501,8 @@ async fn calls_that_only_read() {
     only_reads("intent", 2, &gate, intent, |intent| intent.id == id).await;
     let verifications = async || backup::verifications(&store, &manifest).await;
     only_reads("verifications", 1, &gate, verifications, |found| found.is_empty()).await;
-    let last = async || backup::last_verification(&store, &manifest).await;
-    only_reads("last_verification", 1, &gate, last, |found| found.is_none()).await;
+    let standing = async || backup::standing(&store, &manifest).await;
+    only_reads("standing", 1, &gate, standing, |found| found.verified.is_none()).await;
     let policy = RetentionPolicy::new().keep_last(1);
     let plan = async || retention::plan(&store, &series, &policy).await;
     only_reads("plan", 3, &gate, plan, |plan| plan.kept().count() == 1).await;

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 const TABLE: &str = "
     backup/catalog.rs          find                tests/cancel_backup.rs          calls_that_only_read                 | find
     backup/catalog.rs          intent              tests/cancel_backup.rs          calls_that_only_read                 | intent
-    backup/catalog.rs          last_verification   tests/cancel_backup.rs          calls_that_only_read                 | last_verification
     backup/catalog.rs          latest              tests/cancel_backup.rs          calls_that_only_read                 | latest
     backup/catalog.rs          list                tests/cancel_backup.rs          calls_that_only_read                 | list
     backup/catalog.rs          series_of           tests/cancel_backup.rs          calls_that_only_read                 | series_of
+    backup/catalog.rs          standing            tests/cancel_backup.rs          calls_that_only_read                 | standing
     backup/collection/apply.rs apply               tests/cancel_backup.rs          collecting_what_is_left              | collection::apply
     backup/collection/apply.rs plan                tests/cancel_backup.rs          calls_that_only_read                 | collection::plan
     backup/devices.rs          finish              tests/cancel_backup.rs          finishing_the_readers                | Restore::finish

@@ -14,7 +14,9 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use vdstream::backup::retention::{self, DeletionReport, RetentionPolicy};
 use vdstream::backup::store::PartLimits;
-use vdstream::backup::{Backup, BackupOptions, BackupReport, Manifest, Restore, RestoreOptions, Select, Store};
+use vdstream::backup::{
+    Backup, BackupOptions, BackupReport, Manifest, Restore, RestoreOptions, Select, Store, VerifyLevel, VerifyOptions,
+};
 use vdstream::pipeline::{Ack, Input, PipelineConfig};
 
 const KIB: u64 = 1 << 10;
@@ -184,6 +186,36 @@ async fn a_list_costs_two_requests_per_backup_and_one_per_series() {
     assert_eq!(counting.take_counts(), Counts::from([("get", BACKUPS), ("list", 1 + BACKUPS)]));
     vdstream::backup::find(&store, &manifest.series, Select::Latest).await.unwrap();
     assert_eq!(counting.take_counts(), Counts::from([("get", 1), ("list", 1)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_often_a_backup_was_verified_a_list_reads_one_record() {
+    let counting = CountingStore::keeping();
+    let store = store(&counting);
+    let manifest = back_up(&store, PipelineConfig::default(), 1, KIB).await.manifest;
+    let policy = RetentionPolicy::new().keep_last(1);
+    for nth in 0..4 {
+        counting.take_counts();
+        let quick = VerifyOptions::new(VerifyLevel::Quick);
+        assert!(vdstream::backup::verify(&store, &manifest, quick).await.unwrap().record.is_some());
+        // One listing is the verification, the rest is the record.
+        let mut expected = Counts::from([("head", 1), ("list", 1 + 1), ("put", 1)]);
+        expected.extend((nth > 0).then_some(("get", 1)));
+        assert_eq!(counting.take_counts(), expected, "verification {nth}");
+        let listing = vdstream::backup::list(&store, Some(&manifest.series)).await.unwrap();
+        assert!(listing.backups[0].verified.is_some());
+        assert_eq!(counting.take_counts(), Counts::from([("get", 2), ("list", 2)]), "list {nth}");
+        vdstream::backup::standing(&store, &manifest).await.unwrap();
+        assert_eq!(counting.take_counts(), Counts::from([("get", 1), ("list", 1)]), "show {nth}");
+        retention::plan(&store, &manifest.series, &policy).await.unwrap();
+        assert_eq!(counting.take_counts(), Counts::from([("get", 2 + 1), ("list", 2 + 1)]), "prune {nth}");
+    }
+    for row in [
+        "1 get more if it was verified",
+        "| the record of a verification | 1 list, 1 head and 1 put; 1 get if it was verified before",
+    ] {
+        assert!(manual().contains(row), "costs.md does not say: {row}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

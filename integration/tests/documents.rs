@@ -209,6 +209,16 @@ fn what_is_damaged_fits_too() {
     assert!(!found["damage"].as_array().unwrap().is_empty(), "{found}");
     assert_fits("verify", &found);
     assert_fits("verification", &only(&directory.join("verified")));
+    tool.document(0, "verify", &["latest", "--level", "quick"]);
+    let records: Vec<Value> = tool::files_below(&directory.join("verified")).iter().map(|path| read(path)).collect();
+    assert_eq!(records[1]["earlier_damage"]["level"], "full", "{records:?}");
+    assert_fits("verification", &records[1]);
+    let listed = tool.document(0, "list", &[]);
+    assert_eq!(listed["backups"][0]["standing_damage"]["level"], "full", "{listed}");
+    assert_fits("list", &listed);
+    let shown = tool.document(0, "show", &["latest"]);
+    assert_eq!((&shown["verified"]["level"], &shown["standing_damage"]["level"]), (&json!("quick"), &json!("full")));
+    assert_fits("show", &shown);
     std::fs::write(directory.join("manifest.json"), b"{}\n").unwrap();
     let listed = tool.document(0, "list", &[]);
     assert_eq!(listed["damaged"].as_array().unwrap().len(), 1, "{listed}");

@@ -16,8 +16,7 @@ use super::kind::Kind;
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::names::{Names, Series};
 use super::store::{Read, Store};
-use super::verify::VerifyLevel;
-use super::verify::record::{self, Outcome, Verification};
+use super::verify::{LastVerification, Standing, record, standing};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Backups that are looked at at once, with up to two requests each. A store that answers in 20 ms lists 10,000 backups in about
@@ -62,34 +61,8 @@ pub struct BackupSummary {
     pub stored_bytes: u64,
     /// The last verification that was recorded.
     pub verified: Option<LastVerification>,
-}
-
-/// The last verification of a backup, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct LastVerification {
-    /// How deep it looked.
-    pub level: VerifyLevel,
-    /// When it was done.
-    pub time: Timestamp,
-    /// What came out.
-    pub outcome: Outcome,
-    /// Segments that it looked at, at its level, and found good.
-    pub good: u64,
-    /// Segments of the backup.
-    pub segments: u64,
-}
-
-impl From<&Verification> for LastVerification {
-    fn from(record: &Verification) -> Self {
-        Self {
-            level: record.level,
-            time: record.finished,
-            outcome: record.outcome,
-            good: record.good,
-            segments: record.segments,
-        }
-    }
+    /// Damage that stands, see [`Standing::damage`].
+    pub standing_damage: Option<LastVerification>,
 }
 
 impl From<&Manifest> for BackupSummary {
@@ -110,6 +83,7 @@ impl From<&Manifest> for BackupSummary {
             raw_bytes: manifest.raw_bytes(),
             stored_bytes: manifest.stored_bytes(),
             verified: None,
+            standing_damage: None,
         }
     }
 }
@@ -159,8 +133,8 @@ impl FromStr for Select {
 /// Lists the backups of `series`, or of all series.
 ///
 /// Costs one listing per series and one of the root if no series is given; for each backup a small read and beside it a
-/// listing of its verifications, and one more small read if it was verified; 32 backups at once. Never more than 128 MiB of
-/// manifests are held. A damaged manifest does not fail the list.
+/// listing of its verifications, and one more small read if it was verified, or all of its records if one was dated by a clock
+/// that was ahead; 32 backups at once. Never more than 128 MiB of manifests are held. A damaged manifest does not fail the list.
 ///
 /// # Errors
 ///
@@ -202,7 +176,7 @@ pub async fn list(store: &Store, series: Option<&Series>) -> Result<Listing> {
     Ok(listing)
 }
 
-/// A backup with its last verification; `None` if it is not committed.
+/// A backup and how it stands by its verifications; `None` if it is not committed.
 async fn summary(store: &Store, names: &Names, gate: &Semaphore) -> Result<Option<BackupSummary>> {
     let (manifest, records) = tokio::join!(read_gated(store, names, gate), record::names(store, names));
     let Some(Committed { manifest, stored, permit }) = manifest? else { return Ok(None) };
@@ -210,12 +184,15 @@ async fn summary(store: &Store, names: &Names, gate: &Semaphore) -> Result<Optio
     let mut summary = BackupSummary::from(&manifest);
     summary.committed = Some(stored);
     drop((manifest, permit));
-    let last = record::last(store, &of, &records?).await?;
-    summary.verified = last.as_ref().map(LastVerification::from);
+    let standing = standing::standing(store, &of, &records?).await?;
+    (summary.verified, summary.standing_damage) = (standing.verified, standing.damage);
     Ok(Some(summary))
 }
 
-/// The last verification of a backup that was recorded: one listing, and one small read if there is one.
+/// How a backup stands by its verifications: one listing, and one small read if it was verified, as for [`list`].
+///
+/// The last record tells, because each carries on what it has not shown to be gone. Two verifications that are recorded within
+/// the same moment do not know of each other; what all records say together is [`Standing::of`].
 ///
 /// # Errors
 ///
@@ -224,10 +201,9 @@ async fn summary(store: &Store, names: &Names, gate: &Semaphore) -> Result<Optio
 /// # Cancel safety
 ///
 /// Cancel-safe: it only reads.
-pub async fn last_verification(store: &Store, manifest: &Manifest) -> Result<Option<LastVerification>> {
+pub async fn standing(store: &Store, manifest: &Manifest) -> Result<Standing> {
     let records = record::names(store, &manifest.names()).await?;
-    let last = record::last(store, &record::Of::from(manifest), &records).await?;
-    Ok(last.as_ref().map(LastVerification::from))
+    standing::standing(store, &record::Of::from(manifest), &records).await
 }
 
 /// The series that the store holds, by name.

@@ -35,8 +35,7 @@ pub(crate) mod writers;
 mod tests;
 
 pub use catalog::{
-    BackupSummary, DamagedBackup, LastVerification, Latest, Listing, Select, find, intent, last_verification, latest,
-    list, series_of,
+    BackupSummary, DamagedBackup, Latest, Listing, Select, find, intent, latest, list, series_of, standing,
 };
 pub use course::Course;
 pub use document::MAX_LABELS;
@@ -53,7 +52,7 @@ pub use reader::Restore;
 pub use report::BackupReport;
 pub use store::Store;
 pub use verify::{
-    Coverage, Damage, Finding, Outcome, Sample, SampleReport, SampleSize, Verification, VerifyLevel, VerifyOptions,
-    VerifyProgress, VerifyReport, VerifyStep, VerifyWatch, verifications, verify,
+    Coverage, Damage, Finding, LastVerification, Outcome, Sample, SampleReport, SampleSize, Standing, Verification,
+    VerifyLevel, VerifyOptions, VerifyProgress, VerifyReport, VerifyStep, VerifyWatch, verifications, verify,
 };
 pub use writer::Backup;

@@ -13,7 +13,8 @@ use crate::backup::intent::UploadRecord;
 use crate::backup::names::ObjectName;
 use crate::backup::writers::{Run, Writers};
 use crate::backup::{
-    BackupId, Codec, Coverage, Finding, Intent, Kind, Manifest, Outcome, Producer, Series, Verification, VerifyLevel,
+    BackupId, Codec, Coverage, Finding, Intent, Kind, LastVerification, Manifest, Outcome, Producer, Series,
+    Verification, VerifyLevel,
 };
 use crate::error::Result;
 use crate::pipeline::{self, SegmentId, SegmentSummary, StripeSummary};
@@ -183,6 +184,13 @@ fn verification(manifest: &Manifest) -> Verification {
         good: 0,
         covered: Coverage::default(),
         seed: Some(7),
+        earlier_damage: Some(LastVerification {
+            level: VerifyLevel::Full,
+            time: manifest.created,
+            outcome: Outcome::Damaged,
+            good: 0,
+            segments: manifest.segments() as u64,
+        }),
         findings: 2,
         damage: vec![Finding { object: "x".to_owned(), error: "y".to_owned() }],
     }

@@ -42,3 +42,58 @@ async fn verifications_are_recorded_and_told_and_what_a_store_holds_commands_no_
         assert_eq!(code(&run(&place, &arguments)), 2, "{wrong:?}");
     }
 }
+
+/// A quick look after a deep one that found damage must not hide it.
+#[test]
+fn damage_is_told_until_it_is_shown_to_be_gone() {
+    let place = Place::disk();
+    let url = place.url();
+    let made = run(&place, &["backup", &url, "--", "seq", "1000"]);
+    let parent = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    let made = run(
+        &place,
+        &[
+            "backup",
+            &url,
+            "--kind",
+            "log",
+            "--parent",
+            &parent,
+            "--keep-until",
+            "2100-01-02T00:00:00Z",
+            "--",
+            "seq",
+            "1000",
+        ],
+    );
+    let id = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    let directory = url.strip_prefix("file://").unwrap().to_owned();
+    let segment = format!("{directory}/default/{id}/s00/000000.zst");
+    let page = format!("{directory}/page.html");
+    let told = |words: &str| {
+        let text = |arguments: &[&str]| String::from_utf8(run(&place, arguments).stdout).unwrap();
+        let (listed, shown) = (text(&["list", &url]), text(&["show", &url, &id, "--html", &page]));
+        let line = listed.lines().find(|line| line.starts_with(&id)).unwrap();
+        assert!(line.contains(words), "list: {line}");
+        assert!(shown.contains(words), "show: {shown}");
+        (shown, std::fs::read_to_string(&page).unwrap())
+    };
+    let bytes = std::fs::read(&segment).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[20] ^= 1;
+    std::fs::write(&segment, damaged).unwrap();
+    assert_eq!(code(&run(&place, &["verify", &url, &id, "--level", "full"])), 4);
+    assert_eq!(code(&run(&place, &["verify", &url, &id, "--level", "quick"])), 0);
+    let (shown, html) = told("damaged (full, 2");
+    assert!(html.contains("damaged (full, 2") && !html.contains("committed, verified"), "{html}");
+    for (key, value) in [("kind", "log"), ("continues", parent.as_str()), ("kept until", "2100-01-02T00:00:00Z")] {
+        let line = shown.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{key}: {shown}"));
+        assert!(line.contains(value), "{key}: {shown}");
+    }
+
+    std::fs::write(&segment, bytes).unwrap();
+    assert_eq!(code(&run(&place, &["verify", &url, &id, "--level", "stored"])), 0);
+    told("damaged (full, 2");
+    assert_eq!(code(&run(&place, &["verify", &url, &id, "--level", "full"])), 0);
+    assert!(told("full 2").1.contains("committed, verified (full)"));
+}

@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
 use serde::Serialize;
 
-use super::super::catalog::{self, BackupSummary, LastVerification};
+use super::super::catalog;
 use super::super::id::BackupId;
 use super::super::names::{Names, Series};
 use super::super::store::Store;
-use super::super::verify::VerifyLevel;
-use super::super::verify::record::{Outcome, standing_damage, verifications};
 use super::check;
 use super::plan::{Descendants, Evidence, PlannedBackup, RetentionPlan, judge, judge_deletion};
 use super::policy::RetentionPolicy;
@@ -37,13 +34,12 @@ pub struct DeletionReport {
 /// Judges every backup of `series` by `policy`. Nothing is changed.
 ///
 /// Each backup that would be kept is compared with its manifest first, as a verification of the level
-/// [`Quick`](VerifyLevel::Quick) does without a record. One of which something is not there counts for no rule, and others are kept
-/// in its place, which are compared too. So each backup that the plan keeps was there when it was made.
+/// [`Quick`](super::super::VerifyLevel::Quick) does without a record. One of which something is not there counts for no rule, and
+/// others are kept in its place, which are compared too. So each backup that the plan keeps was there when it was made.
 ///
-/// Costs what [`list`](super::super::list) costs, one small read per backup that is not committed, the records of those
-/// whose last verification does not settle that they are whole, and for each that is kept, or was found not to be whole, one small
-/// read and one listing; 32 backups at once, with 128 MiB of manifests at most. What a listing lacks is looked up by name, of each backup
-/// until the first object that is missing.
+/// Costs what [`list`](super::super::list) costs, one small read per backup that is not committed, and for each that is kept, or was
+/// found not to be whole, one small read and one listing; 32 backups at once, with 128 MiB of manifests at most. What a listing
+/// lacks is looked up by name, of each backup until the first object that is missing.
 ///
 /// # Errors
 ///
@@ -183,22 +179,5 @@ pub async fn plan_deletion(
 async fn gather(store: &Store, series: &Series) -> Result<Evidence> {
     let listing = catalog::list(store, Some(series)).await?;
     let needed = needed(store, series, listing.uncommitted.iter().map(|(_, id)| *id)).await?;
-    let failed = failed(store, &listing.backups).await?;
-    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, failed, needed, missing: BTreeMap::new() })
-}
-
-/// Which backups a verification found damaged, and no later one showed to be whole.
-async fn failed(store: &Store, backups: &[BackupSummary]) -> Result<BTreeMap<BackupId, Timestamp>> {
-    let is_proven = |last: &LastVerification| {
-        last.outcome == Outcome::Good && last.good == last.segments && last.level == VerifyLevel::Full
-    };
-    let mut failed = BTreeMap::new();
-    for backup in backups.iter().filter(|backup| backup.verified.as_ref().is_some_and(|last| !is_proven(last))) {
-        let names = Names::new(backup.series.clone(), backup.id);
-        // Gone since the listing: then there is nothing to judge.
-        let Some(manifest) = catalog::read(store, &names).await? else { continue };
-        let records = verifications(store, &manifest).await?;
-        failed.extend(standing_damage(&records).map(|record| (backup.id, record.finished)));
-    }
-    Ok(failed)
+    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, needed, missing: BTreeMap::new() })
 }

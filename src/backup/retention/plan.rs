@@ -11,6 +11,7 @@ use super::super::dating;
 use super::super::id::BackupId;
 use super::super::kind::Kind;
 use super::super::names::Series;
+use super::super::verify::LastVerification;
 use super::policy::{RetentionPolicy, Rule};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -131,8 +132,6 @@ impl RetentionPlan {
 pub(super) struct Evidence {
     pub(super) backups: Vec<BackupSummary>,
     pub(super) damaged: Vec<DamagedBackup>,
-    /// Backups whose newest verification found damage, and when.
-    pub(super) failed: BTreeMap<BackupId, Timestamp>,
     /// Backups of which something is not there, and what.
     pub(super) missing: BTreeMap<BackupId, String>,
     /// Parents of backups that are not committed, with one of these.
@@ -270,8 +269,9 @@ fn planned(evidence: &Evidence, mut verdict: impl FnMut(BackupId) -> Verdict) ->
 
 /// What is wrong with each backup that cannot be relied on.
 fn faults(evidence: &Evidence, by_id: &HashMap<BackupId, &BackupSummary>) -> HashMap<BackupId, String> {
+    let told = |damage: LastVerification| format!("its verification of {:.0} found damage", damage.time);
     let mut faults: HashMap<BackupId, String> =
-        evidence.failed.iter().map(|(id, time)| (*id, format!("its verification of {time:.0} found damage"))).collect();
+        evidence.backups.iter().filter_map(|backup| Some((backup.id, told(backup.standing_damage?)))).collect();
     faults.extend(evidence.missing.iter().map(|(id, why)| (*id, why.clone())));
     faults.extend(evidence.damaged.iter().map(|damaged| (damaged.id, damaged.error.to_string())));
     let broken: Vec<(BackupId, String)> = evidence

@@ -30,6 +30,13 @@ fn summary(created: Timestamp, parent: Option<BackupId>) -> BackupSummary {
     BackupSummary::from(&manifest)
 }
 
+/// The same with damage that was found at `time` and stands.
+fn damaged_at(mut backup: BackupSummary, time: Timestamp) -> BackupSummary {
+    let damage = serde_json::json!({"level": "full", "time": time, "outcome": "damaged", "good": 0, "segments": 1});
+    backup.standing_damage = Some(serde_json::from_value(damage).unwrap());
+    backup
+}
+
 /// One full backup every `hours` hours up to `newest`, oldest first.
 fn every(hours: i64, count: i64, newest: &str) -> Vec<BackupSummary> {
     (0..count).rev().map(|n| summary(at(newest) - (n * hours).hours(), None)).collect()
@@ -123,7 +130,7 @@ fn what_cannot_be_restored_counts_for_no_rule_and_is_left_alone() {
     let mut backups = every(24, 4, "2026-11-04T00:00:00Z");
     let newest = backups.pop().unwrap();
     let orphan = summary(at("2026-11-06T00:00:00Z"), Some(BackupId::generate(at("2026-10-01T00:00:00Z"))));
-    let failed = summary(at("2026-11-07T00:00:00Z"), None);
+    let failed = damaged_at(summary(at("2026-11-07T00:00:00Z"), None), at("2026-11-10T00:00:00Z"));
     let child_of_failed = summary(at("2026-11-08T00:00:00Z"), Some(failed.id));
     let damaged = DamagedBackup {
         id: newest.id,
@@ -131,13 +138,8 @@ fn what_cannot_be_restored_counts_for_no_rule_and_is_left_alone() {
         error: Error::new(ErrorKind::Corrupt, "its seal is broken"),
     };
     let child_of_damaged = summary(at("2026-11-09T00:00:00Z"), Some(newest.id));
-    backups.extend([orphan, failed.clone(), child_of_failed, child_of_damaged]);
-    let evidence = Evidence {
-        backups,
-        damaged: vec![damaged],
-        failed: BTreeMap::from([(failed.id, at("2026-11-10T00:00:00Z"))]),
-        ..Evidence::default()
-    };
+    backups.extend([orphan, failed, child_of_failed, child_of_damaged]);
+    let evidence = Evidence { backups, damaged: vec![damaged], ..Evidence::default() };
     let plan = judged(&evidence, &RetentionPolicy::new().keep_last(2), "2026-11-20T00:00:00Z");
     assert_eq!(kept(&plan), ["02T00", "03T00"]);
     let ignored: Vec<&str> = plan
@@ -231,7 +233,6 @@ proptest! {
     ) {
         let start = at("2026-01-01T00:00:00Z");
         let mut backups: Vec<BackupSummary> = Vec::new();
-        let mut failed = BTreeMap::new();
         for (hour, parent, protected, fault, ahead) in shape {
             // Parents of any age, themselves included: a forger could write a circle.
             let parent = parent.and_then(|index| backups.get(index)).map(|backup| backup.id);
@@ -239,11 +240,11 @@ proptest! {
             backup.keep_until = protected.then_some(start + 600.hours());
             backup.committed = Some(backup.created - if ahead == 0 { 1.hours() } else { 0.hours() });
             if fault == 0 {
-                failed.insert(backup.id, start);
+                backup = damaged_at(backup, start);
             }
             backups.push(backup);
         }
-        let evidence = Evidence { backups, failed, ..Evidence::default() };
+        let evidence = Evidence { backups, ..Evidence::default() };
         let policy = RetentionPolicy::new().keep_last(last).keep(Rule::Daily, daily).keep_within(Duration::from_secs(hours * 3600));
         let plan = judge(&Series::default(), &evidence, &policy, start + 500.hours()).unwrap();
         let removed: BTreeSet<BackupId> = plan.removed().map(|backup| backup.id).collect();
@@ -275,7 +276,7 @@ proptest! {
             let mut backup = summary(start + hour.hours(), parent);
             backup.keep_until = protected.then_some(start + 600.hours());
             if fault == 0 {
-                evidence.failed.insert(backup.id, start);
+                backup = damaged_at(backup, start);
             }
             evidence.backups.push(backup);
         }

@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::ErrorKind;
-use crate::backup::verify::record::standing_damage;
+use crate::backup::retention::{RetentionPolicy, Verdict, plan};
 use crate::clock::Clock as _;
 use crate::testing::fault_store::Operation;
 use crate::testing::{Contents, Fault, FaultStore, Rule, SimClock};
@@ -144,6 +144,115 @@ async fn results_are_recorded_never_replaced_and_told_by_lists() {
     }
 }
 
+/// What is told of the one backup: its last verification, damage that stands, and how many records there are. A list, a look at the
+/// one backup, retention and all records together say the same.
+async fn told(store: &Store, manifest: &Manifest) -> (LastVerification, Option<LastVerification>, usize) {
+    let listed = list(store, None).await.unwrap().backups[0].clone();
+    let records = verifications(store, manifest).await.unwrap();
+    let standing = standing(store, manifest).await.unwrap();
+    assert_eq!((listed.verified, listed.standing_damage), (standing.verified, standing.damage));
+    assert_eq!(standing, Standing::of(&records), "{records:?}");
+    let judged = plan(store, &manifest.series, &RetentionPolicy::new().keep_last(1)).await.unwrap();
+    let is_ignored = matches!(judged.backups[0].verdict, Verdict::Ignore { .. });
+    assert!(is_ignored || standing.damage.is_none(), "{judged:?}");
+    (standing.verified.unwrap(), standing.damage, records.len())
+}
+
+/// A quick look after a deep one made everything look good again.
+#[tokio::test]
+async fn damage_stands_whatever_is_looked_at_later_until_it_is_shown_to_be_gone() {
+    let store = Store::memory();
+    let manifest = back_up(&store, &[noise(1, 2_000_000)]).await.unwrap().manifest;
+    let (_, segment, _) = manifest.objects().next().unwrap();
+    let content = store.read_small(&segment, u64::MAX).await.unwrap();
+    let look = async |level, part: Option<Sample>| {
+        let mut options = VerifyOptions::new(level).pipeline(config());
+        if let Some(part) = part {
+            options = options.sample(part);
+        }
+        verify(&store, &manifest, options).await.unwrap();
+        let (last, damage, _) = told(&store, &manifest).await;
+        assert_eq!(last.level, level);
+        damage.map(|damage| damage.level)
+    };
+    assert_eq!(look(VerifyLevel::Full, None).await, None);
+    store.delete(&segment).await.unwrap();
+    assert_eq!(look(VerifyLevel::Stored, None).await, Some(VerifyLevel::Stored));
+    store.create(&segment, content).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(look(VerifyLevel::Quick, None).await, Some(VerifyLevel::Stored), "sizes do not refute hashes");
+    }
+    let part = Sample { size: SampleSize::Count(1), seed: 0 };
+    assert_eq!(look(VerifyLevel::Full, Some(part)).await, Some(VerifyLevel::Stored), "a part does not speak for all");
+    // The last record tells it without the others.
+    let records = verifications(&store, &manifest).await.unwrap();
+    assert_eq!(records.last().unwrap().earlier_damage, records[4].earlier_damage);
+    assert_eq!(Standing::of(&records[5..]), Standing::of(&records));
+    assert_eq!(look(VerifyLevel::Stored, None).await, None);
+    assert_eq!(look(VerifyLevel::Quick, None).await, None);
+}
+
+/// One that began before the damage was found may have looked at the object before it was damaged.
+#[tokio::test(start_paused = true)]
+async fn what_was_found_while_a_verification_ran_is_not_cleared_by_it() {
+    let faults = FaultStore::memory(1);
+    let store = faults.store();
+    let manifest = back_up(&store, &[noise(1, 700_000)]).await.unwrap().manifest;
+    let (_, segment, _) = manifest.objects().next().unwrap();
+    let content = store.read_small(&segment, u64::MAX).await.unwrap();
+    let level = |level| VerifyOptions::new(level).pipeline(config());
+    faults.add(Rule::new(Fault::Latency(Duration::from_secs(10))).on(Operation::Get).path("s00/"));
+    let meanwhile = async {
+        store.time().sleep(Duration::from_secs(1)).await;
+        store.delete(&segment).await.unwrap();
+        assert!(!verify(&store, &manifest, level(VerifyLevel::Quick)).await.unwrap().is_good());
+        store.create(&segment, content.clone()).await.unwrap();
+    };
+    let (report, ()) = tokio::join!(verify(&store, &manifest, level(VerifyLevel::Full)), meanwhile);
+    let report = report.unwrap();
+    assert!(report.is_good() && report.elapsed > Duration::from_secs(10), "{report:?}");
+    let (last, damage, _) = told(&store, &manifest).await;
+    assert_eq!((last.level, last.outcome), (VerifyLevel::Full, Outcome::Good));
+    assert_eq!(damage.map(|damage| damage.level), Some(VerifyLevel::Quick));
+
+    // What was known when it began is cleared, also if others carried it on meanwhile.
+    store.delete(&segment).await.unwrap();
+    assert!(!verify(&store, &manifest, level(VerifyLevel::Full)).await.unwrap().is_good());
+    store.create(&segment, content.clone()).await.unwrap();
+    let meanwhile = async {
+        store.time().sleep(Duration::from_secs(1)).await;
+        assert!(verify(&store, &manifest, level(VerifyLevel::Quick)).await.unwrap().is_good());
+        assert_eq!(told(&store, &manifest).await.1.map(|damage| damage.level), Some(VerifyLevel::Full));
+    };
+    let (report, ()) = tokio::join!(verify(&store, &manifest, level(VerifyLevel::Full)), meanwhile);
+    assert!(report.unwrap().is_good());
+    assert_eq!(told(&store, &manifest).await.1, None);
+}
+
+/// A machine whose clock is behind found damage, and its record came before the good one that it had seen.
+#[tokio::test]
+async fn a_record_of_a_clock_that_is_behind_comes_after_those_that_were_there() {
+    let (bucket, clock) = collection::bucket(Contents::default());
+    let behind = SimClock::new();
+    behind.advance(Duration::from_secs(86_400));
+    let (store, late) = (collection::on(&bucket, &clock), collection::on(&bucket, &behind));
+    let manifest = back_up(&store, &[noise(1, 700_000)]).await.unwrap().manifest;
+    let (_, segment, _) = manifest.objects().nth(1).unwrap();
+    let content = store.read_small(&segment, u64::MAX).await.unwrap();
+    let run = async |store: &Store| {
+        clock.advance(Duration::from_secs(60));
+        let options = VerifyOptions::new(VerifyLevel::Stored).pipeline(config());
+        verify(store, &manifest, options).await.unwrap();
+        let (last, damage, records) = told(store, &manifest).await;
+        (last.outcome, damage.is_some(), records)
+    };
+    assert_eq!(run(&store).await, (Outcome::Good, false, 1));
+    store.delete(&segment).await.unwrap();
+    assert_eq!(run(&late).await, (Outcome::Damaged, true, 2));
+    store.create(&segment, content).await.unwrap();
+    assert_eq!(run(&late).await, (Outcome::Good, false, 3));
+}
+
 /// A "good, full" from a clock that was ahead once hid every damage that was found before its date had come.
 #[tokio::test]
 async fn a_record_that_is_dated_ahead_hides_no_damage() {
@@ -163,9 +272,8 @@ async fn a_record_that_is_dated_ahead_hides_no_damage() {
         report
     };
     let told = async || {
-        let last = list(&store, None).await.unwrap().backups[0].verified.unwrap();
-        let records = verifications(&store, &manifest).await.unwrap();
-        (last.outcome, standing_damage(&records).map(|record| record.level), records.len())
+        let (last, damage, records) = told(&store, &manifest).await;
+        (last.outcome, damage.map(|damage| damage.level), records)
     };
     run(&wrong, VerifyLevel::Full).await;
     assert_eq!(told().await, (Outcome::Good, None, 1));

@@ -8,7 +8,8 @@
 //! | `quick` | the first step, which lists; retention takes it too, to look at what it keeps |
 //! | `documents`, `stored`, `content` | the steps that read: small documents, hashes of objects, decompressed content |
 //! | `choice`, `coverage` | which segments are looked at; sets of segments as short text |
-//! | `record` | what is kept of a verification, and what later ones and lists make of it |
+//! | `record` | what is kept of a verification, and the order of what is kept |
+//! | `standing` | how a backup stands by what is kept: damage that no later verification has shown to be gone |
 //! | `report` | what was found |
 //! | `watch`, `waiting` | how far it is, for whoever watches; what it waits for |
 
@@ -22,6 +23,7 @@ pub(crate) mod quick;
 pub(crate) mod record;
 mod report;
 mod run;
+pub(crate) mod standing;
 mod stored;
 mod waiting;
 mod watch;
@@ -31,4 +33,5 @@ pub use options::{Sample, SampleSize, VerifyLevel, VerifyOptions};
 pub use record::{Finding, Outcome, Verification, verifications};
 pub use report::{Damage, SampleReport, VerifyReport};
 pub use run::verify;
+pub use standing::{LastVerification, Standing};
 pub use watch::{VerifyProgress, VerifyStep, VerifyWatch};

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::coverage::Coverage;
 use super::options::VerifyLevel;
 use super::report::VerifyReport;
+use super::standing::LastVerification;
 use crate::backup::dating;
 use crate::backup::document::{self, MAX_SMALL_BYTES, corrupt, shown};
 use crate::backup::id::BackupId;
@@ -58,6 +59,9 @@ pub struct Verification {
     /// The seed, if a sample was drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Damage that stood when it was recorded, of those that other verifications found: what it has not shown to be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_damage: Option<LastVerification>,
     /// Number of findings.
     pub findings: u64,
     /// The first of the findings.
@@ -122,6 +126,7 @@ impl Verification {
             good: covered.count(),
             covered,
             seed: report.sample.map(|sample| sample.seed),
+            earlier_damage: None,
             findings: report.damage.len() as u64,
             damage: report.damage.iter().take(MOST_FINDINGS).map(finding).collect(),
         }
@@ -153,12 +158,26 @@ impl Verification {
             let found = format!("{} and {} findings", record.outcome.as_str(), record.findings);
             return Err(corrupt(object, "outcome", "good without findings, or damaged", found));
         }
+        if let Some(earlier) = record.earlier_damage
+            && (earlier.outcome != Outcome::Damaged
+                || earlier.good > earlier.segments
+                || earlier.segments != record.segments)
+        {
+            let found = format!("{}, {} of {}", earlier.outcome.as_str(), earlier.good, earlier.segments);
+            return Err(corrupt(object, "earlier damage", "damaged, of the same segments", found));
+        }
         Ok(record)
     }
 }
 
-/// Writes a record under the first free name at or after the time of its end. Answers its name.
-pub(super) async fn write(store: &Store, manifest: &Manifest, record: &Verification) -> Result<String> {
+/// Writes a record under the first free name at or after the time of its end, and after all of `names`: a clock that is behind puts
+/// it before none that was there. Answers its name.
+pub(super) async fn write(
+    store: &Store,
+    manifest: &Manifest,
+    record: &Verification,
+    names: &[RecordName],
+) -> Result<String> {
     const NAMES: i64 = 20;
     let committed = manifest.names().manifest();
     if store.find_size(&committed).await?.is_none() {
@@ -166,10 +185,13 @@ pub(super) async fn write(store: &Store, manifest: &Manifest, record: &Verificat
         return Err(segments::missing(&store.show(&committed)));
     }
     let content = bytes::Bytes::from(record.encode()?);
+    let later = |time: Timestamp, millis| time.checked_add(SignedDuration::from_millis(millis)).unwrap_or(time);
+    let newest = names.iter().map(RecordName::place).max();
+    let first = newest.map_or(record.finished, |newest| record.finished.max(later(newest, 1)));
     let mut outcome = Ok(String::new());
     for millis in 0..NAMES {
-        // Two verifications may end in the same millisecond, and clocks go backwards.
-        let time = record.finished.checked_add(jiff::SignedDuration::from_millis(millis)).unwrap_or(record.finished);
+        // Two verifications may end in the same millisecond.
+        let time = later(first, millis);
         let name = manifest.names().of(&ObjectName::Verified(time));
         outcome = store.create(&name, content.clone()).await.map(|()| name);
         match &outcome {
@@ -226,6 +248,17 @@ pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Ve
     Ok(Some(record))
 }
 
+/// The same; `None` as well if it is damaged or of another backup.
+pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Result<Option<Verification>> {
+    match read(store, of, &name.object).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            tracing::warn!(error = %error.report(), "a record of a verification cannot be used");
+            Ok(None)
+        }
+        outcome => outcome,
+    }
+}
+
 /// The verifications of a backup that were recorded, oldest first. Records that are damaged are left out; a verification
 /// from [`VerifyLevel::Stored`] on finds them.
 ///
@@ -242,55 +275,14 @@ pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Ve
 ///
 /// Cancel-safe: it only reads.
 pub async fn verifications(store: &Store, manifest: &Manifest) -> Result<Vec<Verification>> {
-    let names = names(store, &manifest.names()).await?;
-    all(store, &Of::from(manifest), &names).await
-}
-
-async fn all(store: &Store, of: &Of, names: &[RecordName]) -> Result<Vec<Verification>> {
+    let of = Of::from(manifest);
     let mut found = Vec::new();
-    for name in names {
-        let record = usable(read(store, of, &name.object).await)?;
+    for name in names(store, &manifest.names()).await? {
+        let record = read_usable(store, &of, &name).await?;
         found.extend(record.map(|record| (name.time_of(&record), record)));
     }
     found.sort_by_key(|(time, _)| *time);
     Ok(found.into_iter().map(|(_, record)| record).collect())
-}
-
-/// The newest of `records`, oldest first, that found damage which no later one has shown to be gone: one that looked at
-/// every segment, at least as deep, and found all of it good.
-pub(crate) fn standing_damage(records: &[Verification]) -> Option<&Verification> {
-    let (at, damaged) = records.iter().enumerate().rfind(|(_, record)| record.outcome == Outcome::Damaged)?;
-    let deepest =
-        records.iter().filter(|record| record.outcome == Outcome::Damaged).map(|record| record.level).max()?;
-    let is_refuted =
-        |later: &Verification| later.outcome == Outcome::Good && later.is_complete() && later.level >= deepest;
-    (!records[at + 1..].iter().any(is_refuted)).then_some(damaged)
-}
-
-/// The newest of the records `names` that can be used.
-pub(crate) async fn last(store: &Store, of: &Of, names: &[RecordName]) -> Result<Option<Verification>> {
-    // A few damaged ones may be newer. That all are damaged is not worth reading all.
-    const TRIES: usize = 3;
-    if names.iter().any(RecordName::is_ahead) {
-        // Where these belong depends on what they say.
-        return Ok(all(store, of, names).await?.pop());
-    }
-    for name in names.iter().rev().take(TRIES) {
-        if let Some(record) = usable(read(store, of, &name.object).await)? {
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
-}
-
-fn usable(outcome: Result<Option<Verification>>) -> Result<Option<Verification>> {
-    match outcome {
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            tracing::warn!(error = %error.report(), "a record of a verification cannot be used");
-            Ok(None)
-        }
-        outcome => outcome,
-    }
 }
 
 /// The name of a record, and what is known of its age.
@@ -315,14 +307,21 @@ impl RecordName {
         dating::is_ahead(self.dated, self.stored)
     }
 
+    /// Its place in the order of records, whatever it says, but for [`time_of`](Self::time_of).
+    fn place(&self) -> Timestamp {
+        if !self.is_ahead() {
+            return self.dated;
+        }
+        // To the millisecond, as dates are.
+        Timestamp::from_millisecond(self.stored.as_millisecond()).unwrap_or(self.stored)
+    }
+
     /// When it was written, for the order of records. A good one that is ahead would hide every damage that is found until its
     /// date has come, so it comes before all others; a damaged one counts from when it was stored.
-    fn time_of(&self, record: &Verification) -> Timestamp {
+    pub(super) fn time_of(&self, record: &Verification) -> Timestamp {
         match record.outcome {
-            _ if !self.is_ahead() => self.dated,
-            Outcome::Good => Timestamp::MIN,
-            // To the millisecond, as dates are.
-            Outcome::Damaged => Timestamp::from_millisecond(self.stored.as_millisecond()).unwrap_or(self.stored),
+            Outcome::Good if self.is_ahead() => Timestamp::MIN,
+            _ => self.place(),
         }
     }
 }

@@ -9,8 +9,9 @@ use super::coverage::Coverage;
 use super::documents;
 use super::listing::Listing;
 use super::options::{VerifyLevel, VerifyOptions};
-use super::record::{self, RecordName, Verification};
+use super::record::{RecordName, Verification};
 use super::report::{Damage, VerifyReport};
+use super::standing;
 use super::stored;
 use super::watch::{VerifyProgress, VerifyStep};
 use crate::backup::encryption;
@@ -28,6 +29,8 @@ use crate::pipeline::SegmentId;
 /// | [`Quick`](VerifyLevel::Quick) | one listing: every object is there and has its size |
 /// | [`Stored`](VerifyLevel::Stored) | besides, the manifest, the intent and earlier records, and the hash of every segment |
 /// | [`Full`](VerifyLevel::Full) | besides, every frame, decompressed as a restore does |
+///
+/// The record carries on damage that stood before and that this one has not shown to be gone, see [`Standing`](super::Standing).
 ///
 /// After a damaged segment it goes on with the next. `Full` adds to a wrong hash of a segment the range of the first frame that is
 /// damaged, as a finding of its own.
@@ -76,7 +79,7 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
         let bad = damaged(&report);
         let good = Coverage::new(looked_at.into_iter().filter(|id| !bad.contains(id)));
         let record = Verification::new(manifest, &report, good, started, store.time().wall());
-        match record::write(store, manifest, &record).await {
+        match standing::add(store, manifest, record, &records).await {
             Ok(name) => report.record = Some(name),
             Err(error) => report.record_error = Some(error.context("the result cannot be recorded")),
         }

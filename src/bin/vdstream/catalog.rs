@@ -1,7 +1,7 @@
 //! `list` and `show`: what a store holds.
 
 use serde::Serialize;
-use vdstream::backup::{self, BackupSummary, Encryption, LastVerification, Manifest, Outcome, Select, Series, Store};
+use vdstream::backup::{self, BackupSummary, Encryption, LastVerification, Manifest, Select, Series, Standing, Store};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
@@ -64,19 +64,28 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
             backup.stripes.to_string(),
             output::size(backup.raw_bytes),
             output::size(backup.stored_bytes),
-            backup.verified.as_ref().map_or_else(|| "-".to_owned(), verified),
+            verified(backup.verified.as_ref(), backup.standing_damage.as_ref()).unwrap_or_else(|| "-".to_owned()),
         ]
     }));
     output::line(&output::table(&rows))
 }
 
-/// The last verification in few words.
-fn verified(last: &LastVerification) -> String {
-    let part = match last.good == last.segments || last.outcome != Outcome::Good {
+/// What the recorded verifications say, in few words: damage that stands, before the last of them.
+fn verified(last: Option<&LastVerification>, damage: Option<&LastVerification>) -> Option<String> {
+    if let Some(damage) = damage {
+        return Some(damaged(damage));
+    }
+    let last = last?;
+    let part = match last.good == last.segments {
         true => String::new(),
         false => format!(" ({} of {} segments)", last.good, last.segments),
     };
-    format!("{} {:.0} {}{part}", last.level, last.time, last.outcome.as_str())
+    Some(format!("{} {:.0} {}{part}", last.level, last.time, last.outcome.as_str()))
+}
+
+/// Damage that no verification has shown to be gone.
+pub(crate) fn damaged(damage: &LastVerification) -> String {
+    format!("damaged ({}, {:.0})", damage.level, damage.time)
 }
 
 /// Finds the backup that `id` and `series` name. Says so if the latest is one that others pass themselves off as newer than.
@@ -112,19 +121,23 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         let file = PageFile::open(path).await?;
         file.write(&Facts { url: &args.url, series: manifest.series.as_str(), story }).await?;
     }
-    let last = backup::last_verification(&store, &manifest).await?;
+    let Standing { verified: last, damage, .. } = backup::standing(&store, &manifest).await?;
     if common.json {
         let text = String::from_utf8_lossy(&manifest.encode()?).into_owned();
-        // The manifest as it is stored, and one member more.
+        // The manifest as it is stored, and two members more.
         let document = text.trim_end().trim_end_matches('}');
-        let last = serde_json::to_string(&last)
-            .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode the document").with_source(error))?;
-        return output::line(&format!("{document},\"verified\":{last}}}"));
+        let word = |verification: &Option<LastVerification>| {
+            serde_json::to_string(verification)
+                .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode the document").with_source(error))
+        };
+        let (last, damage) = (word(&last)?, word(&damage)?);
+        return output::line(&format!("{document},\"verified\":{last},\"standing_damage\":{damage}}}"));
     }
     let pair = |key: &str, value: String| vec![key.to_owned(), value];
     let mut rows = vec![
         pair("id", manifest.id.to_string()),
         pair("series", manifest.series.as_str().to_owned()),
+        pair("kind", manifest.kind.to_string()),
         pair("begun", format!("{:.0}", manifest.created)),
         pair("finished", format!("{:.0}", manifest.finished)),
         pair("host", manifest.host.clone().unwrap_or_else(|| "-".to_owned())),
@@ -134,8 +147,14 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         pair("raw", output::size(manifest.raw_bytes())),
         pair("stored", output::size(manifest.stored_bytes())),
         pair("root hash", manifest.root().to_hex().to_string()),
-        pair("verified", last.as_ref().map_or_else(|| "never".to_owned(), verified)),
+        pair("verified", verified(last.as_ref(), damage.as_ref()).unwrap_or_else(|| "never".to_owned())),
     ];
+    if let Some(parent) = manifest.parent {
+        rows.push(pair("continues", parent.to_string()));
+    }
+    if let Some(until) = manifest.keep_until {
+        rows.push(pair("kept until", format!("{until:.0}")));
+    }
     if let Some(producer) = &manifest.producer {
         let status = producer.exit_status.map_or_else(String::new, |status| format!(", exit status {status}"));
         rows.push(pair("producer", format!("{}{status}", producer.name)));

@@ -3,7 +3,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use vdstream::Result;
-use vdstream::backup::{Course, Manifest, Outcome, Verification};
+use vdstream::backup::{Course, Manifest, Outcome, Standing, Verification};
 
 use super::chart::{self, Bar, LONGEST, RAW, STORED, WIDTHS, Width};
 use super::facts::{Attempt, Facts, Story, restore_command};
@@ -45,11 +45,7 @@ pub(super) fn page(facts: &Facts<'_>) -> Result<String> {
 
 fn committed(facts: &Facts<'_>, manifest: &Manifest, verifications: &[Verification]) -> Result<Markup> {
     let (raw, stored) = (manifest.raw_bytes(), manifest.stored_bytes());
-    let (class, word) = match verifications.last().map(|last| last.outcome) {
-        None => ("plain", "committed"),
-        Some(Outcome::Good) => ("good", "committed, verified"),
-        Some(Outcome::Damaged) => ("bad", "damaged"),
-    };
+    let (class, word) = badge(verifications);
     let mut tiles = vec![("raw", output::size(raw)), ("stored", output::size(stored)), ("ratio", ratio(raw, stored))];
     if let Some(course) = &manifest.course {
         tiles.extend([("time", time(course.millis)), ("rate", rate(raw, course.millis))]);
@@ -70,6 +66,20 @@ fn committed(facts: &Facts<'_>, manifest: &Manifest, verifications: &[Verificati
         section { h2 { "Hashes" } (hashes(manifest)) }
         (footer())
     })
+}
+
+/// The class and the words of the badge: damage that stands, before the last verification and how much it has looked at.
+fn badge(verifications: &[Verification]) -> (&'static str, String) {
+    if let Some(damage) = Standing::of(verifications).damage {
+        return ("bad", crate::catalog::damaged(&damage));
+    }
+    match verifications.last() {
+        None => ("plain", "committed".to_owned()),
+        Some(last) if last.is_complete() => ("good", format!("committed, verified ({})", last.level)),
+        Some(Verification { level, good, segments, .. }) => {
+            ("plain", format!("committed, verified ({level}, {good} of {segments} segments)"))
+        }
+    }
 }
 
 fn failed(facts: &Facts<'_>, attempt: &Attempt, why: &str) -> Result<Markup> {
@@ -369,6 +379,28 @@ mod tests {
         let page = page(&Facts { url: HOSTILE, series: HOSTILE, story }).unwrap();
         // URL, twice; series; key and value of the label; host, tool, codec, producer; host and finding of the verification.
         assert_harmless(&page, 11);
+    }
+
+    /// A page was green because the last look was a quick one, and a deep one before it had found damage.
+    #[tokio::test]
+    async fn the_badge_tells_damage_that_stands_and_how_deep_it_was_looked() {
+        let store = Store::memory();
+        let mut backup = Backup::begin(&store, "a", BackupOptions::default()).await.unwrap();
+        let mut writer = backup.take_writers().unwrap().remove(0);
+        writer.write_all(b"rows").await.unwrap();
+        writer.shutdown().await.unwrap();
+        let manifest = backup.commit().await.unwrap().manifest;
+        for level in [VerifyLevel::Full, VerifyLevel::Quick] {
+            backup::verify(&store, &manifest, VerifyOptions::new(level)).await.unwrap();
+        }
+        let mut records = backup::verifications(&store, &manifest).await.unwrap();
+        let told = |class, words: &str| (class, words.to_owned());
+        assert_eq!(badge(&[]), told("plain", "committed"));
+        assert_eq!(badge(&records), told("good", "committed, verified (quick)"));
+        (records[1].segments, records[1].good) = (100, 1);
+        assert_eq!(badge(&records), told("plain", "committed, verified (quick, 1 of 100 segments)"));
+        records[0].outcome = Outcome::Damaged;
+        assert_eq!(badge(&records), told("bad", &format!("damaged (full, {:.0})", records[0].finished)));
     }
 
     #[test]
