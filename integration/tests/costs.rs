@@ -133,7 +133,7 @@ fn manual() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ranges_of_a_restore_are_parts_and_one_more_per_segment() {
+async fn ranges_of_a_restore_are_frames_and_one_more_per_segment() {
     let counting = CountingStore::keeping();
     let store = store(&counting);
     let report = back_up(&store, PipelineConfig::default(), 1, 100 * MIB).await;
@@ -145,7 +145,7 @@ async fn ranges_of_a_restore_are_parts_and_one_more_per_segment() {
         raw_bytes += piece.unwrap().len() as u64;
     }
     assert_eq!(raw_bytes, 100 * MIB);
-    // A range holds whole frames: of 4 MiB of noise, one and not two fit into 8 MiB.
+    // A range holds whole frames: of 4 MiB of noise, one fits.
     assert_eq!(counting.take_counts(), Counts::from([("get", 1 + 25)]));
 }
 

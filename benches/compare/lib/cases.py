@@ -3,10 +3,12 @@
 import itertools
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-from . import data
+from . import data, tools
 
 ZSTD = '"$ZSTD" -q -T0 -3 -c < "$IN"'
 
@@ -61,7 +63,7 @@ def to_azure(name, run):
     return Tool(name, run, "", AZURE_STORED, AZURE_CLEAN)
 
 
-# The same compressor with nothing to do but that: what no tool that uses it on these cores can be much faster than.
+# The same compressor with nothing to do but that: what a pipeline around it can hardly be faster than.
 ALONE = Tool("zstd -T0 alone", f"{ZSTD} > /dev/null")
 FASTER = '"$VDSTREAM" backup --quiet --level 1'
 
@@ -82,6 +84,7 @@ S3_BACKUPS = (
     to_s3("vdstream --level 1", f'{FASTER} "s3://vdstream/$NAME" - < "$IN"'),
     ALONE,
     to_s3("zstd -T0 | s5cmd pipe", f'{ZSTD} | "$S5CMD" pipe "s3://vdstream/$NAME"'),
+    to_s3("zstd -T0 | rclone rcat", f'{ZSTD} | "$RCLONE" rcat "S3:vdstream/$NAME"'),
     to_s3("zstd -T0 | aws s3 cp -", f'{ZSTD} | "$AWS" s3 cp --quiet - "s3://vdstream/$NAME"'),
     to_s3("by hand", '"$BY_HAND" backup "s3://vdstream/$NAME" < "$IN"'),
     to_s3("restic", '"$RESTIC" -q -r "s3:$S3_ENDPOINT_URL/vdstream/$NAME" backup --stdin < "$IN"',
@@ -123,8 +126,14 @@ S3_RESTORES = (
     Tool("s5cmd cat | zstd -d, sync",
          '"$S5CMD" cat "s3://vdstream/$NAME" | "$ZSTD" -q -d -c > "$OUT/out"; sync "$OUT/out"',
          of(S3_BACKUPS, "zstd -T0 | s5cmd pipe").run, clean=S3_CLEAN, output="out"),
+    Tool("aws s3 cp | zstd -d, sync",
+         '"$AWS" s3 cp --quiet "s3://vdstream/$NAME" - | "$ZSTD" -q -d -c > "$OUT/out"; sync "$OUT/out"',
+         of(S3_BACKUPS, "zstd -T0 | aws s3 cp -").run, clean=S3_CLEAN, output="out"),
     Tool("by hand, sync", '"$BY_HAND" restore "s3://vdstream/$NAME" > "$OUT/out"; sync "$OUT/out"',
          of(S3_BACKUPS, "by hand").run, clean=S3_CLEAN, output="out"),
+    Tool("restic, sync",
+         '"$RESTIC" -q -r "s3:$S3_ENDPOINT_URL/vdstream/$NAME" dump latest stdin > "$OUT/out"; sync "$OUT/out"',
+         f'{of(S3_BACKUPS, "restic").prepare}; {of(S3_BACKUPS, "restic").run}', clean=S3_CLEAN, output="out"),
 )
 AZURE_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "az://vdstream/$NAME" latest --output "$OUT/out"',
@@ -132,6 +141,8 @@ AZURE_RESTORES = (
     Tool("rclone cat | zstd -d, sync",
          '"$RCLONE" cat "AZ:vdstream/$NAME/z" | "$ZSTD" -q -d -c > "$OUT/out"; sync "$OUT/out"',
          AZURE_BACKUPS[1].run, clean=AZURE_CLEAN, output="out"),
+    Tool("by hand, sync", '"$BY_HAND" restore "az://vdstream/$NAME/z" > "$OUT/out"; sync "$OUT/out"',
+         AZURE_BACKUPS[2].run, clean=AZURE_CLEAN, output="out"),
 )
 
 BACKUPS = {"file": FILE_BACKUPS, "s3": S3_BACKUPS, "azure": AZURE_BACKUPS}
@@ -220,3 +231,53 @@ def memory(place, gibibytes, results):
         if store == "s3":
             place.bash(S3_CLEAN, settings, check=False)
         shutil.rmtree(settings["OUT"])
+
+
+def device(rounds, results, fresh):
+    """The bench of devices, several times: what it measures of both sides in one run belongs together."""
+    results.mkdir(parents=True, exist_ok=True)
+    target = results / "device.jsonl"
+    if fresh:
+        target.unlink(missing_ok=True)
+    metadata = subprocess.check_output(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=tools.REPOSITORY)
+    found = Path(json.loads(metadata)["target_directory"]) / "criterion"
+    for round_ in range(rounds):
+        subprocess.check_call(["cargo", "bench", "--quiet", "--bench", "device", "--", "--quiet", "--noplot"], cwd=tools.REPOSITORY)
+        line = {"round": round_}
+        for estimates in found.glob("*/*/new/estimates.json"):
+            group, name = json.loads((estimates.parent / "benchmark.json").read_text())["full_id"].split("/")
+            short = {"round trip of an empty command": "round trip", "1 MiB transfers": "1 MiB"}.get(group)
+            if short:
+                line[f"{short}/{name}"] = json.loads(estimates.read_text())["median"]["point_estimate"] / 1e9
+        with target.open("a") as lines:
+            print(json.dumps(line), file=lines)
+        print(line, file=sys.stderr, flush=True)
+
+
+def latency(place, rounds, results, fresh):
+    """What is quick: a backup of 1 KiB, its restore, and the first byte of a long restore, on disk and S3."""
+    results.mkdir(parents=True, exist_ok=True)
+    target = results / "latency.jsonl"
+    if fresh:
+        target.unlink(missing_ok=True)
+    for store in ["file", "s3"]:
+        small, long_ = (variables(place, data.path("postgres")) for _ in range(2))
+        url = {name: {"file": f"file://{of['OUT']}/store", "s3": f"s3://vdstream/{of['NAME']}"}[store]
+               for name, of in [("small", small), ("long", long_)]}
+        works = {
+            "backup of 1 KiB": f'head -c 1024 "$IN" | "$VDSTREAM" backup --quiet "{url["small"]}" -',
+            "restore of 1 KiB": f'"$VDSTREAM" restore --quiet "{url["small"]}" latest --output - > /dev/null',
+            "first byte of a restore of 1 GB": f'"$VDSTREAM" restore --quiet "{url["long"]}" latest --output - | head -c 1 > /dev/null || true',
+        }
+        place.bash(f'"$VDSTREAM" backup --quiet "{url["long"]}" - < "$IN"', long_)
+        for round_ in range(rounds):
+            place.settle()
+            for work, script in works.items():
+                line = {"work": work, "store": store, "round": round_, "wall": place.measure(script, small, store)["wall"]}
+                with target.open("a") as lines:
+                    print(json.dumps(line), file=lines)
+                print(line, file=sys.stderr, flush=True)
+        for of in [small, long_]:
+            if store == "s3":
+                place.bash(S3_CLEAN, of, check=False)
+            shutil.rmtree(of["OUT"])

@@ -32,6 +32,8 @@ class Place:
         env.update(RCLONE_CONFIG="/dev/null", RCLONE_CONFIG_AZ_TYPE="azureblob",
                    RCLONE_CONFIG_AZ_ACCOUNT=env["AZURE_STORAGE_ACCOUNT_NAME"],
                    RCLONE_CONFIG_AZ_KEY=env["AZURE_STORAGE_ACCOUNT_KEY"], RCLONE_CONFIG_AZ_ENDPOINT=self.azure)
+        env.update(RCLONE_CONFIG_S3_TYPE="s3", RCLONE_CONFIG_S3_PROVIDER="Other", RCLONE_CONFIG_S3_ENV_AUTH="true",
+                   RCLONE_CONFIG_S3_ENDPOINT=self.s3, RCLONE_CONFIG_S3_REGION=env["AWS_REGION"])
         for program in ["zstd", "restic", "rclone", "s5cmd", "aws", "vdstream", "by-hand"]:
             env[program.replace("-", "_").upper()] = found[program]
         self.env = env
@@ -80,8 +82,8 @@ class Place:
         return {
             "wall": wall,
             "cpu": usage.ru_utime + usage.ru_stime,
-            "rss": max(peak.bytes, usage.ru_maxrss << 10),
-            # Of the largest process alone, exact: the kernel's own number.
+            "rss": peak.bytes,
+            # Of the largest process alone, exact: the kernel's own number, which is never less than what this program had.
             "rss_one": usage.ru_maxrss << 10,
             "server_cpu": cpu_of(server) - before if server else 0.0,
         }
@@ -99,7 +101,7 @@ class Peak:
         self.thread.start()
 
     def watch(self):
-        while not self.done.wait(0.05):
+        while not self.done.wait(0.02):
             for pid in tree(self.root):
                 try:
                     status = Path(f"/proc/{pid}/status").read_text()

@@ -1,6 +1,5 @@
 """From the collected measurements to `results/table.md` and `results/chart.svg`."""
 
-import datetime
 import json
 import platform
 from pathlib import Path
@@ -38,8 +37,11 @@ def write(results):
         path = results / f"{group.name}.jsonl"
         if path.exists():
             groups[group.name] = summarise(group, [json.loads(line) for line in path.read_text().splitlines()])
-    text = [HEAD.format(machine=machine(), day=datetime.date.today().isoformat(), data=described())]
+    of = json.loads((results / "made.json").read_text())
+    text = [HEAD.format(machine=machine(), data=described(), **of, tools=", ".join(of["versions"].values()))]
     text += must(groups)
+    text += device(results / "device.jsonl")
+    text += latency(results / "latency.jsonl")
     text += memory(results / "memory.jsonl")
     for name, tools in groups.items():
         text += group_table(name, tools)
@@ -76,9 +78,46 @@ def must(groups):
     return [*lines, ""]
 
 
+def device(path):
+    """Medians of the runs of `cargo bench --bench device`, each beside its own measure of what the machine can do."""
+    if not path.exists():
+        return []
+    runs = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = ["## Devices in process", "",
+             "`cargo bench --bench device`, several runs; the ratio is the median of the ratios of the runs.", "",
+             "| work | threads | device | against | | measured | fastest – slowest | must be | holds | runs |", "|---|---|---|---|---|---|---|---|---|---|"]
+    for threads in ["one", "two"]:
+        mine, other = (f"round trip/{who}, {threads} thread{'s' * (threads == 'two')}" for who in ["device", "mpsc and oneshot"])
+        ratios = sorted(run[mine] / run[other] for run in runs)
+        lines.append(device_row("a command of 0 bytes", threads, runs, mine, "mpsc and oneshot", other, ratios, "≤ 2.00 ×", median(ratios) <= 2))
+    for threads in ["one", "two"]:
+        mine = f"1 MiB/device, {threads} thread{'s' * (threads == 'two')}"
+        ratios = sorted(run["1 MiB/memcpy"] / run[mine] for run in runs)
+        lines.append(device_row("1 MiB", threads, runs, mine, "memcpy", "1 MiB/memcpy", ratios, "≥ 0.80 ×", median(ratios) >= 0.8))
+    return [*lines, ""]
+
+
+def device_row(work, threads, runs, mine, against, other, ratios, must, holds):
+    micros = lambda key: f"{median(run[key] for run in runs) * 1e6:.2f} µs"
+    return (f"| {work} | {threads} | {micros(mine)} | {against} | {micros(other)} | {median(ratios):.2f} × | {ratios[0]:.2f} – {ratios[-1]:.2f} "
+            f"| {must} | {'yes' if holds else '**no**'} | {len(runs)} |")
+
+
 def alone(tools, against, what):
     of = tools.get(cases.ALONE.name) or tools.get(cases.ALONE_BACK.name)
     return f"{of[what] / tools[against][what]:.2f} ×" if of and "cat" not in against.split()[0] else ""
+
+
+def latency(path):
+    if not path.exists():
+        return []
+    walls = {}
+    for line in map(json.loads, path.read_text().splitlines()):
+        walls.setdefault((line["work"], line["store"]), []).append(line["wall"])
+    lines = ["## How soon", "", "The whole process, from its start.", "", "| work | store | ms | fastest – slowest | runs |", "|---|---|---|---|---|"]
+    for (work, store), of in walls.items():
+        lines.append(f"| {work} | {store} | {median(of) * 1e3:.0f} | {min(of) * 1e3:.0f} – {max(of) * 1e3:.0f} | {len(of)} |")
+    return [*lines, ""]
 
 
 def memory(path):
@@ -88,14 +127,16 @@ def memory(path):
     for line in map(json.loads, path.read_text().splitlines()):
         peaks[(line["work"], line["data"], line["store"], line["limit_mib"], line["gib"])] = line["rss"]
     sizes = sorted({key[4] for key in peaks})
-    lines = ["## Peak memory by the length of the stream", "", "One stripe; the limit is `--memory`, the peak is the kernel's.", "",
-             "| work | data | store | limit, MiB | " + " | ".join(f"{size} GiB, MiB" for size in sizes) + " | longest ÷ shortest |",
-             "|---|---|---|---|" + "---|" * (len(sizes) + 1)]
+    lines = ["## Peak memory by the length of the stream", "", 
+             "One stripe; the limit is `--memory`, the peak is the kernel's. At most 32 MiB more than the limit, and within 5 %.", "",
+             "| work | data | store | limit, MiB | " + " | ".join(f"{size} GiB, MiB" for size in sizes) + " | longest ÷ shortest | holds |",
+             "|---|---|---|---|" + "---|" * (len(sizes) + 2)]
     for work, source, store, limit in sorted({key[:4] for key in peaks}):
         of = [peaks.get((work, source, store, limit, size)) for size in sizes]
         if all(of):
             cells = " | ".join(f"{peak / MIB:.1f}" for peak in of)
-            lines.append(f"| {work} | {source} | {store} | {limit} | {cells} | {of[-1] / of[0]:.3f} |")
+            holds = max(of) <= (limit + 32) * MIB and 0.95 <= of[-1] / of[0] <= 1.05
+            lines.append(f"| {work} | {source} | {store} | {limit} | {cells} | {of[-1] / of[0]:.3f} | {'yes' if holds else '**no**'} |")
     return [*lines, ""]
 
 
@@ -124,8 +165,10 @@ def described():
 
 HEAD = """# Measured beside other tools
 
-{day}, on {machine}. Data: {data}; all of it in the page cache. Medians of alternating runs on an otherwise idle machine; zstd level 3
-everywhere. CPU is user and system time of the tool's whole process tree; memory is the sum over its processes. The tools that do not sync
-what they write are followed by `sync FILE` inside the measured time, unless the row says otherwise. Servers run on the same two cores.
-How to repeat it is in [the README](../README.md); the raw numbers are beside this file.
+{day}, commit {commit}, on {machine}. Data: {data}; all of it in the page cache. Medians of alternating runs on an otherwise idle machine;
+zstd level 3 but where another is named, and restic's own default. CPU is user and system time of the tool's whole process tree; memory is the sum over
+its processes. The tools that do not sync what they write are followed by `sync FILE` inside the measured time, unless the row says otherwise. Servers run
+on the same two cores. How to repeat it is in [the README](../README.md); the raw numbers are beside this file.
+
+Tools: {tools}.
 """

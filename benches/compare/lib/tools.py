@@ -1,7 +1,9 @@
 """The tools that we run beside: installed in pinned versions under ${VDSTREAM_TOOLS:-~/.cache/vdstream/tools}."""
 
+import datetime
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,8 +61,13 @@ def build(found):
         found[program] = str(built / program)
 
 
+def made(found):
+    """What is measured, and when."""
+    commit = subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, text=True).strip()
+    return {"day": datetime.date.today().isoformat(), "commit": commit, "versions": versions(found)}
+
+
 def versions(found):
-    """One line per tool, for the report."""
     lines = {
         "zstd": [found["zstd"], "--version"],
         "rclone": [found["rclone"], "version"],
@@ -69,7 +76,7 @@ def versions(found):
         "restic": [found["restic"], "version"],
     }
     first = lambda command: subprocess.run(command, capture_output=True, text=True).stdout.strip().splitlines()[0]
-    return {name: first(command) for name, command in lines.items()}
+    return {name: f"{name} {re.search('[0-9]+[.][0-9.]*[0-9]', first(command))[0]}" for name, command in lines.items()}
 
 
 def quietly(*command):
