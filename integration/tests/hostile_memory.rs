@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
@@ -21,8 +21,8 @@ use object_store::{
 use tempfile::TempDir;
 use vdstream::ErrorKind;
 use vdstream::backup::{
-    Backup, BackupOptions, MAX_MANIFEST_BYTES, ResumeOptions, Store, VerifyLevel, VerifyOptions, list, verifications,
-    verify,
+    Backup, BackupOptions, Kind, MAX_MANIFEST_BYTES, ResumeOptions, Store, VerifyLevel, VerifyOptions, list,
+    verifications, verify,
 };
 use vdstream::pipeline::PipelineConfig;
 use vdstream::testing::decoder::{Document, sealed};
@@ -158,7 +158,11 @@ async fn so_does_one_of_long_texts() {
 
 /// A store whose listings show many objects more below each backup, made while they are asked for.
 #[derive(Debug, Default)]
-struct Crowded(InMemory);
+struct Crowded {
+    objects: InMemory,
+    /// Among them, where they are asked for, records that the backup is being deleted.
+    is_deleted: AtomicBool,
+}
 
 /// Records of verifications, segments of other processes, segments that no manifest names.
 const STRAYS: usize = 200_000;
@@ -177,7 +181,7 @@ impl ObjectStore for Crowded {
         payload: PutPayload,
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
-        self.0.put_opts(location, payload, options).await
+        self.objects.put_opts(location, payload, options).await
     }
 
     async fn put_multipart_opts(
@@ -185,18 +189,18 @@ impl ObjectStore for Crowded {
         location: &Path,
         options: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, options).await
+        self.objects.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.0.get_opts(location, options).await
+        self.objects.get_opts(location, options).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.0.delete_stream(locations)
+        self.objects.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
@@ -207,6 +211,14 @@ impl ObjectStore for Crowded {
             None => (directory.clone(), ""),
         };
         let is_backup = backup.split('/').count() == 2;
+        let is_deleted = directory.ends_with("/deleted") && self.is_deleted.load(Ordering::Relaxed);
+        let deleted = (0..if is_deleted { STRAYS } else { 0 }).map(move |number| ObjectMeta {
+            location: Path::from(format!("{directory}/20260101T{number:06}.000Z.json")),
+            last_modified: std::time::UNIX_EPOCH.into(),
+            size: 1,
+            e_tag: None,
+            version: None,
+        });
         let strays = (0..if is_backup { STRAYS } else { 0 }).filter_map(move |number| {
             let name = match number % 3 {
                 0 => format!(
@@ -227,15 +239,15 @@ impl ObjectStore for Crowded {
                 version: None,
             })
         });
-        self.0.list(prefix).chain(stream::iter(strays.map(Ok))).boxed()
+        self.objects.list(prefix).chain(stream::iter(strays.chain(deleted).map(Ok))).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        self.objects.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.0.copy_opts(from, to, options).await
+        self.objects.copy_opts(from, to, options).await
     }
 }
 
@@ -260,7 +272,7 @@ async fn many_objects_beside_a_backup_take_little_memory() {
 
     // What resumes needs to know more, and has a bound too.
     let name = format!("orders/{}/manifest.json", manifest.id);
-    crowded.0.delete(&Path::from(name)).await.unwrap();
+    crowded.objects.delete(&Path::from(name)).await.unwrap();
     let pipeline = PipelineConfig { memory_limit: 64 << 20, ..PipelineConfig::default() };
     let options = ResumeOptions::default().silence(std::time::Duration::ZERO).pipeline(pipeline);
     let (resumed, outcome) = peak(Backup::resume(&store, "orders", manifest.id, options)).await;
@@ -270,6 +282,36 @@ async fn many_objects_beside_a_backup_take_little_memory() {
         Ok(backup) => drop(backup.abort(vdstream::Error::new(ErrorKind::Aborted, "enough")).await),
         Err(error) => println!("{}", error.report()),
     }
-    let left: Vec<ObjectMeta> = crowded.0.list(None).try_collect().await.unwrap();
+    let left: Vec<ObjectMeta> = crowded.objects.list(None).try_collect().await.unwrap();
     assert!(!left.is_empty());
+}
+
+/// It once held all that its directory showed.
+#[tokio::test]
+async fn giving_up_among_many_objects_takes_little_memory() {
+    let crowded = Arc::new(Crowded::default());
+    let store = Store::new(Arc::<Crowded>::clone(&crowded) as _, "");
+    let backup = Backup::begin(&store, "orders", BackupOptions::default()).await.unwrap();
+    let (held, outcome) = peak(backup.abort(vdstream::Error::new(ErrorKind::Aborted, "enough"))).await;
+    println!("{} KiB to give up", held >> 10);
+    assert!(held < 6 * MIB, "{held} bytes");
+    // They are shown whatever is deleted.
+    let error = outcome.unwrap_err();
+    assert!(error.report().contains("is listed although it was deleted"), "{}", error.report());
+}
+
+#[tokio::test]
+async fn many_records_of_a_deletion_are_one() {
+    let crowded = Arc::new(Crowded::default());
+    let store = Store::new(Arc::<Crowded>::clone(&crowded) as _, "");
+    let mut backup = Backup::begin(&store, "orders", BackupOptions::default()).await.unwrap();
+    backup.stripe_reader(0, std::io::Cursor::new(b"rows".to_vec())).unwrap();
+    let parent = backup.commit().await.unwrap().manifest.id;
+    crowded.is_deleted.store(true, Ordering::Relaxed);
+    let options = BackupOptions::default().continues(parent, Kind::Log);
+    let (held, outcome) = peak(Backup::begin(&store, "orders", options)).await;
+    println!("{} KiB to look for a parent", held >> 10);
+    assert!(held < 6 * MIB, "{held} bytes");
+    let error = outcome.unwrap_err();
+    assert!(error.kind() == ErrorKind::Conflict && error.report().contains("being deleted"), "{}", error.report());
 }

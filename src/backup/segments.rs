@@ -20,7 +20,7 @@ use super::collection::uploads::{self, Ending};
 use super::intent::UploadRecord;
 use super::manifest::{MAX_SEGMENTS, Manifest};
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
-use super::store::Store;
+use super::store::{NAMES_AT_ONCE, Seen, Store};
 use crate::buffer::SlotMut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{SegmentId, SegmentStore, SegmentUpload};
@@ -192,36 +192,32 @@ impl Segments {
                 outcome => outcome?,
             }
         }
-        let listed = match shared.store.list(&shared.names.directory()).await {
-            Ok(listed) => listed,
+        let directory = shared.names.directory();
+        let own = Own { names: &shared.names, records };
+        let found = match shared.store.fold(&directory, |found: &mut Found, seen| own.see(found, seen)).await {
+            Ok(found) => found,
             Err(error) => return first.and(Err(error)),
         };
+        // Another process has resumed and committed it, and somebody has deleted that: it stays for its readers.
+        if found.is_deleted {
+            return first;
+        }
+        if found.is_complete {
+            let manifest = shared.store.show(&shared.names.manifest());
+            let message = format!("{manifest} exists: the backup is complete and stays");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
         // Most listings are complete; what is known to have been written is deleted all the same.
-        let mut names: BTreeSet<String> =
-            shared.begun.lock().iter().map(|segment| shared.names.segment(*segment)).collect();
+        let mut names = found.names;
+        names.extend(shared.begun.lock().iter().map(|segment| shared.names.segment(*segment)));
         if shared.names.is_encrypted() {
             names.insert(shared.names.of(&ObjectName::Identity));
         }
-        for object in listed {
-            match shared.names.parse(&object.name) {
-                Some(ObjectName::Manifest) => {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        format!("{} exists: the backup is complete and stays", shared.store.show(&object.name)),
-                    ));
-                }
-                // Another process has resumed and committed it, and somebody has deleted that: it stays for its readers.
-                Some(ObjectName::Deleted(_)) => return first,
-                Some(ObjectName::Intent | ObjectName::Claim(_) | ObjectName::Resumed { .. }) => {}
-                Some(ObjectName::Upload { .. }) if records.contains(&object.name) => {}
-                Some(_) => {
-                    names.insert(object.name);
-                }
-                None => tracing::warn!(object = object.name, "an object that is not ours stays"),
-            }
-        }
         let names: Vec<String> = names.into_iter().collect();
         first = first.and(shared.store.delete_all(&names).await);
+        if found.has_more {
+            first = first.and(shared.store.delete_below(&directory, |name| own.goes(name)).await);
+        }
         // As long as something is left, the intent is what finds it.
         first?;
         shared.store.delete(&shared.names.intent()).await?;
@@ -238,20 +234,58 @@ impl Segments {
     pub(super) async fn tidy(&self, manifest: &Manifest) -> Result<()> {
         let shared = &self.shared;
         let named: HashSet<String> = manifest.objects().map(|(_, name, _)| name).collect();
-        let mut outcome = end_uploads(&shared.store, &shared.names, |_| true).await;
-        let mut names = Vec::new();
-        for object in shared.store.list(&shared.names.directory()).await? {
-            let is_left = match shared.names.parse(&object.name) {
-                Some(ObjectName::Partial) => true,
-                Some(name) => name.as_segment().is_some() && !named.contains(&object.name),
-                None => false,
-            };
-            if is_left {
-                names.push(object.name);
-            }
+        let outcome = end_uploads(&shared.store, &shared.names, |_| true).await;
+        let is_left = |name: &str| match shared.names.parse(name) {
+            Some(ObjectName::Partial) => true,
+            Some(parsed) => parsed.as_segment().is_some() && !named.contains(name),
+            None => false,
+        };
+        outcome.and(shared.store.delete_below(&shared.names.directory(), is_left).await)
+    }
+}
+
+/// What belongs to the process that began a backup, and goes with it.
+struct Own<'a> {
+    names: &'a Names,
+    /// Records of uploads that stay.
+    records: &'a BTreeSet<String>,
+}
+
+/// What a listing tells of it.
+#[derive(Default)]
+struct Found {
+    is_complete: bool,
+    is_deleted: bool,
+    /// Some that go, and whether there are more.
+    names: BTreeSet<String>,
+    has_more: bool,
+}
+
+impl Own<'_> {
+    fn goes(&self, name: &str) -> bool {
+        match self.names.parse(name) {
+            Some(
+                ObjectName::Manifest
+                | ObjectName::Deleted(_)
+                | ObjectName::Intent
+                | ObjectName::Claim(_)
+                | ObjectName::Resumed { .. },
+            )
+            | None => false,
+            Some(ObjectName::Upload { .. }) => !self.records.contains(name),
+            Some(_) => true,
         }
-        outcome = outcome.and(shared.store.delete_all(&names).await);
-        outcome
+    }
+
+    fn see(&self, found: &mut Found, seen: Seen) {
+        match self.names.parse(&seen.name) {
+            Some(ObjectName::Manifest) => found.is_complete = true,
+            Some(ObjectName::Deleted(_)) => found.is_deleted = true,
+            Some(_) if !self.goes(&seen.name) => {}
+            Some(_) if found.names.len() >= NAMES_AT_ONCE => found.has_more = true,
+            Some(_) => drop(found.names.insert(seen.name)),
+            None => tracing::warn!(object = seen.name, "an object that is not ours stays"),
+        }
     }
 }
 
@@ -267,9 +301,17 @@ pub(super) async fn release(store: &Store, names: &Names, claim: u32) -> Result<
 /// Ends the recorded uploads that are `wanted`, whoever began them, and removes their records. Where a part may still arrive that
 /// the process before has sent, the record stays for a collection.
 pub(super) async fn end_uploads(store: &Store, names: &Names, wanted: impl Fn(u32) -> bool) -> Result<()> {
-    let listed = store.list(&format!("{}/uploads", names.directory())).await?;
     let is_wanted = |name: &str| matches!(names.parse(name), Some(ObjectName::Upload { claim, .. }) if wanted(claim));
-    let records: Vec<String> = listed.into_iter().map(|object| object.name).filter(|name| is_wanted(name)).collect();
+    let directory = format!("{}/uploads", names.directory());
+    let mut records = store.some_of(&directory, MOST_RECORDS + 1, is_wanted).await?;
+    if records.len() > MOST_RECORDS {
+        let message = format!(
+            "{} has more than {MOST_RECORDS} records of running uploads; no backup has so many",
+            store.show(&names.directory())
+        );
+        return Err(Error::new(ErrorKind::Exhausted, message));
+    }
+    records.sort_unstable();
     let mut gone = records.clone();
     for refused in uploads::abort_for_good(store, names, &records).await? {
         // Nobody can say more now.
@@ -281,6 +323,10 @@ pub(super) async fn end_uploads(store: &Store, names: &Names, wanted: impl Fn(u3
     }
     store.delete_all(&gone).await
 }
+
+/// Records of running uploads that are read of one backup. A process has no more of them than requests at once, and leaves those of
+/// its last moment.
+const MOST_RECORDS: usize = NAMES_AT_ONCE;
 
 /// The claim that stands against every later one.
 const FIRST_CLAIM: u32 = 1;

@@ -12,18 +12,16 @@ use tokio::sync::Semaphore;
 use super::super::catalog;
 use super::super::id::BackupId;
 use super::super::names::{self, Names, ObjectName, Series};
-use super::super::store::{Refused, Store};
+use super::super::store::{NAMES_AT_ONCE, Refused, Store};
 use super::found::Found;
 use super::meter::Meter;
 use super::named::Named;
 use super::plan::{self, CollectionPlan, Leftover, Reason, Subject, Verdict};
 use super::{mark, uploads};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 /// Backups that are listed at once.
 const LISTINGS_AT_ONCE: usize = 16;
-/// Names that are held at once while a backup is removed.
-const NAMES_AT_ONCE: usize = 10_000;
 /// Refusals that a report holds; the rest is counted.
 const MOST_LEFT: usize = 1000;
 
@@ -310,8 +308,7 @@ impl Sweep<'_> {
             let is_all = found.len() < most;
             without(&mut found, &self.refused);
             if before.is_some() && before.as_ref() == found.first() {
-                let message = format!("{} is listed although it was deleted", store.show(&found[0]));
-                return Err(Error::new(ErrorKind::Unavailable, message));
+                return Err(store.still_listed(&found[0]));
             }
             before = found.first().cloned();
             let mut refused = Vec::new();

@@ -55,7 +55,7 @@ pub(super) async fn write(store: &Store, names: &Names) -> Result<String> {
 ///
 /// `Conflict` if it was.
 pub(in crate::backup) async fn check_not_deleted(store: &Store, names: &Names) -> Result<()> {
-    if store.list(&names.deleted()).await?.is_empty() {
+    if !store.has_below(&names.deleted()).await? {
         return Ok(());
     }
     let message = format!("backup {} was deleted: another process had resumed and committed it", names.id());
@@ -70,7 +70,7 @@ pub(in crate::backup) async fn check_not_deleted(store: &Store, names: &Names) -
 pub(in crate::backup) async fn check_not_removed(store: &Store, names: &Names) -> Result<()> {
     // In the order in which they come and go: the record goes after the mark was written, the mark after the intent has gone.
     check_not_deleted(store, names).await?;
-    let is_marked = !store.list(&directory(names)).await?.is_empty();
+    let is_marked = store.has_below(&directory(names)).await?;
     if !is_marked && store.find_size(&names.intent()).await?.is_some() {
         return Ok(());
     }

@@ -38,8 +38,7 @@ pub(super) async fn write(store: &Store, names: &Names) -> Result<String> {
 /// intents, so that at least one of the two sees the other.
 pub(in crate::backup) async fn check_parent(store: &Store, series: &Series, parent: BackupId) -> Result<()> {
     let names = Names::new(series.clone(), parent);
-    let records = store.list(&names.deleted()).await?;
-    if !records.is_empty() {
+    if store.has_below(&names.deleted()).await? {
         return Err(Error::new(
             ErrorKind::Conflict,
             format!(

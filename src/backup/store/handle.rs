@@ -80,16 +80,6 @@ impl PartLimits {
     pub const LOCAL: Self = Self { min_part_bytes: 1, max_parts: 100_000 };
 }
 
-/// An object as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listed {
-    /// Its name below the store's prefix.
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-    /// When it was written, by the store's clock.
-    pub(crate) modified: Timestamp,
-}
-
 /// A small object as it was read.
 #[derive(Debug)]
 pub(crate) struct Read<'a> {
@@ -666,23 +656,6 @@ impl Store {
             result.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
-    }
-
-    /// Every object below `directory`, sorted by name. Empty if there are none.
-    pub(crate) async fn list(&self, directory: &str) -> Result<Vec<Listed>> {
-        let path = self.path(directory);
-        let mut objects: Vec<Listed> = self
-            .retry(|| async {
-                let listing = self.inner.objects.list(Some(&path)).map(|meta| {
-                    let meta = meta.map_err(|error| self.error(&error, "list", directory))?;
-                    let modified = self.time_of(&meta)?;
-                    Ok(Listed { name: self.relative(&meta.location), bytes: meta.size, modified })
-                });
-                listing.try_collect().await
-            })
-            .await?;
-        objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(objects)
     }
 
     pub(super) fn relative(&self, path: &Path) -> String {

@@ -14,7 +14,7 @@
 //! | `error` | foreign errors to [`ErrorKind`](crate::ErrorKind), cleaned of secrets |
 //! | `rules` | what a bucket itself does with unfinished uploads |
 //! | `probe` | whether create-only is kept |
-//! | `sweep` | listings that are not kept, deletions that may be refused: what a collection needs |
+//! | `sweep` | listings that are not kept, however long they are; deletions that may be refused |
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -52,6 +52,6 @@ pub(crate) use handle::Read;
 pub use handle::{PartLimits, Store};
 #[cfg(all(test, feature = "fs"))]
 pub(super) use open::scripted;
-pub(crate) use sweep::{Refused, Seen, is_refusal};
+pub(crate) use sweep::{NAMES_AT_ONCE, Refused, Seen, is_refusal};
 #[cfg(all(test, feature = "fs"))]
 pub(super) use syncs::{Fails, Script};

@@ -31,6 +31,8 @@ pub(crate) struct Refused {
     pub(crate) error: Error,
 }
 
+/// Names of a listing that are held at once where all that it shows are to be gone through.
+pub(crate) const NAMES_AT_ONCE: usize = 10_000;
 /// Objects that are deleted in one request, where the store has one for that: as many as the largest takes.
 const BATCH: usize = 1000;
 /// Requests at once when objects are deleted one by one.
@@ -66,6 +68,40 @@ impl Store {
             names.try_collect().await.map_err(|error| self.error(&error, "list", directory))
         })
         .await
+    }
+
+    /// True if there is any object below `directory`.
+    pub(crate) async fn has_below(&self, directory: &str) -> Result<bool> {
+        Ok(!self.some_of(directory, 1, |_| true).await?.is_empty())
+    }
+
+    /// Deletes every object below `directory` that is `wanted`, some thousands at a time; those that are not there count as deleted.
+    pub(crate) async fn delete_below(&self, directory: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let mut before: Option<String> = None;
+        loop {
+            let found = self.some_of(directory, NAMES_AT_ONCE, &wanted).await?;
+            if before.is_some() && before.as_ref() == found.first() {
+                return Err(self.still_listed(&found[0]));
+            }
+            self.delete_all(&found).await?;
+            if found.len() < NAMES_AT_ONCE {
+                return Ok(());
+            }
+            before = found.into_iter().next();
+        }
+    }
+
+    /// What is said of an object that does not go.
+    pub(crate) fn still_listed(&self, name: &str) -> Error {
+        Error::new(ErrorKind::Unavailable, format!("{} is listed although it was deleted", self.show(name)))
+    }
+
+    /// Every object below `directory`, sorted by name.
+    #[cfg(test)]
+    pub(crate) async fn list(&self, directory: &str) -> Result<Vec<Seen>> {
+        let mut all: Vec<Seen> = self.fold(directory, |all: &mut Vec<Seen>, seen| all.push(seen)).await?;
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(all)
     }
 
     fn seen(&self, meta: &ObjectMeta) -> Result<Seen> {

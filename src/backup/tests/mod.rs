@@ -2,6 +2,7 @@
 
 mod collection;
 mod crash;
+mod crowded;
 mod damage;
 mod devices;
 mod endings;
