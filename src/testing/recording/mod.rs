@@ -1,5 +1,6 @@
 //! A store that remembers what was asked of it, and the buckets that a crash at any moment would have left.
 
+mod late;
 mod log;
 mod store;
 #[cfg(test)]

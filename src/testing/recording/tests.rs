@@ -7,7 +7,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::*;
-use crate::testing::{Bucket, Contents, SimClock};
+use crate::testing::{Bucket, Contents, Effect, SimClock};
 
 fn recorded() -> (RecordingStore, Bucket) {
     let bucket = Bucket::new(Contents::default(), SimClock::new().shared());
@@ -97,11 +97,7 @@ async fn requests_at_once_leave_every_subset_and_those_that_collide_every_order(
     assert_eq!(log.crashes(&Contents::default(), 3, AT).len(), 4);
 
     let put = |object: &str, bytes: &'static str| Event::Began {
-        operation: Operation::Change(crate::testing::Effect::Put {
-            object: object.to_owned(),
-            bytes: bytes.into(),
-            create: true,
-        }),
+        operation: Operation::Change(Effect::Put { object: object.to_owned(), bytes: bytes.into(), create: true }),
     };
     let unanswered = Log::new(vec![put("a", "1"), put("a", "2"), put("b", "3")]);
     // `a` is not there, or one or the other; `b` is there or not.
@@ -120,4 +116,40 @@ async fn on_disk_what_is_not_finished_is_a_file_without_its_name() {
     };
     assert!(names(1).iter().any(|name| name.starts_with("x/a.partial-")), "{:?}", names(1));
     assert!(names(8).iter().any(|name| name.starts_with("x/b.partial-")), "{:?}", names(8));
+}
+
+#[test]
+fn a_part_in_flight_may_bring_an_aborted_upload_back_until_the_store_does_not_know_it() {
+    let upload = || "7".to_owned();
+    let change = |effect: Effect| Event::Began { operation: Operation::Change(effect) };
+    let part = |index: usize| change(Effect::Part { upload: upload(), index, bytes: "x".into() });
+    let ended = |began: usize, outcome: Outcome| Event::Ended { began, outcome };
+    let done = || Outcome::Done { upload: None };
+    let log = Log::new(vec![
+        Event::Began { operation: Operation::Begin { object: "a".to_owned() } },
+        ended(0, Outcome::Done { upload: Some(upload()) }),
+        part(0),
+        ended(2, done()),
+        // These two are never answered.
+        part(1),
+        part(2),
+        change(Effect::Abort { upload: upload() }),
+        ended(6, done()),
+        change(Effect::Abort { upload: upload() }),
+        ended(8, Outcome::Refused),
+    ]);
+    let parts = |events: usize| {
+        let aborted = Crash { contents: Contents::default(), note: String::new() };
+        let late = log.late_parts(&aborted, events, AT);
+        let parts = |crash: &Crash| crash.contents.uploads[&upload()].parts.keys().copied().collect::<Vec<_>>();
+        late.iter().map(parts).collect::<Vec<_>>()
+    };
+    assert!(parts(6).is_empty(), "it is not aborted");
+    for events in 7..=9 {
+        // The first part was answered before, and went with the upload.
+        assert_eq!(parts(events), [vec![1], vec![2], vec![1, 2]], "{events}");
+    }
+    assert!(parts(10).is_empty(), "the store does not know it any more");
+    let open = Crash { contents: log.rebuild(&Contents::default(), 6, AT), note: String::new() };
+    assert!(log.late_parts(&open, 7, AT).is_empty(), "it is still there");
 }

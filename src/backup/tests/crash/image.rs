@@ -31,6 +31,8 @@ pub(super) struct Tally {
     unrecorded: usize,
     /// Effects that came after the collection.
     late: usize,
+    /// Crashes in which parts arrived after their uploads were aborted.
+    pub(super) late_parts: usize,
 }
 
 impl fmt::Display for Tally {
@@ -38,7 +40,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} prefixes, {} crashes, {} different buckets, {} backups seen, {} restored, {} resumed, {} objects collected, \
-             {} late effects, {} uploads without parts",
+             {} late effects, {} with late parts, {} uploads without parts",
             self.prefixes,
             self.images,
             self.buckets,
@@ -47,6 +49,7 @@ impl fmt::Display for Tally {
             self.resumed,
             self.collected,
             self.late,
+            self.late_parts,
             self.unrecorded
         )
     }

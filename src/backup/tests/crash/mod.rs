@@ -8,6 +8,9 @@
 //! most two, of all but one, and all that are the first or the last. On local disk, what is not finished is a file without its
 //! name, or half of one.
 //!
+//! A part in flight while its upload is aborted may also bring the upload back, as some stores say, until they are told once more:
+//! [`Log::late_parts`](crate::testing::Log::late_parts).
+//!
 //! Of each such bucket, [`image::check`] says what must hold. In the one where none of the requests in flight had its effect, each
 //! has it after the collection all the same, and the next collection finds it; only the creation of a manifest is never so late: no
 //! request is on its way for longer than the grace time. In the shapes that resume, a further process also goes on from that bucket.
@@ -37,19 +40,28 @@ struct Shape {
     name: &'static str,
     prefixes: usize,
     buckets: usize,
+    /// Crashes in which parts arrive after their uploads were aborted.
+    late: usize,
 }
 
 const fn shape(name: &'static str, prefixes: usize, buckets: usize) -> Shape {
-    Shape { name, prefixes, buckets }
+    Shape { name, prefixes, buckets, late: 0 }
+}
+
+impl Shape {
+    const fn with_late_parts(self, late: usize) -> Self {
+        Self { late, ..self }
+    }
 }
 
 const ONE_STRIPE: Shape = shape("one stripe", 280, 150);
 const THREE_STRIPES: Shape = shape("three stripes", 270, 150);
 const TWO_BACKUPS: Shape = shape("two backups", 170, 120);
 const ABORT: Shape = shape("abort", 200, 110);
-const RESUME: Shape = shape("resume", 530, 375);
-const RESUME_TWICE: Shape = shape("resume twice", 750, 405);
-const TWO_RESUME: Shape = shape("two resume", 560, 405);
+const ABORT_WITH_PARTS: Shape = shape("abort with parts on their way", 100, 30).with_late_parts(10);
+const RESUME: Shape = shape("resume", 530, 375).with_late_parts(4);
+const RESUME_TWICE: Shape = shape("resume twice", 750, 405).with_late_parts(4);
+const TWO_RESUME: Shape = shape("two resume", 560, 405).with_late_parts(4);
 const TAKEN_OVER: Shape = shape("taken over", 220, 60);
 const PRUNE: Shape = shape("prune", 230, 40);
 const DELETE: Shape = shape("delete", 170, 15);
@@ -57,11 +69,12 @@ const COLLECTION: Shape = shape("collection", 880, 175);
 const COLLECTION_BESIDE_A_BACKUP: Shape = shape("collection beside a backup", 940, 225);
 const COLLECTION_OF_UNNAMED: Shape = shape("collection of what a manifest does not name", 180, 60);
 
-const ALL: [Shape; 13] = [
+const ALL: [Shape; 14] = [
     ONE_STRIPE,
     THREE_STRIPES,
     TWO_BACKUPS,
     ABORT,
+    ABORT_WITH_PARTS,
     RESUME,
     RESUME_TWICE,
     TWO_RESUME,
@@ -90,10 +103,17 @@ async fn every_crash(shape: Shape, record: impl AsyncFn(u64) -> Run) {
             tally.prefixes += 1;
             for (number, crash) in run.log.crashes(&run.before, events, run.at).iter().enumerate() {
                 let collected = image::check(&run, events, crash, &mut seen, &mut tally).await;
+                let late = run.log.late_parts(crash, events, run.at);
+                for crash in &late {
+                    tally.late_parts += 1;
+                    image::check(&run, events, crash, &mut seen, &mut tally).await;
+                }
                 if number == 0 {
                     image::check_late(&run, events, crash, &collected, &mut seen, &mut tally).await;
                     if run.is_resumed && seed < SEEDS_RESUMED {
-                        image::check_resumed(&run, crash, &mut seen, &mut tally).await;
+                        for crash in [crash].into_iter().chain(&late) {
+                            image::check_resumed(&run, crash, &mut seen, &mut tally).await;
+                        }
                     }
                 }
             }
@@ -106,9 +126,10 @@ async fn every_crash(shape: Shape, record: impl AsyncFn(u64) -> Run) {
         }
     }
     println!("{}: {tally}", shape.name);
-    let (prefixes, buckets) = (tally.prefixes, tally.buckets);
+    let (prefixes, buckets, late) = (tally.prefixes, tally.buckets, tally.late_parts);
     assert!(prefixes >= shape.prefixes, "{}: only {prefixes} prefixes were checked", shape.name);
     assert!(buckets >= shape.buckets, "{}: only {buckets} buckets were checked", shape.name);
+    assert!(late >= shape.late, "{}: only {late} crashes with late parts were checked", shape.name);
 }
 
 #[test]
@@ -137,6 +158,11 @@ async fn a_crash_anywhere_in_two_backups_at_once() {
 #[tokio::test]
 async fn a_crash_anywhere_in_an_abort() {
     every_crash(ABORT, shapes::abort).await;
+}
+
+#[tokio::test]
+async fn a_crash_anywhere_in_an_abort_with_parts_on_their_way() {
+    every_crash(ABORT_WITH_PARTS, shapes::abort_with_parts_on_their_way).await;
 }
 
 #[tokio::test]

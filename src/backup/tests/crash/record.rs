@@ -64,6 +64,13 @@ impl Recorder {
         Self { store, clock, recording, bucket, before: contents, backups, is_resumed: false }
     }
 
+    /// The same on a bucket in which parts take longer to arrive than they are waited for after an abort.
+    pub(super) fn with_late_parts(self, seed: u64) -> Self {
+        let bucket = Bucket::new(self.before.clone(), self.clock.shared()).with_late_parts();
+        let recording = RecordingStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone())).interleaved(seed);
+        Self { store: on(&recording, &self.clock), recording, bucket, ..self }
+    }
+
     /// So many events so far.
     pub(super) fn events(&self) -> usize {
         self.recording.log().len()

@@ -1,11 +1,13 @@
 //! What is recorded. A further shape is a function here that ends a [`Recorder`], and a test in `mod.rs`.
 
+use std::time::Duration;
+
 use super::record::{Known, Recorder, Run, at_once};
 use super::*;
 use crate::backup::collection::{self, CollectionReport, DEFAULT_GRACE};
 use crate::backup::retention::{self, DeletionReport, Descendants, RetentionPlan, RetentionPolicy};
 use crate::clock::Clock;
-use crate::testing::{Contents, SimClock, StoredObject};
+use crate::testing::{Contents, Effect, SimClock, StoredObject};
 
 /// A stripe of a segment in parts and another one.
 const LONG: usize = 200_000;
@@ -74,6 +76,37 @@ pub(super) async fn abort(seed: u64) -> Run {
     });
     backup.stripe_input(1, pieces(&noise(seed + 1, 150_000)).chain(failure)).unwrap();
     backup.commit().await.unwrap_err();
+    recorder.end().await
+}
+
+/// Given up by its producer while parts are on their way that take longer to arrive than they are waited for.
+pub(super) async fn abort_with_parts_on_their_way(seed: u64) -> Run {
+    let recorder = fresh(seed).with_late_parts(seed);
+    let mut backup = Backup::begin(&recorder.store, "orders", small()).await.unwrap();
+    let recording = recorder.recording.clone();
+    let failure = stream::once(async move {
+        let wanted = 1 + usize::from(!seed.is_multiple_of(2));
+        for _ in 0..10_000 {
+            let log = recording.log();
+            let parts = log.in_flight(log.len()).into_iter().filter(|effect| matches!(effect, Effect::Part { .. }));
+            if parts.count() >= wanted {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        Err(given_up())
+    });
+    backup.stripe_input(0, pieces(&noise(seed, LONG + 50_000)).chain(failure)).unwrap();
+    let time_goes_on = async {
+        loop {
+            recorder.clock.advance(Duration::from_millis(100));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        outcome = backup.commit() => drop(outcome.unwrap_err()),
+        () = time_goes_on => {}
+    }
     recorder.end().await
 }
 
