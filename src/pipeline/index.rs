@@ -212,37 +212,6 @@ pub(super) fn frames_at_end(end: &[u8]) -> Result<u32, TailError> {
     Ok(frames)
 }
 
-/// For tests: a segment of `data`, with an index that says whatever `frames` says (stored bytes, raw bytes, hash), and a
-/// summary that believes it.
-#[cfg(feature = "testing")]
-pub(crate) fn forge(frame_bytes: u32, frames: &[(u32, u32, ChainingValue)], data: &[u8]) -> (Vec<u8>, SegmentSummary) {
-    let entry =
-        |&(stored_bytes, raw_bytes, hash): &(u32, u32, ChainingValue)| FrameEntry { stored_bytes, raw_bytes, hash };
-    let index = SegmentIndex { frame_bytes, frames: frames.iter().map(entry).collect() };
-    let tail = index.encode();
-    let object = [data, &tail].concat();
-    let summary = SegmentSummary {
-        index: 0,
-        raw_offset: 0,
-        raw_bytes: index.frames.iter().map(|frame| u64::from(frame.raw_bytes)).sum(),
-        stored_bytes: object.len() as u64,
-        frames: u32::try_from(index.frames.len()).unwrap_or(u32::MAX),
-        tail_bytes: tail.len() as u64,
-        raw_hash: index.raw_hash(),
-        stored_hash: blake3::hash(&object),
-        header: None,
-    };
-    (object, summary)
-}
-
-/// For tests: decodes a tail; on success the number of frames that it describes.
-#[cfg(feature = "testing")]
-pub(crate) fn check_tail(tail: &[u8], summary: &SegmentSummary) -> Result<usize, String> {
-    SegmentIndex::decode(tail, summary, summary.stored_bytes, |hash| hash)
-        .map(|index| index.frames.len())
-        .map_err(|error| error.to_string())
-}
-
 /// Why a tail was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: expected {expected}, found {found}")]

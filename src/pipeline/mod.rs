@@ -28,6 +28,7 @@
 //! | `survey`, `replay` | what is stored of a backup that goes on; a producer that sends it once more |
 //! | `writer`, `pipeline`, `stop` | the run of a stripe; the handle; the first cause |
 //! | `progress`, `time_sum`, `timeline` | the counters; times, those under way too; what moved when |
+//! | `forge` | for tests and fuzzers: segments made by hand |
 //!
 //! The memory argument and the bytes of a segment are pages of the manual.
 
@@ -37,6 +38,8 @@ mod config;
 mod cpu;
 mod encrypt;
 mod fetch;
+#[cfg(feature = "testing")]
+mod forge;
 mod index;
 mod input;
 mod level;
@@ -72,9 +75,11 @@ pub(crate) use encrypt::{Identities, Recipients};
 pub use encrypt::{MAX_HEADER_BYTES, MAX_RECIPIENTS};
 #[cfg(feature = "encryption")]
 pub(crate) use encrypt::{unwrap_identity, wrap_identity};
-pub use index::MAX_SEGMENT_FRAMES;
+#[cfg(all(feature = "encryption", feature = "testing"))]
+pub(crate) use forge::seal;
 #[cfg(feature = "testing")]
-pub(crate) use index::{check_tail, forge};
+pub(crate) use forge::{check_tail, forge, frames, survey_tail};
+pub use index::MAX_SEGMENT_FRAMES;
 pub use input::{Ack, Input};
 pub use pipeline::Pipeline;
 pub(crate) use plan::Direction;

@@ -5,6 +5,7 @@ mod clock;
 pub mod decoder;
 pub mod fault_store;
 mod file_device;
+pub mod hostile_segment;
 #[cfg(feature = "shm")]
 pub mod lying_peer;
 mod recording;
