@@ -197,6 +197,8 @@ fn io_kind(kind: io::ErrorKind) -> ErrorKind {
         Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename => ErrorKind::Invalid,
         // Foreign code only: our own data is judged by its hashes.
         Io::InvalidData | Io::UnexpectedEof => ErrorKind::Unavailable,
+        // A server that closed the connection while a request was sent to it, as good as one that reset it.
+        Io::BrokenPipe => ErrorKind::Unavailable,
         kind => Error::from(io::Error::from(kind)).kind(),
     }
 }
@@ -297,6 +299,15 @@ mod tests {
         let ours = convert(&error, "write", "file:///x/y");
         assert_eq!(ours.kind(), ErrorKind::Exhausted);
         assert!(ours.report().starts_with("cannot write file:///x/y: No space left"), "{}", ours.report());
+    }
+
+    #[test]
+    fn a_connection_that_breaks_passes_however_it_breaks() {
+        use io::ErrorKind as Io;
+        for kind in [Io::BrokenPipe, Io::ConnectionReset, Io::ConnectionAborted, Io::NotConnected, Io::UnexpectedEof] {
+            let error = object_store::Error::Generic { store: "S3", source: io::Error::from(kind).into() };
+            assert!(convert(&error, "write", "s3://b/x").is_retryable(), "{kind:?}");
+        }
     }
 
     #[test]

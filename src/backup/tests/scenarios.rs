@@ -19,6 +19,7 @@ pub(super) const FAULTS: &[(Fault, ErrorKind, &str)] = &[
     (Fault::SlowDown, ErrorKind::Throttled, "503 SlowDown"),
     (Fault::Internal, ErrorKind::Unavailable, "500 InternalError"),
     (Fault::Reset, ErrorKind::Unavailable, "connection reset"),
+    (Fault::BrokenPipe, ErrorKind::Unavailable, "broken pipe"),
     (Fault::LostAnswer, ErrorKind::Unavailable, "connection reset"),
     (Fault::TimeoutBefore(Duration::from_secs(5)), ErrorKind::Unavailable, "timed out"),
     (Fault::TimeoutAfter(Duration::from_secs(5)), ErrorKind::Unavailable, "timed out"),

@@ -70,6 +70,8 @@ pub enum Fault {
     Internal,
     /// The connection is reset before the request has an effect.
     Reset,
+    /// The server closes the connection while the request is sent, and the request has no effect.
+    BrokenPipe,
     /// The effect happens, then the connection is reset: the answer is lost.
     LostAnswer,
     /// No answer for so long, then a time-out; without effect.
@@ -106,6 +108,7 @@ impl Fault {
             Self::SlowDown => status("503 Service Unavailable: <Code>SlowDown</Code>"),
             Self::Internal => status("500 Internal Server Error: <Code>InternalError</Code>"),
             Self::Reset | Self::LostAnswer => io(io::ErrorKind::ConnectionReset),
+            Self::BrokenPipe => io(io::ErrorKind::BrokenPipe),
             Self::TimeoutBefore(_) | Self::TimeoutAfter(_) => io(io::ErrorKind::TimedOut),
             _ => None,
         }
