@@ -59,6 +59,21 @@ pub fn vdstream_command() -> Command {
 /// The same, for which the kernel answers every attempt to remove the file `path`, or another one in its directory, with `error`,
 /// such as `EACCES`.
 pub fn vdstream_refused(path: &Path, error: &str) -> Command {
+    // A file is removed by its name in its directory, so the directory is what the kernel is given.
+    let directory = path.parent().expect("a file is in a directory").to_string_lossy();
+    let inject = format!("inject=?unlink,unlinkat:error={error}");
+    vdstream_traced(&["-o", "/dev/null", "-e", "trace=?unlink,unlinkat", "-e", &inject, "-P", &directory])
+}
+
+/// The same, for which the kernel now and then answers one of these `calls` that has to do with a connection as if the other side
+/// had closed it. `log` gets all of them.
+pub fn vdstream_disconnected(calls: &str, log: &Path) -> Command {
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EPIPE:when=7+60"));
+    vdstream_traced(&["-o", &log.to_string_lossy(), "-e", &trace, "-e", &inject])
+}
+
+/// The same below strace with these options.
+fn vdstream_traced(options: &[&str]) -> Command {
     let (tool, mut command) = (vdstream_command(), Command::new("strace"));
     for (name, value) in tool.get_envs() {
         match value {
@@ -66,11 +81,7 @@ pub fn vdstream_refused(path: &Path, error: &str) -> Command {
             None => command.env_remove(name),
         };
     }
-    command.args(["-f", "-o", "/dev/null", "-e", "trace=?unlink,unlinkat"]);
-    // A file is removed by its name in its directory, so the directory is what the kernel is given.
-    let directory = path.parent().expect("a file is in a directory");
-    command.arg("-e").arg(format!("inject=?unlink,unlinkat:error={error}")).arg("-P").arg(directory);
-    command.arg(tool.get_program());
+    command.arg("-f").args(options).arg(tool.get_program());
     command
 }
 

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use integration::place::Place;
 use integration::server::Kind;
+use integration::tool;
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -87,7 +88,7 @@ async fn a_full_disk_is_named_and_leaves_nothing() {
                   code=$?; find /mnt -type f; exit $code";
     let output = Command::new("unshare")
         .args(["--mount", "--map-root-user", "sh", "-c", script, "sh"])
-        .arg(integration::tool::vdstream())
+        .arg(tool::vdstream())
         .output()
         .unwrap();
     assert_fails(&output, 14, "space");
@@ -95,6 +96,32 @@ async fn a_full_disk_is_named_and_leaves_nothing() {
     assert!(run(&place, &["backup", &place.url(), "--", "head", "-c", "5000000", "/dev/zero"]).status.success());
     let full = run(&place, &["restore", &place.url(), "latest", "--output", "/dev/full"]);
     assert_fails(&full, 14, "space");
+}
+
+/// A server that closes a connection, as opposed to whoever reads the tool's own output.
+#[tokio::test]
+async fn a_store_that_closes_connections_ends_no_backup_and_cuts_no_restore() {
+    let place = Place::server(Kind::Garage).await;
+    let work = TempDir::new().unwrap();
+    let path = |name: &str| work.path().join(name).to_string_lossy().into_owned();
+    let (input, output, log) = (path("input"), path("output"), work.path().join("log"));
+    fs::write(&input, pattern().bytes(0, 9_000_000)).unwrap();
+    let disconnected = |calls: &str, arguments: &[&str]| {
+        let mut command = tool::vdstream_disconnected(calls, &log);
+        let ended = command.envs(place.environment()).args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(fs::read_to_string(&log).unwrap().contains("INJECTED"), "nothing was disconnected");
+        ended
+    };
+    let limits = ["--segment-size", "1MiB", "--memory", "64MiB", "--threads", "1"];
+    let made = disconnected("sendto,writev", &[&["backup", &place.url(), "--input", &input][..], &limits].concat());
+    assert!(made.status.success(), "{}", stderr(&made));
+    let script = format!("cat >{output}");
+    for outputs in [&["--output", "-"][..], &["--", "sh", "-c", &script]] {
+        let restored = disconnected("recvfrom", &[&["restore", &place.url(), "latest"], outputs].concat());
+        assert!(restored.status.success(), "{outputs:?}: {}", stderr(&restored));
+        let content = if outputs.len() == 2 { restored.stdout } else { fs::read(&output).unwrap() };
+        assert!(content == fs::read(&input).unwrap(), "{outputs:?}: {} bytes came", content.len());
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::progress::Watch;
 use crate::same;
 use crate::signal::Signals;
 use crate::store;
-use crate::target::{Safety, Target};
+use crate::target::{self, Safety, Target};
 
 pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     #[cfg(feature = "shm")]
@@ -78,7 +78,7 @@ async fn work(
     match (filled, program) {
         (Ok(()), Some(program)) => drop(program.success().await?),
         (Ok(()), None) => {}
-        (Err(error), Some(program)) if error.kind() == ErrorKind::Closed => {
+        (Err(error), Some(program)) if target::is_left(&error) => {
             drop(targets);
             // It reads no more: what it has to say about that is its exit status.
             program.success().await?;
@@ -86,7 +86,7 @@ async fn work(
             output::note(&format!("`{name}` ended well and did not want all of the {all}; the rest was not verified"));
             return Ok(());
         }
-        (Err(error), None) if error.kind() == ErrorKind::Closed && args.output.iter().any(|path| is_stdout(path)) => {
+        (Err(error), None) if target::is_left(&error) && args.output.iter().any(|path| is_stdout(path)) => {
             return Err(Failure::Pipe);
         }
         (Err(error), _) => return Err(error.into()),

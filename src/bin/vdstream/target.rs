@@ -1,6 +1,7 @@
 //! Where a restored stripe goes. A file gets its name only when the whole restore has succeeded.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -29,6 +30,38 @@ pub(crate) enum Safety {
     Process,
     /// From the end of the machine: it is on the disk.
     Machine,
+}
+
+/// At the bottom of an error: whoever reads the target has gone away. The kind of an error does not tell that, because a store
+/// has connections of its own that can be closed.
+#[derive(Debug)]
+struct Left;
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads it any more")
+    }
+}
+
+impl std::error::Error for Left {}
+
+/// Whether this is the failure of a write to a target that nobody reads any more.
+pub(crate) fn is_left(error: &Error) -> bool {
+    let mut layer = std::error::Error::source(error);
+    while let Some(cause) = layer {
+        if cause.is::<Left>() {
+            return true;
+        }
+        layer = cause.source();
+    }
+    false
+}
+
+/// What the failure of a write to a stream is.
+fn not_taken(error: io::Error) -> Error {
+    let is_left = error.kind() == io::ErrorKind::BrokenPipe;
+    let error = Error::from(error);
+    if is_left { error.with_source(Left) } else { error }
 }
 
 /// How it is written.
@@ -121,7 +154,7 @@ impl Target {
         match &mut self.bytes {
             Bytes::Stream(stream) => {
                 while let Some(piece) = pieces.next().await {
-                    stream.write_all(&piece?).await?;
+                    stream.write_all(&piece?).await.map_err(not_taken)?;
                 }
             }
             Bytes::File(file) => {
@@ -156,6 +189,7 @@ impl Target {
         let failed = |error: io::Error| Error::from(error).context(format!("cannot write {}", self.name));
         match &mut self.bytes {
             Bytes::Stream(stream) => {
+                let failed = |error| not_taken(error).context(format!("cannot write {}", self.name));
                 // The shutdown of stdout does not flush it.
                 stream.flush().await.map_err(failed)?;
                 stream.shutdown().await.map_err(failed)?;
@@ -302,6 +336,22 @@ mod tests {
         target.finish().await.unwrap();
         target.publish().await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_went_away_is_told_from_anything_else_that_is_closed() {
+        // More than is taken before a write is seen to fail.
+        let pieces = || futures::stream::repeat_with(|| Ok(vec![0; 1 << 20].into())).take(64);
+        let (stream, reader) = tokio::io::duplex(1);
+        drop(reader);
+        let target = |bytes| Target { name: "x".to_owned(), bytes, file: None, safety: Safety::Process };
+        let error = target(Bytes::Stream(Box::pin(stream))).fill(pieces()).await.unwrap_err();
+        assert!(is_left(&error.context("cannot restore")), "whatever is said above it");
+        // Of what is written, of the same kind.
+        let closed = || Err(Error::new(ErrorKind::Closed, "connection closed"));
+        let error = target(Bytes::Stream(Box::pin(tokio::io::sink()))).fill(futures::stream::iter([closed()])).await;
+        let error = error.unwrap_err();
+        assert_eq!((error.kind(), is_left(&error)), (ErrorKind::Closed, false));
     }
 
     #[tokio::test]
