@@ -67,6 +67,11 @@ async fn every_operation_is_tried_and_nothing_stays() {
         );
         place.assert_empty().await;
     }
+    // The same store, of which the condition is not asked for: nobody knows then who was first.
+    let moto = Place::server(Kind::Moto).await;
+    let unconditional = [moto.environment(), vec![("AWS_CONDITIONAL_PUT", "disabled".to_owned())]].concat();
+    assert_eq!(verdict(&verdicts(&doctor(&moto.url(), &unconditional)), "create-only"), "warning");
+    moto.assert_empty().await;
 }
 
 /// The rows of the manual's table: the check, and the permissions that its columns name.

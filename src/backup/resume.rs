@@ -42,7 +42,7 @@ impl Backup {
     ///
     /// [`ErrorKind::NotFound`] if no such backup was begun; [`ErrorKind::Conflict`] if it is complete, is being removed, shows signs of
     /// life younger than [`ResumeOptions::silence`], or is resumed by another process; [`ErrorKind::Invalid`] if it is
-    /// encrypted, if the store ignores create-only puts, or if the configuration does not fit; those of the store, by kind.
+    /// encrypted, if the store does not keep to create-only puts, or if the configuration does not fit; those of the store, by kind.
     ///
     /// # Cancel safety
     ///
@@ -144,7 +144,8 @@ async fn look(store: &Store, names: &Names, options: &ResumeOptions) -> Result<(
         return Err(Error::new(
             ErrorKind::Invalid,
             format!(
-                "{store} ignores create-only writes, so two processes could go on with one backup; begin a new one"
+                "{store} ignores create-only writes, or does not know them, so two processes could go on with one backup; \
+                 begin a new one"
             ),
         ));
     }

@@ -202,15 +202,23 @@ impl Contents {
 /// A store in memory that starts with given [`Contents`] and shows them at any time. Clones share them.
 ///
 /// Unlike `object_store`'s memory store it shows the uploads that are not finished, keeps them when it is set up anew, takes
-/// its times from a [`Clock`], and can ignore the condition of create-only puts as some compatible stores do.
+/// its times from a [`Clock`], and can ignore the condition of create-only puts, or not know it, as some compatible stores do.
 #[derive(Clone)]
 pub struct Bucket {
     contents: Arc<Mutex<Contents>>,
     clock: Arc<dyn Clock>,
     next_upload: Arc<Mutex<u64>>,
-    ignores_create: bool,
+    condition: Condition,
     /// Parts that were sent and have not arrived, if there are such.
     on_their_way: Option<Arc<Mutex<Vec<Arriving>>>>,
+}
+
+/// What becomes of the condition of a create-only put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Kept,
+    Ignored,
+    Unknown,
 }
 
 /// A part between its sender and the bucket.
@@ -230,7 +238,7 @@ impl Bucket {
             contents: Arc::new(Mutex::new(contents)),
             clock,
             next_upload: Arc::new(Mutex::new(1)),
-            ignores_create: false,
+            condition: Condition::Kept,
             on_their_way: None,
         }
     }
@@ -238,7 +246,15 @@ impl Bucket {
     /// The same bucket, answering create-only puts with success whether or not the object exists.
     #[must_use]
     pub fn ignoring_create_only(mut self) -> Self {
-        self.ignores_create = true;
+        self.condition = Condition::Ignored;
+        self
+    }
+
+    /// The same bucket, answering create-only puts with `NotImplemented`, as a store does that does not know them, or for which
+    /// they are switched off.
+    #[must_use]
+    pub fn without_create_only(mut self) -> Self {
+        self.condition = Condition::Unknown;
         self
     }
 
@@ -349,7 +365,8 @@ impl fmt::Display for Bucket {
 impl ObjectStore for Bucket {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let create = match opts.mode {
-            PutMode::Create => !self.ignores_create,
+            PutMode::Create if self.condition == Condition::Unknown => return Err(unsupported("create")),
+            PutMode::Create => self.condition == Condition::Kept,
             PutMode::Overwrite => false,
             PutMode::Update(_) => return Err(unsupported("update")),
         };

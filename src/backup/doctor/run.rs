@@ -125,8 +125,8 @@ impl Trial<'_> {
             Ok(false) => self.note(
                 Check::CreateOnly,
                 Verdict::Warning,
-                "the store overwrites although it is asked not to; backups are safe, since no name is used twice, \
-                 but resuming one is refused here",
+                "the store does not keep to create-only writes; backups are safe, since no name is used twice, but \
+                 resuming one is refused here",
             ),
             Err(error) => self.push(Check::CreateOnly, Verdict::Failed, error.report(), Some(error)),
         }

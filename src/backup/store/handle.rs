@@ -297,9 +297,11 @@ impl Store {
 
     /// True if the store refuses to create an object that exists, as it is asked to.
     ///
-    /// Some compatible stores ignore the condition without an error. The first call finds out with two small objects
-    /// and removes them; the answer is remembered while this handle or a clone of it lives. It does not tell whether
-    /// the store is also atomic when asked by several at once.
+    /// Some compatible stores ignore the condition without an error; others do not know it, or it is switched off
+    /// (`AWS_CONDITIONAL_PUT=disabled`), and to look first is all that is left, which does not hold against somebody who
+    /// writes at the same moment. The first call finds out by writing a small object twice, and removes it; the answer is
+    /// remembered while this handle or a clone of it lives. It does not tell whether the store is also atomic when asked
+    /// by several at once.
     ///
     /// # Errors
     ///
@@ -433,23 +435,30 @@ impl Store {
 
     /// Creates an object that must not exist, in one attempt. `Conflict` if it does.
     pub(crate) async fn create_once(&self, name: &str, payload: Vec<Bytes>, content: Content) -> Result<()> {
-        let path = self.path(name);
-        let put = |mode: PutMode| {
-            let options = self.inner.demands.put(mode, content);
-            self.inner.objects.put_opts(&path, self.payload(payload.iter().cloned()), options)
-        };
-        let outcome = match put(PutMode::Create).await {
+        let outcome = match self.put_once(name, &payload, content, PutMode::Create).await {
             // Switched off by the user, or not known to the store. Names are never used twice, so the check is a
             // second line of defence, and looking first is what remains of it.
             Err(object_store::Error::NotImplemented { .. }) => {
                 if self.find_size_once(name).await?.is_some() {
                     return Err(Error::new(ErrorKind::Conflict, format!("{} exists already", self.show(name))));
                 }
-                put(PutMode::Overwrite).await
+                self.put_once(name, &payload, content, PutMode::Overwrite).await
             }
             outcome => outcome,
         };
-        outcome.map(drop).map_err(|error| self.error(&error, "write", name))
+        outcome.map_err(|error| self.error(&error, "write", name))
+    }
+
+    /// Writes an object as `mode` says, in one attempt, and hands on what the store itself answers.
+    pub(super) async fn put_once(
+        &self,
+        name: &str,
+        payload: &[Bytes],
+        content: Content,
+        mode: PutMode,
+    ) -> object_store::Result<()> {
+        let (path, options) = (self.path(name), self.inner.demands.put(mode, content));
+        self.inner.objects.put_opts(&path, self.payload(payload.iter().cloned()), options).await.map(drop)
     }
 
     /// Creates a small object, again if the answer is lost. Finding the very same content there is success: it is our

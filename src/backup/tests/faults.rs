@@ -1,9 +1,12 @@
 //! Requests that fail and answers that are lost.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::ErrorKind;
+use crate::clock::SystemClock;
 use crate::testing::fault_store::Operation;
-use crate::testing::{Fault, FaultStore, Rule};
+use crate::testing::{Bucket, Contents, Fault, FaultStore, Rule};
 
 fn contents() -> [Bytes; 2] {
     [noise(1, 500_000), noise(2, 100)]
@@ -99,9 +102,18 @@ async fn an_upload_that_is_refused_fails_with_the_stores_own_error_and_leaves_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_probe_tells_stores_that_ignore_the_condition() {
-    assert!(Store::memory().create_only().await.unwrap());
-    let store = Store::memory();
-    store.create_only().await.unwrap();
-    assert_eq!(names(&store).await, [""; 0]);
+async fn the_probe_tells_stores_that_ignore_the_condition_or_do_not_know_it() {
+    let bucket = || Bucket::new(Contents::default(), SystemClock::shared());
+    let cases = [(bucket(), true), (bucket().ignoring_create_only(), false), (bucket().without_create_only(), false)];
+    for (bucket, is_kept) in cases {
+        let store = Store::with_multipart(Arc::new(bucket.clone()), Arc::new(bucket), "");
+        assert_eq!(store.create_only().await.unwrap(), is_kept);
+        assert_eq!(names(&store).await, [""; 0]);
+    }
+    // An answer that is lost changes nothing.
+    for operation in [Operation::Put, Operation::Delete] {
+        let store = FaultStore::memory(0).rule(Rule::new(Fault::LostAnswer).on(operation).each(1)).store();
+        assert!(store.create_only().await.unwrap(), "{operation:?}");
+        assert_eq!(names(&store).await, [""; 0]);
+    }
 }

@@ -512,10 +512,12 @@ async fn what_cannot_be_resumed_is_refused_and_stays_as_it_is() {
     let error = resume(&store, other).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.report());
 
-    let ignoring = self::bucket(before.clone()).ignoring_create_only();
-    let error = resume(&on(&ignoring), id).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Invalid && error.report().contains("create-only"), "{}", error.report());
-    assert_eq!(ignoring.contents(), before);
+    for careless in [Bucket::ignoring_create_only, Bucket::without_create_only] {
+        let careless = careless(self::bucket(before.clone()));
+        let error = resume(&on(&careless), id).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.report().contains("create-only"), "{}", error.report());
+        assert_eq!(careless.contents(), before);
+    }
 
     let small = at_once().pipeline(PipelineConfig { memory_limit: 1 << 20, ..config() });
     let error = Backup::resume(&store, "orders", id, small).await.unwrap_err();
