@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use integration::place::Place;
 use integration::tool::{self, events, repository};
@@ -105,6 +106,39 @@ fn events_are_told_from_what_a_producer_says() {
     assert!(!ours.is_empty(), "{text}");
     let page = std::fs::read_to_string(repository().join("src/manual/progress.md")).unwrap();
     assert!(page.contains("whose member `event` is `progress` or `verify`"), "as these tests tell them apart");
+}
+
+/// The numbers of a restore that a signal ends are those of its end.
+#[test]
+fn a_restore_that_is_ended_by_a_signal_says_how_far_it_was() {
+    let place = Place::disk();
+    segments(&place);
+    let work = tempfile::TempDir::new().unwrap();
+    let (begun, metrics) = (work.path().join("begun"), work.path().join("x.prom"));
+    let mut command = tool::vdstream_command();
+    command.args(["restore", &place.url(), "latest", "--progress", "json", "--metrics-file"]).arg(&metrics);
+    command.args(["--", "sh", "-c", &format!("head -c 1000000 >/dev/null; touch {}; sleep 60", begun.display())]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while !begun.exists() {
+        assert!(start.elapsed() < Duration::from_secs(30), "nothing is restored");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 143, "{}", stderr(&output));
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    let value = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(&format!("vdstream_{name}{{"))).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert_eq!((value("running"), value("exit_code")), (0, 143), "{text}");
+    assert!(value("raw_bytes") >= 1_000_000 && value("stored_bytes") >= 1_000_000, "{text}");
+    let last = events(&stderr(&output)).pop().expect("an event at the end");
+    assert_eq!(
+        (&last["raw_bytes"], &last["stored_bytes"]),
+        (&value("raw_bytes").into(), &value("stored_bytes").into())
+    );
 }
 
 /// Who is silent ends no wait, and that is when somebody looks.

@@ -5,7 +5,7 @@ use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ pub(crate) struct Program {
 /// The process group of the program that runs, for the way out without clean-up; 0 is none.
 static GROUP: AtomicI32 = AtomicI32::new(0);
 
+/// That program reads what this process writes.
+static IS_FED: AtomicBool = AtomicBool::new(false);
+
 impl Program {
     /// Starts `command` with its stdout connected to the returned reader.
     pub(crate) fn producer(command: &[OsString]) -> Result<(Self, Output)> {
@@ -53,6 +56,7 @@ impl Program {
         let stdin =
             program.child.stdin.take().ok_or_else(|| Error::new(ErrorKind::Internal, "no pipe to the program"))?;
         widen(&stdin);
+        IS_FED.store(true, Ordering::Relaxed);
         Ok((program, stdin))
     }
 
@@ -85,7 +89,8 @@ impl Program {
         }
     }
 
-    /// Ends the program and everything in its group: politely, and after a few seconds by force.
+    /// Ends the program and everything in its group: politely, and after a few seconds by force. Whoever feeds it keeps its stdin
+    /// open until then, because its end would say that the data is complete.
     pub(crate) async fn stop(&mut self) {
         signal_group(Signal::TERM);
         #[expect(clippy::disallowed_methods, reason = "the tool runs in real time")]
@@ -102,8 +107,14 @@ impl Drop for Program {
     }
 }
 
+/// Ends the program that runs, if any, when nobody will wait for it. One that is fed ends by force, because its stdin is closed
+/// with this process and looks complete.
+pub(crate) fn leave() {
+    signal_group(if IS_FED.load(Ordering::Relaxed) { Signal::KILL } else { Signal::TERM });
+}
+
 /// Sends `signal` to the program that runs, if any, and to what it has started.
-pub(crate) fn signal_group(signal: Signal) {
+fn signal_group(signal: Signal) {
     if let Some(group) = Pid::from_raw(GROUP.load(Ordering::Relaxed)) {
         // An error means that nothing of it runs any more.
         let _ = rustix::process::kill_process_group(group, signal);

@@ -33,66 +33,89 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &Me
             .map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)));
     }
     let mut signals = Signals::install()?;
-    let mut program = None;
-    let work = work(&args, common, metrics, &mut program);
-    let outcome = tokio::select! {
-        outcome = work => outcome,
+    let Prepared { manifest, restore, mut targets, mut program } = tokio::select! {
+        prepared = prepare(&args) => prepared?,
+        signal = signals.next() => return Err(Failure::Signal(signal)),
+    };
+    let work = Work::new(Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
+    let watch = Watch::new(common, metrics, work);
+    let filled = tokio::select! {
+        filled = fill(&restore, &mut targets) => filled.map_err(Failure::from),
+        signal = signals.next() => Err(Failure::Signal(signal)),
+        never = watch.follow(|| restore.progress()) => match never {},
+    };
+    watch.end(restore.progress());
+    let ended = tokio::select! {
+        // The first cause of a failure is there already.
+        biased;
+        ended = end(&args, common, &manifest, filled, &mut targets, program.as_mut()) => ended,
         signal = signals.next() => Err(Failure::Signal(signal)),
     };
-    if outcome.is_err()
+    if ended.is_err()
         && let Some(program) = &mut program
     {
+        // The targets hold its stdin open meanwhile.
         tokio::select! {
             () = program.stop() => {}
             never = signals.put_off("ending the program first") => match never {},
         }
     }
-    outcome
+    drop(targets);
+    ended
 }
 
-async fn work(
-    args: &args::Restore,
-    common: &args::Common,
-    metrics: &MetricsFile,
-    program: &mut Option<Program>,
-) -> Result<(), Failure> {
+/// A restore before its first byte.
+struct Prepared {
+    manifest: Manifest,
+    restore: Restore,
+    targets: Vec<Target>,
+    program: Option<Program>,
+}
+
+async fn prepare(args: &args::Restore) -> Result<Prepared> {
     let store: Store = store::open(&args.url)?;
     let manifest = catalog::find(&store, &args.series, &args.id).await?;
     check_outputs(args, manifest.stripes.len()).await?;
     let restore = begin(args, &store, &manifest).await?;
-    let mut targets = if args.consumer.is_empty() {
+    if args.consumer.is_empty() {
         let safety = if args.no_sync { Safety::Process } else { Safety::Machine };
-        try_join_all(args.output.iter().map(|path| Target::open(path, safety))).await?
-    } else {
-        let (started, stdin) = Program::consumer(&args.consumer)?;
-        *program = Some(started);
-        vec![Target::program(format!("`{}`", args.consumer[0].display()), stdin)]
-    };
-    let work = Work::new(Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
-    let watch = Watch::new(common, metrics, work);
-    let filled = tokio::select! {
-        filled = fill(&restore, &mut targets) => filled,
-        never = watch.follow(|| restore.progress()) => match never {},
-    };
-    watch.end(restore.progress());
+        let targets = try_join_all(args.output.iter().map(|path| Target::open(path, safety))).await?;
+        return Ok(Prepared { manifest, restore, targets, program: None });
+    }
+    // Nothing is awaited after this, so that nobody lets go of a program that has just begun.
+    let (program, stdin) = Program::consumer(&args.consumer)?;
+    let targets = vec![Target::program(format!("`{}`", args.consumer[0].display()), stdin)];
+    Ok(Prepared { manifest, restore, targets, program: Some(program) })
+}
+
+/// What remains when the targets have got all, or as much as they wanted. A failure is handed on.
+async fn end(
+    args: &args::Restore,
+    common: &args::Common,
+    manifest: &Manifest,
+    filled: Result<(), Failure>,
+    targets: &mut Vec<Target>,
+    program: Option<&mut Program>,
+) -> Result<(), Failure> {
     match (filled, program) {
         (Ok(()), Some(program)) => drop(program.success().await?),
         (Ok(()), None) => {}
-        (Err(error), Some(program)) if target::is_left(&error) => {
-            drop(targets);
+        (Err(Failure::Error(error)), Some(program)) if target::is_left(&error) => {
             // It reads no more: what it has to say about that is its exit status.
             program.success().await?;
             let (name, all) = (args.consumer[0].display(), output::size(manifest.raw_bytes()));
             output::note(&format!("`{name}` ended well and did not want all of the {all}; the rest was not verified"));
             return Ok(());
         }
-        (Err(error), None) if target::is_left(&error) && args.output.iter().any(|path| is_stdout(path)) => {
+        (Err(Failure::Error(error)), None)
+            if target::is_left(&error) && args.output.iter().any(|path| is_stdout(path)) =>
+        {
             return Err(Failure::Pipe);
         }
-        (Err(error), _) => return Err(error.into()),
+        (Err(failure), _) => return Err(failure),
     }
-    try_join_all(targets.into_iter().map(Target::publish)).await?;
-    print(args, common, &manifest).map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)))
+    try_join_all(targets.drain(..).map(Target::publish)).await?;
+    print(args, common, manifest).map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)))
 }
 
 pub(crate) async fn begin(args: &args::Restore, store: &Store, manifest: &Manifest) -> Result<Restore> {

@@ -58,7 +58,7 @@ impl Signals {
             let signal = self.next().await;
             if self.seen > 1 {
                 output::note(&format!("second signal ({}): leaving at once, without cleaning up", signal.name()));
-                program::signal_group(rustix::process::Signal::TERM);
+                program::leave();
                 std::process::exit(i32::from(signal.code()))
             }
             output::note(&format!("{}: {what}; once more leaves at once", signal.name()));
