@@ -1,10 +1,11 @@
 //! Stdin and stdout as shells hand them over: full, closed, given up, the same twice.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use integration::place::Place;
-use integration::tool::{vdstream, vdstream_command};
+use integration::tool::{files_below, vdstream, vdstream_command};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -31,6 +32,69 @@ fn a_report_that_cannot_be_printed_says_that_the_backup_is_committed() {
         assert_eq!(listed.len(), made + 1, "{}", stderr(&output));
         let id = listed[made]["id"].as_str().unwrap();
         assert_fails(&output, 6, &format!("backup {id} is committed, but its report could not be printed"));
+    }
+}
+
+/// Where stdout goes when it takes nothing: a full disk, and a reader that is gone.
+const TAKES_NOTHING: [&str; 2] = [">/dev/full", "| true; exit ${PIPESTATUS[0]}"];
+
+#[test]
+fn damage_is_told_whether_or_not_the_report_can_be_printed() {
+    let place = Place::disk();
+    assert!(run(&place, &["backup", &place.url(), "--", "seq", "1000"]).status.success());
+    let verify = |options: &str, nothing: &str| {
+        // So slow that the reader is gone.
+        shell(&place, &format!("(sleep 0.3; exec \"$0\" verify \"$1\" latest --level stored {options}) {nothing}"))
+    };
+    // What is good is no report without its report.
+    for (nothing, expected) in TAKES_NOTHING.into_iter().zip([14, 141]) {
+        for options in ["", "--json"] {
+            let good = verify(options, nothing);
+            assert_eq!(code(&good), expected, "{options} {nothing}: {}", stderr(&good));
+        }
+    }
+    let root = place.url();
+    let files = files_below(Path::new(root.strip_prefix("file://").unwrap()));
+    let segment = files.iter().find(|path| path.ends_with("s00/000000.zst")).unwrap();
+    let mut bytes = fs::read(segment).unwrap();
+    bytes[20] ^= 1;
+    fs::write(segment, bytes).unwrap();
+    for nothing in TAKES_NOTHING {
+        let damaged = verify("--json", nothing);
+        assert_fails(&damaged, 4, "is damaged: 1 finding");
+        assert!(stderr(&damaged).contains("s00/000000.zst, offset"), "{nothing}: {}", stderr(&damaged));
+        // A directory that nobody can make.
+        let doctor = shell(&place, &format!("(sleep 0.3; exec \"$0\" doctor /proc/none) {nothing}"));
+        assert!(![0, 14, 141].contains(&code(&doctor)), "{nothing}: {}", stderr(&doctor));
+        assert!(stderr(&doctor).contains("does not let backups do all that they need"), "{}", stderr(&doctor));
+    }
+}
+
+#[test]
+fn what_was_deleted_is_told_whether_or_not_the_report_can_be_printed() {
+    let place = Place::disk();
+    for nothing in TAKES_NOTHING {
+        for _ in 0..3 {
+            assert!(run(&place, &["backup", &place.url(), "--quiet", "--", "seq", "1000"]).status.success());
+        }
+        let newest = backups(&place).iter().map(|backup| backup["id"].as_str().unwrap().to_owned()).max().unwrap();
+        let delete = format!("delete \"$1\" {newest} --json");
+        let cases = [
+            ("prune \"$1\" --keep-last 2", "1 backup deleted"),
+            (delete.as_str(), "1 backup deleted"),
+            ("gc \"$1\" --grace 0s --quiet", "objects removed, 0 uploads ended"),
+        ];
+        for (command, done) in cases {
+            let run = |more: &str| shell(&place, &format!("(sleep 0.3; exec \"$0\" {command} {more}) {nothing}"));
+            let before = backups(&place).len();
+            // A plan that nobody sees is nothing that was done.
+            let planned = run("");
+            assert!([14, 141].contains(&code(&planned)), "{command} {nothing}: {}", stderr(&planned));
+            assert_eq!(backups(&place).len(), before, "{command}");
+            assert_fails(&run("--confirm"), 6, &format!("{done}, but its report could not be printed"));
+            assert_eq!(backups(&place).len(), before - usize::from(!command.starts_with("gc")), "{command}");
+        }
+        assert!(run(&place, &["delete", &place.url(), "latest", "--confirm"]).status.success());
     }
 }
 

@@ -39,9 +39,13 @@ pub(crate) async fn run(args: args::Gc, common: &args::Common) -> Result<(), Fai
     let error = failed.as_ref().map(Error::report);
     let document = GcDocument { confirmed: args.confirm, plan, report, error };
     let printed = if common.json { output::json(&document) } else { output::line(&text(&document)) };
-    match failed {
-        Some(error) => Err(error.into()),
-        None => printed,
+    match (failed, &document.report) {
+        (Some(error), _) => Err(error.into()),
+        (None, Some(report)) => printed.map_err(|failure| {
+            let (objects, uploads) = (count(report.objects, "object"), count(report.uploads, "upload"));
+            failure.after(format!("{objects} removed, {uploads} ended"))
+        }),
+        (None, None) => printed,
     }
 }
 

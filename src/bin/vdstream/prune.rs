@@ -108,7 +108,12 @@ async fn carry_out(
         let error = format!("{kept} of the backups that were to go had to stay");
         return Err(Error::new(ErrorKind::Conflict, error).into());
     }
-    printed
+    if !confirm {
+        return printed;
+    }
+    let deleted: usize =
+        document.series.iter().filter_map(|series| series.report.as_ref()).map(|done| done.deleted.len()).sum();
+    printed.map_err(|failure| failure.after(format!("{} deleted", output::plural(deleted, "backup"))))
 }
 
 /// What becomes of a backup, or has become of it.

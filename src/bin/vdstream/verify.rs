@@ -1,6 +1,6 @@
 //! `verify`: is a backup still what was written?
 
-use vdstream::backup::{self, Sample, VerifyLevel, VerifyOptions, VerifyWatch};
+use vdstream::backup::{self, Sample, VerifyLevel, VerifyOptions, VerifyReport, VerifyWatch};
 use vdstream::{Error, ErrorKind};
 
 use crate::args;
@@ -54,26 +54,8 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &Met
     };
     watch.end(progress.progress());
     let report = verified?;
-    if common.json {
-        output::json(&report)?;
-    } else if report.is_good() && !common.quiet {
-        output::line(&format!(
-            "{}: good at level {} ({} objects, {} hashed, {} decompressed)",
-            report.id,
-            report.level,
-            report.objects,
-            output::size(report.stored_bytes),
-            output::size(report.raw_bytes)
-        ))?;
-        if report.skipped > 0 {
-            let skipped = output::plural(report.skipped, "segment");
-            output::line(&format!("verified before and not read again: {skipped}"))?;
-        }
-        if let (Some(sample), Some(chosen)) = (report.sample, &report.chosen) {
-            let (segments, of, seed) = (sample.segments, output::plural(sample.of, "segment"), sample.seed);
-            output::line(&format!("read {segments} of {of}, drawn with --seed {seed}: {chosen}"))?;
-        }
-    }
+    // Damage counts for more than a report that nobody took.
+    let printed = print(&report, common);
     if let Some(error) = &report.record_error {
         output::note(&error.report());
     }
@@ -81,11 +63,37 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &Met
         output::note(&damage.error.report());
     }
     match report.damage.len() {
-        0 => Ok(()),
+        0 => printed,
         count => Err(Error::new(
             ErrorKind::Corrupt,
             format!("{} is damaged: {}", report.id, output::plural(count, "finding")),
         )
         .into()),
     }
+}
+
+fn print(report: &VerifyReport, common: &args::Common) -> Result<(), Failure> {
+    if common.json {
+        return output::json(report);
+    }
+    if !report.is_good() || common.quiet {
+        return Ok(());
+    }
+    output::line(&format!(
+        "{}: good at level {} ({} objects, {} hashed, {} decompressed)",
+        report.id,
+        report.level,
+        report.objects,
+        output::size(report.stored_bytes),
+        output::size(report.raw_bytes)
+    ))?;
+    if report.skipped > 0 {
+        let skipped = output::plural(report.skipped, "segment");
+        output::line(&format!("verified before and not read again: {skipped}"))?;
+    }
+    if let (Some(sample), Some(chosen)) = (report.sample, &report.chosen) {
+        let (segments, of, seed) = (sample.segments, output::plural(sample.of, "segment"), sample.seed);
+        output::line(&format!("read {segments} of {of}, drawn with --seed {seed}: {chosen}"))?;
+    }
+    Ok(())
 }
