@@ -145,7 +145,11 @@ async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Found> {
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => return Ok(Found::protected()),
         Err(error) => return Err(error),
     };
-    store.fold(&names.directory(), |found: &mut Found, seen| found.see(names, named.as_ref(), seen)).await
+    let mut found: Found =
+        store.fold(&names.directory(), |found: &mut Found, seen| found.see(names, named.as_ref(), seen)).await?;
+    // Some listings lag behind: what was read is there.
+    found.has_manifest |= named.is_some();
+    Ok(found)
 }
 
 /// Removes what `plan` removes, after it has looked again. `report` begins empty and has what was done, as it is done.

@@ -6,11 +6,13 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 
 use super::super::catalog;
+use super::super::document;
 use super::super::id::BackupId;
 use super::super::names::{Names, Series};
+use super::super::segments;
 use super::super::store::Store;
 use super::check;
-use super::plan::{Descendants, Evidence, PlannedBackup, RetentionPlan, judge, judge_deletion};
+use super::plan::{Descendants, Evidence, Intended, PlannedBackup, RetentionPlan, judge, judge_deletion};
 use super::policy::RetentionPolicy;
 use super::record;
 use crate::error::{ErrorKind, Result};
@@ -37,8 +39,8 @@ pub struct DeletionReport {
 /// [`Quick`](super::super::VerifyLevel::Quick) does without a record. One of which something is not there counts for no rule, and
 /// others are kept in its place, which are compared too. So each backup that the plan keeps was there when it was made.
 ///
-/// Costs what [`list`](super::super::list) costs, one small read per backup that is not committed, and for each that is kept, or was
-/// found not to be whole, one small read and one listing; 32 backups at once, with 128 MiB of manifests at most. What a listing
+/// Costs what [`list`](super::super::list) costs, one small read per backup that is damaged or not committed, and for each that is kept, or
+/// was found not to be whole, one small read and one listing; 32 backups at once, with 128 MiB of manifests at most. What a listing
 /// lacks is looked up by name, of each backup until the first object that is missing.
 ///
 /// # Errors
@@ -64,11 +66,13 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
     }
 }
 
-/// Deletes the backups that `plan` removes, newest first. `report` begins empty and has what was done, as it is done.
+/// Deletes the backups that `plan` removes, in the order of [`RetentionPlan::removed`]. `report` begins empty and has what was done,
+/// as it is done.
 ///
 /// First each gets a record that it is being deleted, then the backups that were begun since the plan are asked for their
 /// parents, and only then do the manifests go: from there on the backup does not exist. What turned out to be needed is
-/// kept, so are the parents of what could not be deleted. The data stays for readers that began before; a collection
+/// kept, so are the parents of what could not be deleted; all of it is kept if one of the new ones does not tell what it
+/// continues. The data stays for readers that began before; a collection
 /// removes it after its grace time.
 ///
 /// A backup that the plan removes and that is nowhere in the report was not reached: it still exists.
@@ -93,15 +97,21 @@ pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionRep
     }
     let known: BTreeSet<BackupId> = plan.backups.iter().map(|backup| backup.id).collect();
     let since = catalog::ids_of(store, &plan.series).await?.into_iter().filter(|id| !known.contains(id));
-    let mut needed: BTreeMap<BackupId, String> = needed(store, &plan.series, since)
-        .await?
-        .into_iter()
-        .map(|(parent, child)| (parent, format!("backup {child} continues it")))
-        .collect();
+    let (mut needed, mut unknown) = (BTreeMap::new(), None);
+    for (child, intent) in intents(store, &plan.series, since).await? {
+        match intent {
+            Ok(intended) => {
+                needed.extend(intended.parent.map(|parent| (parent, format!("backup {child} continues it"))));
+            }
+            // It never began, or it has gone since.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => unknown = Some(format!("backup {child} may continue it: {}", error.report())),
+        }
+    }
     let parents: HashMap<BackupId, BackupId> =
         going.iter().filter_map(|backup| Some((backup.id, backup.parent?))).collect();
     for backup in going {
-        let kept = match needed.remove(&backup.id) {
+        let kept = match needed.remove(&backup.id).or_else(|| unknown.clone()) {
             Some(why) => Some(why),
             None => {
                 // Known before the request is made: it may have its effect although this fails, or is dropped.
@@ -132,27 +142,34 @@ pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionRep
     Ok(())
 }
 
-/// Which backups the unfinished or unknown backups `ids` continue: parent to child.
-async fn needed(
+/// What the intents of `ids` tell, or why they do not: there is none, it is damaged, or a newer version has written it.
+async fn intents(
     store: &Store,
     series: &Series,
     ids: impl Iterator<Item = BackupId>,
-) -> Result<BTreeMap<BackupId, BackupId>> {
-    let mut needed = BTreeMap::new();
+) -> Result<Vec<(BackupId, Result<Intended>)>> {
     let mut intents = stream::iter(ids)
         .map(|id| async move { (id, catalog::intent(store, series, id).await) })
         .buffered(catalog::READS_AT_ONCE);
+    let mut found = Vec::new();
     while let Some((id, outcome)) = intents.next().await {
-        match outcome {
-            Ok(intent) => needed.extend(intent.parent.map(|parent| (parent, id))),
-            // It never began, or it has gone since.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            // A damaged intent belongs to nothing that can be committed.
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {}
+        let intended = match outcome {
+            Ok(intent) if (intent.id, &intent.series) == (id, series) => {
+                Ok(Intended { parent: intent.parent, keep_until: intent.keep_until })
+            }
+            Ok(intent) => {
+                let names = Names::new(series.clone(), id);
+                let other = format!("{}/{}", intent.series, intent.id);
+                Err(document::corrupt(&store.show(&names.intent()), "backup", names.directory(), other))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid) => {
+                Err(error)
+            }
             Err(error) => return Err(error),
-        }
+        };
+        found.push((id, intended));
     }
-    Ok(needed)
+    Ok(found)
 }
 
 /// Judges the deletion of one backup, damaged or not. Nothing is changed; [`apply`] carries the plan out.
@@ -160,8 +177,9 @@ async fn needed(
 /// # Errors
 ///
 /// [`ErrorKind::NotFound`] if there is no such backup; [`ErrorKind::Conflict`] if it is protected until a later time, if others
-/// continue it and `descendants` does not say to delete them too, or if a backup that is being made continues it; those of the
-/// store, by kind.
+/// continue it and `descendants` does not say to delete them too, or if a backup that is being made continues it;
+/// [`ErrorKind::Corrupt`] or [`ErrorKind::Invalid`] if another one may, because neither its manifest nor its intent can be read; those
+/// of the store, by kind.
 ///
 /// # Cancel safety
 ///
@@ -178,6 +196,26 @@ pub async fn plan_deletion(
 
 async fn gather(store: &Store, series: &Series) -> Result<Evidence> {
     let listing = catalog::list(store, Some(series)).await?;
-    let needed = needed(store, series, listing.uncommitted.iter().map(|(_, id)| *id)).await?;
-    Ok(Evidence { backups: listing.backups, damaged: listing.damaged, needed, missing: BTreeMap::new() })
+    let (mut needed, mut intended, mut unknown) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (child, intent) in intents(store, series, listing.uncommitted.iter().map(|(_, id)| *id)).await? {
+        match intent {
+            Ok(intended) => needed.extend(intended.parent.map(|parent| (parent, child))),
+            // It never began, or it has gone since.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => drop(unknown.insert(child, error)),
+        }
+    }
+    for (id, intent) in intents(store, series, listing.damaged.iter().map(|damaged| damaged.id)).await? {
+        match intent {
+            Ok(found) => drop(intended.insert(id, found)),
+            // Every backup that was committed had one.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let name = Names::new(series.clone(), id).intent();
+                unknown.insert(id, segments::missing(&store.show(&name)));
+            }
+            Err(error) => drop(unknown.insert(id, error)),
+        }
+    }
+    let (backups, damaged, missing) = (listing.backups, listing.damaged, BTreeMap::new());
+    Ok(Evidence { backups, damaged, missing, needed, intended, unknown })
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `policy` | [`RetentionPolicy`]: the rules |
 //! | `plan` | [`RetentionPlan`]: the judgement, a pure function of a list, the rules and the time |
+//! | `order` | children before their parents |
 //! | `check` | looks whether all is there of what is to be kept |
 //! | `apply` | hides the manifests of what goes; the data follows after a grace time |
 //! | `record` | the object that says since when a backup is being deleted |
@@ -17,6 +18,7 @@
 
 mod apply;
 mod check;
+mod order;
 mod plan;
 mod policy;
 mod record;

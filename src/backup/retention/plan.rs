@@ -12,6 +12,7 @@ use super::super::id::BackupId;
 use super::super::kind::Kind;
 use super::super::names::Series;
 use super::super::verify::LastVerification;
+use super::order;
 use super::policy::{RetentionPolicy, Rule};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -86,6 +87,8 @@ pub enum Reason {
     ParentOf(BackupId),
     /// A backup that is being made, or was left unfinished, continues it.
     NeededBy(BackupId),
+    /// Neither this backup nor its intent can be read, so it may continue any other.
+    MayBeNeededBy(BackupId),
     /// It is dated later than it was stored, which was at this time at the latest: it takes nobody's place, and goes by name only.
     Ahead(Timestamp),
     /// The deletion is not about it.
@@ -103,6 +106,7 @@ impl fmt::Display for Reason {
             Self::Protected(until) => write!(f, "protected until {until:.0}"),
             Self::ParentOf(id) => write!(f, "parent of {id}"),
             Self::NeededBy(id) => write!(f, "needed by unfinished {id}"),
+            Self::MayBeNeededBy(id) => write!(f, "may be needed by {id}, whose intent cannot be read"),
             Self::Ahead(stored) => write!(f, "dated ahead: stored by {stored:.0}"),
             Self::NotNamed => f.write_str("not named"),
         }
@@ -116,9 +120,10 @@ impl Serialize for Reason {
 }
 
 impl RetentionPlan {
-    /// The backups that go, newest first: so a chain never loses a parent before what continues it.
+    /// The backups that go: what continues others before them, whatever the dates say, and else newest first. So a chain never
+    /// loses a parent before its children.
     pub fn removed(&self) -> impl Iterator<Item = &PlannedBackup> {
-        self.backups.iter().rev().filter(|backup| backup.verdict == Verdict::Remove)
+        order::children_first(self.backups.iter().rev().filter(|backup| backup.verdict == Verdict::Remove)).into_iter()
     }
 
     /// The backups that stay and can be restored.
@@ -136,6 +141,26 @@ pub(super) struct Evidence {
     pub(super) missing: BTreeMap<BackupId, String>,
     /// Parents of backups that are not committed, with one of these.
     pub(super) needed: BTreeMap<BackupId, BackupId>,
+    /// What the intents of damaged backups tell.
+    pub(super) intended: BTreeMap<BackupId, Intended>,
+    /// Backups, damaged or not committed, of which nothing tells what they continue, and why not.
+    pub(super) unknown: BTreeMap<BackupId, Error>,
+}
+
+/// What an intent tells of a backup whose manifest does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Intended {
+    pub(super) parent: Option<BackupId>,
+    pub(super) keep_until: Option<Timestamp>,
+}
+
+impl Evidence {
+    /// What each backup continues, damaged or not.
+    fn parents(&self) -> HashMap<BackupId, BackupId> {
+        let backups = self.backups.iter().map(|backup| (backup.id, backup.parent));
+        let damaged = self.intended.iter().map(|(id, intended)| (*id, intended.parent));
+        backups.chain(damaged).filter_map(|(id, parent)| Some((id, parent?))).collect()
+    }
 }
 
 pub(super) fn judge(
@@ -145,8 +170,8 @@ pub(super) fn judge(
     now: Timestamp,
 ) -> Result<RetentionPlan> {
     policy.check()?;
-    let by_id: HashMap<BackupId, &BackupSummary> = evidence.backups.iter().map(|backup| (backup.id, backup)).collect();
-    let faults = faults(evidence, &by_id);
+    let parents = evidence.parents();
+    let faults = faults(evidence, &parents);
     let mut newest_first: Vec<&BackupSummary> = evidence.backups.iter().collect();
     newest_first.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created, backup.id)));
     // Whose date cannot be says nothing of what came before it: it must not push anything out.
@@ -165,14 +190,18 @@ pub(super) fn judge(
         if let Some(&child) = evidence.needed.get(&backup.id) {
             reasons.entry(backup.id).or_default().push(Reason::NeededBy(child));
         }
+        if let Some((&child, _)) = evidence.unknown.last_key_value() {
+            reasons.entry(backup.id).or_default().push(Reason::MayBeNeededBy(child));
+        }
         if let Some(stored) = ahead(backup) {
             reasons.entry(backup.id).or_default().push(Reason::Ahead(stored));
         }
     }
     // What is not deleted needs its parents. That is also true of what is ignored: it may be good after all.
-    let staying = newest_first.iter().map(|b| b.id).filter(|id| reasons.contains_key(id) || faults.contains_key(id));
+    let all = newest_first.iter().map(|backup| backup.id).chain(evidence.damaged.iter().map(|damaged| damaged.id));
+    let staying = all.filter(|id| reasons.contains_key(id) || faults.contains_key(id));
     for child in staying.collect::<Vec<_>>() {
-        for parent in ancestors(child, &by_id) {
+        for parent in ancestors(child, &parents) {
             let known = reasons.entry(parent).or_default();
             if !known.iter().any(|reason| matches!(reason, Reason::ParentOf(_))) {
                 known.push(Reason::ParentOf(child));
@@ -207,15 +236,15 @@ pub(super) fn judge_deletion(
     descendants: Descendants,
     now: Timestamp,
 ) -> Result<RetentionPlan> {
-    let is_there = evidence.backups.iter().any(|backup| backup.id == named)
-        || evidence.damaged.iter().any(|damaged| damaged.id == named);
-    if !is_there {
+    let committed = evidence.backups.iter().map(|backup| backup.id);
+    let committed: Vec<BackupId> = committed.chain(evidence.damaged.iter().map(|damaged| damaged.id)).collect();
+    if !committed.contains(&named) {
         let message = format!("there is no backup {named} in series `{series}`; what was never committed is for `gc`");
         return Err(Error::new(ErrorKind::NotFound, message));
     }
-    let by_id: HashMap<BackupId, &BackupSummary> = evidence.backups.iter().map(|backup| (backup.id, backup)).collect();
-    let continues = |backup: &&BackupSummary| ancestors(backup.id, &by_id).any(|parent| parent == named);
-    let children: Vec<BackupId> = evidence.backups.iter().filter(continues).map(|backup| backup.id).collect();
+    let parents = evidence.parents();
+    let continues = |id: &BackupId| ancestors(*id, &parents).any(|parent| parent == named);
+    let children: Vec<BackupId> = committed.iter().copied().filter(continues).collect();
     if let (Descendants::Refuse, Some(child)) = (descendants, children.first()) {
         let others = match children.len() {
             1 => String::new(),
@@ -225,13 +254,26 @@ pub(super) fn judge_deletion(
             format!("backup {child}{others} would be of no use without {named}; delete them with it, or neither");
         return Err(Error::new(ErrorKind::Conflict, message));
     }
+    // Of several of these one is the last, and can go.
+    if let Some((&child, error)) = evidence.unknown.last_key_value().filter(|(child, _)| **child != named) {
+        let what = match committed.contains(&child) {
+            true => "delete that one first, or look at it with the version that made it",
+            false => "`gc` removes that one when it has given no sign of life for the grace time",
+        };
+        return Err(error
+            .clone()
+            .context(format!("backup {child}, whose intent cannot be read, may need {named}; {what}")));
+    }
     let going: BTreeSet<BackupId> = children.into_iter().chain([named]).collect();
+    let protections = evidence.backups.iter().map(|backup| (backup.id, backup.keep_until));
+    let intended = evidence.intended.iter().map(|(id, intended)| (*id, intended.keep_until));
+    let protections: HashMap<BackupId, Option<Timestamp>> = protections.chain(intended).collect();
     for id in &going {
         if let Some(child) = evidence.needed.get(id) {
             let message = format!("backup {child} is being made, or was left unfinished, and continues {id}");
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        if let Some(until) = by_id.get(id).and_then(|backup| backup.keep_until).filter(|&until| until > now) {
+        if let Some(until) = protections.get(id).copied().flatten().filter(|&until| until > now) {
             return Err(Error::new(ErrorKind::Conflict, format!("backup {id} is protected until {until:.0}")));
         }
     }
@@ -258,7 +300,7 @@ fn planned(evidence: &Evidence, mut verdict: impl FnMut(BackupId) -> Verdict) ->
             id: damaged.id,
             created: damaged.id.time(),
             kind: None,
-            parent: None,
+            parent: evidence.intended.get(&damaged.id).and_then(|intended| intended.parent),
             stored_bytes: 0,
             verdict: verdict(damaged.id),
         });
@@ -268,21 +310,20 @@ fn planned(evidence: &Evidence, mut verdict: impl FnMut(BackupId) -> Verdict) ->
 }
 
 /// What is wrong with each backup that cannot be relied on.
-fn faults(evidence: &Evidence, by_id: &HashMap<BackupId, &BackupSummary>) -> HashMap<BackupId, String> {
+fn faults(evidence: &Evidence, parents: &HashMap<BackupId, BackupId>) -> HashMap<BackupId, String> {
+    let readable: BTreeSet<BackupId> = evidence.backups.iter().map(|backup| backup.id).collect();
     let told = |damage: LastVerification| format!("its verification of {:.0} found damage", damage.time);
     let mut faults: HashMap<BackupId, String> =
         evidence.backups.iter().filter_map(|backup| Some((backup.id, told(backup.standing_damage?)))).collect();
     faults.extend(evidence.missing.iter().map(|(id, why)| (*id, why.clone())));
     faults.extend(evidence.damaged.iter().map(|damaged| (damaged.id, damaged.error.to_string())));
-    let broken: Vec<(BackupId, String)> = evidence
-        .backups
+    let broken: Vec<(BackupId, String)> = readable
         .iter()
-        .filter(|backup| !faults.contains_key(&backup.id))
-        .filter_map(|backup| {
-            let missing = ancestors(backup.id, by_id)
-                .find(|parent| !by_id.contains_key(parent) || faults.contains_key(parent))?;
+        .filter(|id| !faults.contains_key(id))
+        .filter_map(|&id| {
+            let missing = ancestors(id, parents).find(|id| !readable.contains(id) || faults.contains_key(id))?;
             let state = if faults.contains_key(&missing) { "damaged" } else { "not there" };
-            Some((backup.id, format!("it continues {missing}, which is {state}")))
+            Some((id, format!("it continues {missing}, which is {state}")))
         })
         .collect();
     faults.extend(broken);
@@ -290,15 +331,10 @@ fn faults(evidence: &Evidence, by_id: &HashMap<BackupId, &BackupSummary>) -> Has
 }
 
 /// The parents of `id`, nearest first, up to and including the first that is not there. Ends even in a circle.
-fn ancestors<'a>(
-    id: BackupId,
-    by_id: &'a HashMap<BackupId, &'a BackupSummary>,
-) -> impl Iterator<Item = BackupId> + use<'a> {
+fn ancestors(id: BackupId, parents: &HashMap<BackupId, BackupId>) -> impl Iterator<Item = BackupId> + use<'_> {
     let mut seen = BTreeSet::from([id]);
-    std::iter::successors(by_id.get(&id).and_then(|backup| backup.parent), |id| {
-        by_id.get(id).and_then(|backup| backup.parent)
-    })
-    .take_while(move |id| seen.insert(*id))
+    let parent = |id: &BackupId| parents.get(id).copied();
+    std::iter::successors(parent(&id), parent).take_while(move |id| seen.insert(*id))
 }
 
 /// The backups that the policy wants, of good ones from the newest on.

@@ -7,7 +7,7 @@ use object_store::ObjectStore;
 use object_store::multipart::MultipartStore;
 use proptest::prelude::*;
 
-use super::plan::{Evidence, judge, judge_deletion};
+use super::plan::{Evidence, Intended, judge, judge_deletion};
 use super::*;
 use crate::backup::catalog::Select;
 use crate::backup::catalog::{BackupSummary, DamagedBackup};
@@ -186,6 +186,103 @@ fn chains_stay_whole() {
     assert_eq!(kept(&plan), ["01T00", "01T01", "01T02", "02T00"]);
 }
 
+fn damaged(id: BackupId) -> DamagedBackup {
+    DamagedBackup { id, series: Series::default(), error: Error::new(ErrorKind::Corrupt, "its seal is broken") }
+}
+
+/// A clock that went back makes a child that is older than its parent.
+#[test]
+fn children_go_before_their_parents_whatever_their_dates_say() {
+    let full = summary(at("2026-11-05T00:00:00Z"), None);
+    let diff = summary(at("2026-11-03T00:00:00Z"), Some(full.id));
+    let logs = ["2026-11-01T00:00:00Z", "2026-11-04T00:00:00Z"].map(|time| summary(at(time), Some(diff.id)));
+    let other = summary(at("2026-11-02T00:00:00Z"), None);
+    let newest = summary(at("2026-11-06T00:00:00Z"), None);
+    let order = [logs[1].id, logs[0].id, diff.id, full.id, other.id];
+    let backups = [vec![full, diff, other, newest], logs.to_vec()].concat();
+    let evidence = Evidence { backups, ..Evidence::default() };
+    let plan = judged(&evidence, &RetentionPolicy::new().keep_last(1), "2026-11-07T00:00:00Z");
+    assert_eq!(plan.removed().map(|backup| backup.id).collect::<Vec<_>>(), order);
+}
+
+#[test]
+fn what_a_damaged_backup_continues_stays_and_stands_in_the_way() {
+    let mut backups = every(24, 4, "2026-11-04T00:00:00Z");
+    let ids: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
+    // A log of the second continues the first; another one continues that log.
+    let (broken, now) = (backups.remove(1).id, "2026-11-05T00:00:00Z");
+    let last = summary(at("2026-11-02T12:00:00Z"), Some(broken));
+    backups.push(last.clone());
+    let intended = Intended { parent: Some(ids[0]), keep_until: None };
+    let mut evidence = Evidence {
+        backups,
+        damaged: vec![damaged(broken)],
+        intended: [(broken, intended)].into(),
+        ..Default::default()
+    };
+    let one = RetentionPolicy::new().keep_last(1);
+    let plan = judged(&evidence, &one, now);
+    assert_eq!(plan.removed().map(|backup| backup.id).collect::<Vec<_>>(), [ids[2]]);
+    assert!(
+        matches!(&plan.backups[0].verdict, Verdict::Keep { reasons } if matches!(reasons[..], [Reason::ParentOf(_)]))
+    );
+    assert_eq!((plan.backups[1].id, plan.backups[1].parent), (broken, Some(ids[0])));
+
+    let delete = |evidence: &Evidence, id, descendants| {
+        judge_deletion(&Series::default(), evidence, id, descendants, at(now))
+            .map(|plan| plan.removed().map(|backup| backup.id).collect::<Vec<_>>())
+    };
+    let refused = delete(&evidence, ids[0], Descendants::Refuse).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    assert_eq!(delete(&evidence, ids[0], Descendants::Delete).unwrap(), [last.id, broken, ids[0]]);
+    assert_eq!(delete(&evidence, broken, Descendants::Delete).unwrap(), [last.id, broken]);
+    evidence.intended.get_mut(&broken).unwrap().keep_until = Some(at("2026-12-01T00:00:00Z"));
+    let refused = delete(&evidence, ids[0], Descendants::Delete).unwrap_err();
+    assert!(refused.to_string().contains("protected until 2026-12-01"), "{refused}");
+}
+
+#[test]
+fn what_does_not_tell_its_parent_may_need_every_backup() {
+    let mut evidence = Evidence { backups: every(24, 4, "2026-11-04T00:00:00Z"), ..Evidence::default() };
+    let ids: Vec<BackupId> = evidence.backups.iter().map(|backup| backup.id).collect();
+    let (now, torn) = ("2026-11-05T00:00:00Z", Error::new(ErrorKind::Corrupt, "its end is missing"));
+    let one = RetentionPolicy::new().keep_last(1);
+    let plan = |evidence: &Evidence| judged(evidence, &one, now).removed().count();
+    let delete = |evidence: &Evidence, id| {
+        judge_deletion(&Series::default(), evidence, id, Descendants::Delete, at(now))
+            .map(|plan| plan.removed().map(|backup| backup.id).collect::<Vec<_>>())
+    };
+    assert_eq!(plan(&evidence), 3);
+
+    // One that was not committed: only a collection removes it.
+    let open = BackupId::generate(at("2026-11-04T12:00:00Z"));
+    evidence.unknown.insert(open, torn.clone());
+    assert_eq!(plan(&evidence), 0);
+    let refused = delete(&evidence, ids[0]).unwrap_err();
+    assert!(refused.to_string().contains(&open.to_string()) && refused.to_string().contains("`gc`"), "{refused}");
+    assert!(refused.kind() == ErrorKind::Corrupt && refused.report().contains("its end is missing"), "{refused:?}");
+    evidence.unknown.clear();
+
+    // Committed ones, of which each may continue the others: the newest can go by its name.
+    let broken = ["2026-11-02T12:00:00Z", "2026-11-03T12:00:00Z"].map(|time| BackupId::generate(at(time)));
+    for id in broken {
+        evidence.damaged.push(damaged(id));
+        evidence.unknown.insert(id, torn.clone());
+    }
+    let judgement = judged(&evidence, &one, now);
+    assert_eq!(judgement.removed().count(), 0);
+    let Verdict::Keep { reasons } = &judgement.backups[0].verdict else { panic!("{judgement:?}") };
+    assert_eq!(*reasons, [Reason::MayBeNeededBy(broken[1])]);
+    for id in [ids[0], ids[3], broken[0]] {
+        let refused = delete(&evidence, id).unwrap_err().to_string();
+        assert!(refused.contains(&broken[1].to_string()) && refused.contains("delete that one first"), "{refused}");
+    }
+    assert_eq!(delete(&evidence, broken[1]).unwrap(), [broken[1]]);
+    evidence.unknown.remove(&broken[1]);
+    evidence.damaged.pop();
+    assert_eq!(delete(&evidence, broken[0]).unwrap(), [broken[0]]);
+}
+
 #[test]
 fn the_plan_is_a_document() {
     let evidence = Evidence { backups: every(24, 2, "2026-11-04T00:00:00Z"), ..Evidence::default() };
@@ -233,24 +330,38 @@ proptest! {
     ) {
         let start = at("2026-01-01T00:00:00Z");
         let mut backups: Vec<BackupSummary> = Vec::new();
+        let (mut broken, mut ids, mut intended) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (hour, parent, protected, fault, ahead) in shape {
-            // Parents of any age, themselves included: a forger could write a circle.
-            let parent = parent.and_then(|index| backups.get(index)).map(|backup| backup.id);
+            // Parents of any age: clocks go back.
+            let parent = parent.and_then(|index| ids.get(index)).copied();
             let mut backup = summary(start + hour.hours(), parent);
             backup.keep_until = protected.then_some(start + 600.hours());
             backup.committed = Some(backup.created - if ahead == 0 { 1.hours() } else { 0.hours() });
+            ids.push(backup.id);
+            if fault == 1 {
+                broken.push(damaged(backup.id));
+                intended.insert(backup.id, Intended { parent, keep_until: None });
+                continue;
+            }
             if fault == 0 {
                 backup = damaged_at(backup, start);
             }
             backups.push(backup);
         }
-        let evidence = Evidence { backups, ..Evidence::default() };
+        let evidence = Evidence { backups, damaged: broken, intended, ..Evidence::default() };
         let policy = RetentionPolicy::new().keep_last(last).keep(Rule::Daily, daily).keep_within(Duration::from_secs(hours * 3600));
         let plan = judge(&Series::default(), &evidence, &policy, start + 500.hours()).unwrap();
         let removed: BTreeSet<BackupId> = plan.removed().map(|backup| backup.id).collect();
-        for backup in evidence.backups.iter().filter(|backup| !removed.contains(&backup.id)) {
+        for backup in plan.backups.iter().filter(|backup| !removed.contains(&backup.id)) {
             prop_assert!(backup.parent.is_none_or(|parent| !removed.contains(&parent)));
         }
+        // Nor has what goes, at any moment before.
+        let mut gone = BTreeSet::new();
+        for backup in plan.removed() {
+            prop_assert!(backup.parent.is_none_or(|parent| !gone.contains(&parent)), "{} after its parent", backup.id);
+            gone.insert(backup.id);
+        }
+        prop_assert_eq!(&gone, &removed);
         let is_ahead = |backup: &BackupSummary| backup.committed.is_some_and(|committed| committed < backup.created);
         for backup in &evidence.backups {
             prop_assert!((backup.keep_until.is_none() && !is_ahead(backup)) || !removed.contains(&backup.id));
@@ -258,7 +369,7 @@ proptest! {
         let ignored = |id| plan.backups.iter().any(|b| b.id == id && matches!(b.verdict, Verdict::Ignore { .. }));
         let newest = evidence.backups.iter().filter(|b| !ignored(b.id) && !is_ahead(b)).max_by_key(|b| (b.created, b.id));
         prop_assert!(newest.is_none_or(|backup| !removed.contains(&backup.id)));
-        prop_assert_eq!(plan.backups.len(), evidence.backups.len());
+        prop_assert_eq!(plan.backups.len(), ids.len());
     }
 }
 

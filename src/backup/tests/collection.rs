@@ -399,6 +399,42 @@ async fn two_collections_at_once_do_the_same() {
     }
 }
 
+/// A listing that lags behind does not have the manifest. It was read by its name all the same.
+#[tokio::test]
+async fn a_manifest_that_no_listing_has_protects_its_backup() {
+    let (bucket, clock) = bucket(Contents::default());
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+    let store = faults.store();
+    let hide = |count| faults.add(Rule::new(Fault::StaleList(count)).on(Operation::List));
+    let manifest = back_up(&store, &[noise(1, 1000)]).await.unwrap().manifest;
+    clock.advance(DEFAULT_GRACE);
+    hide(1);
+    assert!(
+        list(&store, None).await.unwrap().backups.len() == 1
+            && !names(&store).await.contains(&manifest.names().manifest())
+    );
+    let found = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert!(found.leftovers.is_empty(), "{found:?}");
+    faults.heal();
+
+    // It is committed after the plan was made, by a process that had slept.
+    let mut backup = Backup::begin(&store, "orders", options(1)).await.unwrap();
+    backup.stripe_input(0, complete(&noise(2, 1000))).unwrap();
+    backup.wait_stripes().await.unwrap();
+    clock.advance(DEFAULT_GRACE);
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(reasons(&due), [(Reason::NeverCommitted, Verdict::Remove)]);
+    let late = backup.commit().await.unwrap().manifest;
+    store.wait_idle().await;
+    let committed = bucket.contents();
+    // The probe and the mark are younger.
+    hide(3);
+    let report = applied(&store, &due).await;
+    assert!(report.backups.is_empty() && report.kept[0].why.contains("committed"), "{report:?}");
+    assert_eq!(bucket.contents(), committed);
+    assert_eq!(restore(&store, &late).await.unwrap(), [noise(2, 1000)]);
+}
+
 /// More objects than are held at once, some of them locked.
 #[tokio::test]
 async fn more_objects_than_are_held_at_once_go_in_pieces() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::collection::{bucket, on};
+use super::collection::{HOUR, bucket, on};
 use super::*;
 use crate::ErrorKind;
 use crate::backup::retention::{
@@ -11,7 +11,7 @@ use crate::backup::retention::{
 };
 use crate::clock::Clock;
 use crate::testing::fault_store::Operation;
-use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule};
+use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule, SimClock};
 
 fn orders() -> Series {
     "orders".parse().unwrap()
@@ -174,6 +174,127 @@ async fn a_plan_lists_each_backup_that_it_keeps_once_and_no_other() {
     assert_eq!(asked(&RetentionPolicy::new().keep_last(7)).await, [41 + 8, 40 + 8, 1]);
 }
 
+/// A chain of a full backup and two that continue each other, each dated a day before the one that it continues, and a newer backup.
+async fn falling_dates(faults: &FaultStore) -> (Store, [BackupId; 4]) {
+    let mut ids = Vec::new();
+    for days in [10, 9, 8, 11] {
+        let clock = SimClock::new();
+        clock.advance(days * 24 * HOUR);
+        let options = match ids.last() {
+            Some(parent) if days < 10 => options(1).continues(*parent, Kind::Log),
+            _ => options(1),
+        };
+        let mut backup = Backup::begin(&faults.store().clock(clock.shared()), "orders", options).await.unwrap();
+        backup.stripe_input(0, complete(&Bytes::from_static(b"rows"))).unwrap();
+        ids.push(backup.commit().await.unwrap().manifest.id);
+    }
+    (faults.store(), ids.try_into().unwrap())
+}
+
+/// A clock went back between a backup and what continues it. By date the parent went first, and whoever stopped there had a child
+/// without its parent.
+#[tokio::test]
+async fn no_child_outlives_its_parent_though_it_is_dated_before_it() {
+    for stopped_at in 0..3 {
+        let faults = FaultStore::memory(1);
+        let (store, ids) = falling_dates(&faults).await;
+        let plan = keep_one(&store).await;
+        // `#2` is the last of the chain, which goes first.
+        let manifest = format!("#{}/manifest.json", 2 - stopped_at);
+        faults.add(Rule::new(Fault::Hang).on(Operation::Delete).path(&manifest));
+        let mut report = DeletionReport::default();
+        {
+            let mut deletion = std::pin::pin!(apply(&store, &plan, &mut report));
+            while faults.log().iter().all(|request| request.faults.is_empty()) {
+                assert!(futures::poll!(&mut deletion).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        faults.heal();
+        let left = [&ids[..3 - stopped_at], &ids[3..]].concat();
+        assert_eq!(listed(&store).await, left.into_iter().collect(), "stopped at {manifest}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_keeps_its_parents_though_they_are_dated_after_it() {
+    let faults = FaultStore::memory(1);
+    let (store, ids) = falling_dates(&faults).await;
+    let plan = keep_one(&store).await;
+    faults.add(Rule::new(Fault::Denied).on(Operation::Delete).path("#1/manifest.json"));
+    let mut report = DeletionReport::default();
+    apply(&store, &plan, &mut report).await.unwrap();
+    assert_eq!(report.deleted, [ids[2]]);
+    let (kept, why): (Vec<_>, Vec<_>) = report.kept.into_iter().unzip();
+    assert_eq!(kept, [ids[1], ids[0]]);
+    assert!(why[0].contains("403") && why[1].contains(&ids[1].to_string()), "{why:?}");
+    assert_eq!(listed(&store).await, BTreeSet::from([ids[0], ids[1], ids[3]]));
+}
+
+/// The same document as a later major version would write it, as far as this one can tell.
+fn of_a_newer_version(bucket: &Bucket, name: &str) {
+    bucket.edit(|contents| {
+        let object = contents.objects.get_mut(name).unwrap();
+        let text = String::from_utf8(object.bytes.to_vec()).unwrap().replacen("\"version\":1", "\"version\":2", 1);
+        object.bytes = document::seal(text.as_bytes()).into();
+    });
+}
+
+/// What cannot be read may be good after all: a newer version has written it, or a bit was wrong on its way.
+#[tokio::test]
+async fn what_a_backup_that_cannot_be_read_continues_does_not_go() {
+    let (bucket, clock) = bucket(Contents::default());
+    let store = on(&bucket, &clock);
+    let full = made(&store, 1).await[0];
+    clock.advance(HOUR);
+    let mut log = Backup::begin(&store, "orders", options(1).continues(full, Kind::Log)).await.unwrap();
+    log.stripe_input(0, complete(&Bytes::from_static(b"more"))).unwrap();
+    let log = log.commit().await.unwrap().manifest.id;
+    clock.advance(HOUR);
+    let older = made(&store, 1).await[0];
+    clock.advance(HOUR);
+    let newest = made(&store, 1).await[0];
+    assert_eq!(verdicts(&keep_one(&store).await), [vec![newest], vec![], vec![full, log, older]]);
+
+    // One read of its manifest goes wrong.
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+    faults.add(Rule::new(Fault::WrongBytes).on(Operation::Get).path("#1/manifest.json").each(1));
+    assert_eq!(verdicts(&keep_one(&faults.store()).await), [vec![full, newest], vec![log], vec![older]]);
+
+    of_a_newer_version(&bucket, &format!("orders/{log}/manifest.json"));
+    assert_eq!(verdicts(&keep_one(&store).await), [vec![full, newest], vec![log], vec![older]]);
+    let delete = async |id| plan_deletion(&store, &orders(), id, Descendants::Refuse).await;
+    assert_eq!(delete(full).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(delete(older).await.unwrap().removed().count(), 1);
+
+    // The intent does not tell it either: any may be its parent, and one that is going stays.
+    let plan = keep_one(&store).await;
+    of_a_newer_version(&bucket, &format!("orders/{log}/intent.json"));
+    assert_eq!(verdicts(&keep_one(&store).await), [vec![full, older, newest], vec![log], vec![]]);
+    for id in [full, older, newest] {
+        let refused = delete(id).await.unwrap_err();
+        assert!(
+            refused.report().contains("delete that one first") && refused.report().contains("version"),
+            "{refused:?}"
+        );
+    }
+    // As if it had come since the plan was made.
+    let since = RetentionPlan { backups: plan.backups.into_iter().filter(|backup| backup.id != log).collect(), ..plan };
+    let mut report = DeletionReport::default();
+    apply(&store, &since, &mut report).await.unwrap();
+    assert!(report.deleted.is_empty() && report.kept[0].0 == older, "{report:?}");
+    assert!(bucket.contents().objects.keys().all(|name| !name.contains("/deleted/")), "no record stays");
+
+    apply(&store, &delete(log).await.unwrap(), &mut report).await.unwrap();
+    assert_eq!(report.deleted, [log]);
+    // It counts as unfinished now, until it was collected.
+    assert_eq!(verdicts(&keep_one(&store).await)[2], [] as [BackupId; 0]);
+    clock.advance(HOUR);
+    let due = crate::backup::collection::plan(&store, None, HOUR).await.unwrap();
+    crate::backup::collection::apply(&store, &due, &mut Default::default()).await.unwrap();
+    assert_eq!(verdicts(&keep_one(&store).await), [vec![newest], vec![], vec![full, older]]);
+}
+
 /// What came of two deletions of a backup and a new one that continues it, all begun in the same millisecond.
 struct Race {
     is_parent_there: bool,
@@ -181,7 +302,7 @@ struct Race {
 }
 
 /// Runs the three beside each other, in an order that depends on the seed, and checks every bucket that a crash can leave.
-async fn race(bucket: Bucket, clock: &crate::testing::SimClock, seed: u64) -> Race {
+async fn race(bucket: Bucket, clock: &SimClock, seed: u64) -> Race {
     let parent = back_up(&on(&bucket, clock), &[Bytes::from_static(b"rows")]).await.unwrap().manifest.id;
     let before = bucket.contents();
     let recording = RecordingStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone())).interleaved(seed);
