@@ -124,6 +124,42 @@ async fn a_store_that_closes_connections_ends_no_backup_and_cuts_no_restore() {
     }
 }
 
+/// On a disk of 24 MiB a backup is killed in the middle of a segment, and another program takes the rest.
+const KILLED_AND_FULL: &str = r#"
+set -e
+mount -t tmpfs -o size=24m tmpfs /mnt
+tool=$1
+"$tool" backup file:///mnt/store --quiet -- seq 100000 >/dev/null
+"$tool" backup file:///mnt/store --quiet --progress none -- sh -c 'head -c 18000000 /dev/urandom; sleep 30' >/dev/null 2>&1 &
+tries=0
+until find /mnt/store -name '*.partial-*' -size +7000k | grep -q .; do
+  tries=$((tries + 1)); [ "$tries" -lt 600 ] || { echo "no file that is half written" >&2; exit 1; }
+  sleep 0.1
+done
+kill -9 $!
+cat /dev/zero >/mnt/others 2>/dev/null || true
+code=0
+"$tool" delete file:///mnt/store latest --confirm --quiet >/dev/null 2>/dev/null || code=$?
+[ "$code" = 14 ] || { echo "delete: exit $code, not 14" >&2; exit 1; }
+"$tool" verify file:///mnt/store latest --level quick --no-record --quiet >/dev/null
+"$tool" gc file:///mnt/store --confirm --grace 0s --quiet
+"$tool" verify file:///mnt/store latest --level full --quiet >/dev/null
+find /mnt/store -type f -not -path '*/verified/*'
+"#;
+
+#[tokio::test]
+async fn a_disk_that_a_killed_backup_has_filled_is_cleaned_up() {
+    let output = Command::new("unshare")
+        .args(["--mount", "--map-root-user", "sh", "-c", KILLED_AND_FULL, "sh"])
+        .arg(integration::tool::vdstream())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let left: Vec<&str> = text.lines().filter(|line| line.starts_with("/mnt/store")).collect();
+    assert_eq!(left.len(), 3, "the intent, the segment and the manifest of the first: {text}");
+}
+
 #[tokio::test]
 async fn damage_is_found_and_never_restored() {
     let place = Place::disk();

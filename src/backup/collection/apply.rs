@@ -22,6 +22,8 @@ use crate::error::{ErrorKind, Result};
 
 /// Backups that are listed at once.
 const LISTINGS_AT_ONCE: usize = 16;
+/// What is said if there is no room for the mark, and nothing that may go before it is written.
+const NO_ROOM: &str = "there is no room for the mark of a collection: make a few KiB by hand, and collect again";
 /// Refusals that a report holds; the rest is counted.
 const MOST_LEFT: usize = 1000;
 
@@ -160,13 +162,17 @@ async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Found> {
 /// and removed by the next one. Segments beside a committed backup go if the manifest, read once more, does not name them. What
 /// the store refuses to delete is in [`CollectionReport::later`] and is no error.
 ///
+/// Where there is no room for the mark, what may go without one goes first: files that never got their names, and the segments of a
+/// deleted backup. On local disk there need not be room to ask for the time either.
+///
 /// Costs three small requests, one more where the bucket can be asked whether it keeps versions, and for each backup a small read,
 /// three listings or more, two small writes or deletions, two requests per recorded upload, and one deletion for each object or
 /// each 1000 of them, as the store allows. At most 10,000 names are held.
 ///
 /// # Errors
 ///
-/// Those of the store, by kind; what was removed until then stays removed and is in `report`, and a new plan goes on from there.
+/// [`ErrorKind::Exhausted`] if there is no room for a mark, and nothing that may go without one; those of the store, by kind. What was
+/// removed until then stays removed and is in `report`, and a new plan goes on from there.
 ///
 /// # Cancel safety
 ///
@@ -188,50 +194,80 @@ pub async fn apply(store: &Store, plan: &CollectionPlan, report: &mut Collection
         meter.on_progress(report);
         removed.map_err(|error| error.context(format!("cannot remove what is left of {}", names.directory())))?;
     }
-    for leftover in plan.removed().filter(|leftover| leftover.reason != Reason::Unnamed) {
-        let now = now();
-        let removed = match &leftover.subject {
-            Subject::Backup { series, id } => {
-                let names = Names::new(series.clone(), *id);
-                backup(store, &names, (now, plan.grace), gate, report).await
+    let mut rest: Vec<&Leftover> = plan.removed().filter(|leftover| leftover.reason != Reason::Unnamed).collect();
+    while !rest.is_empty() {
+        let (mut again, mut full) = (Vec::new(), None);
+        for leftover in &rest {
+            let removed = one(store, leftover, (now(), plan.grace), gate, report).await;
+            meter.on_progress(report);
+            match removed.map_err(|error| error.context(format!("cannot remove what is left of {}", leftover.subject)))
+            {
+                // There may be room for its mark when others have gone.
+                Err(error) if error.kind() == ErrorKind::Exhausted => {
+                    again.push(*leftover);
+                    full.get_or_insert(error);
+                }
+                outcome => outcome?,
             }
-            Subject::Beside { series, id, object: name } => {
-                let names = Names::new(series.clone(), *id);
-                let verdict = plan::verdict(leftover.last_sign, now, plan.grace);
-                object(store, Some(&names), leftover, name, verdict, report).await
-            }
-            Subject::Object { object: name } => {
-                let verdict = plan::verdict(leftover.last_sign, now, plan.grace);
-                object(store, None, leftover, name, verdict, report).await
-            }
-        };
-        meter.on_progress(report);
-        removed.map_err(|error| error.context(format!("cannot remove what is left of {}", leftover.subject)))?;
+        }
+        match full {
+            Some(error) if again.len() == rest.len() => return Err(error),
+            _ => rest = again,
+        }
     }
     report.keeps_versions = report.objects > 0 && store.keeps_versions().await;
     meter.on_end(report);
     Ok(())
 }
 
-/// Removes what is left of a backup that is not committed.
-async fn backup(
+/// Removes one leftover.
+async fn one(
     store: &Store,
-    names: &Names,
+    leftover: &Leftover,
     (now, grace): (Timestamp, Duration),
     gate: &Semaphore,
     report: &mut CollectionReport,
 ) -> Result<()> {
-    let mark = mark::write(store, names).await?;
-    let found = look(store, names, gate).await?;
-    let alive = if found.has_manifest {
-        Some("it was committed meanwhile".to_owned())
-    } else {
-        match plan::verdict(plan::last_sign(names, &found, now), now, grace) {
-            Verdict::Remove => None,
-            Verdict::Wait { until } => Some(young(until)),
+    let verdict = plan::verdict(leftover.last_sign, now, grace);
+    match &leftover.subject {
+        Subject::Backup { series, id } => {
+            let names = Names::new(series.clone(), *id);
+            backup(store, &names, (now, grace), gate, report).await
         }
+        Subject::Beside { series, id, object: name } => {
+            let names = Names::new(series.clone(), *id);
+            object(store, Some(&names), leftover, name, verdict, report).await
+        }
+        Subject::Object { object: name } => object(store, None, leftover, name, verdict, report).await,
+    }
+}
+
+/// Removes what is left of a backup that is not committed.
+async fn backup(
+    store: &Store,
+    names: &Names,
+    when: (Timestamp, Duration),
+    gate: &Semaphore,
+    report: &mut CollectionReport,
+) -> Result<()> {
+    let mark = match mark::write(store, names).await {
+        Err(error) if error.kind() == ErrorKind::Exhausted => {
+            let found = look(store, names, gate).await?;
+            if let Some(why) = alive(names, &found, when) {
+                report.keep(names.directory(), why);
+                return Ok(());
+            }
+            let mut sweep = Sweep { store, names, report: &mut *report, refused: Vec::new() };
+            sweep.make_room(found.is_deleted).await?;
+            mark::write(store, names).await.map_err(|error| match error.kind() {
+                ErrorKind::Exhausted => error.context(NO_ROOM),
+                _ => error,
+            })?
+        }
+        outcome => outcome?,
     };
-    if let Some(why) = alive {
+    let found = look(store, names, gate).await?;
+    if let Some(why) = alive(names, &found, when) {
         report.keep(names.directory(), why);
         // Nothing of what the plan removes.
         report.refuse(&store.delete_each(&[mark], &mut 0).await?);
@@ -246,6 +282,17 @@ async fn backup(
         report.backups.push(names.id());
     }
     Ok(())
+}
+
+/// Why what was found of a backup stays, if it does.
+fn alive(names: &Names, found: &Found, (now, grace): (Timestamp, Duration)) -> Option<String> {
+    if found.has_manifest {
+        return Some("it was committed meanwhile".to_owned());
+    }
+    match plan::verdict(plan::last_sign(names, found, now), now, grace) {
+        Verdict::Remove => None,
+        Verdict::Wait { until } => Some(young(until)),
+    }
 }
 
 /// The objects of a backup in the order in which they go.
@@ -300,10 +347,28 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Removes a part, some thousands of objects at a time.
+    /// Removes what may go without a mark, where there is no room for one. What the store refuses is left to the next look.
+    ///
+    /// A file without its name is in no backup that is committed: whoever wakes and goes on with it cannot give it its name, is told,
+    /// and commits nothing that lacks it. If the backup was deleted, the record of that tells a writer the same as a mark, so the
+    /// segments go too, and the record stays.
+    async fn make_room(&mut self, is_deleted: bool) -> Result<()> {
+        self.remove_those(false, |name| match name {
+            ObjectName::Partial => true,
+            name => is_deleted && name.as_segment().is_some(),
+        })
+        .await
+    }
+
+    /// Removes a part.
     async fn remove(&mut self, part: Part) -> Result<()> {
+        self.remove_those(part == Part::Uploads, |name| Part::of(name) == Some(part)).await
+    }
+
+    /// Removes what is `wanted`, some thousands of objects at a time.
+    async fn remove_those(&mut self, are_uploads: bool, wanted: impl Fn(&ObjectName) -> bool) -> Result<()> {
         let (store, names) = (self.store, self.names);
-        let is_wanted = |name: &str| names.parse(name).is_some_and(|parsed| Part::of(&parsed) == Some(part));
+        let is_wanted = |name: &str| names.parse(name).is_some_and(|parsed| wanted(&parsed));
         let mut before: Option<String> = None;
         loop {
             // Those that were refused are listed again.
@@ -316,7 +381,7 @@ impl Sweep<'_> {
             }
             before = found.first().cloned();
             let mut refused = Vec::new();
-            if part == Part::Uploads {
+            if are_uploads {
                 refused = uploads::abort(store, names, &found).await?;
                 without(&mut found, &refused);
                 self.report.uploads += found.len() as u64;

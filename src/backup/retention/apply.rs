@@ -79,8 +79,8 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
 ///
 /// # Errors
 ///
-/// Those of the store, by kind; what was deleted until then stays deleted and is in `report`, and the same plan can be applied
-/// again.
+/// [`ErrorKind::Exhausted`] if there is no room for the records; then nothing was deleted. Those of the store, by kind; what was
+/// deleted until then stays deleted and is in `report`, and the same plan can be applied again.
 ///
 /// # Cancel safety
 ///
@@ -93,7 +93,17 @@ pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionRep
     let names = |id: BackupId| Names::new(plan.series.clone(), id);
     let mut records: HashMap<BackupId, String> = HashMap::new();
     for backup in &going {
-        records.insert(backup.id, record::write(store, &names(backup.id)).await?);
+        match record::write(store, &names(backup.id)).await {
+            Ok(record) => drop(records.insert(backup.id, record)),
+            Err(error) if error.kind() == ErrorKind::Exhausted => {
+                withdraw(store, records.values()).await;
+                return Err(error.context(
+                    "there is no room for the record of a deletion, a few KiB, and nothing was deleted: `gc` makes some, with a \
+                     shorter grace time if nothing else uses the store",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
     }
     let known: BTreeSet<BackupId> = plan.backups.iter().map(|backup| backup.id).collect();
     let since = catalog::ids_of(store, &plan.series).await?.into_iter().filter(|id| !known.contains(id));
@@ -129,17 +139,22 @@ pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionRep
             continue;
         };
         report.kept.push((backup.id, why));
-        if let Some(record) = records.get(&backup.id)
-            && let Err(error) = store.delete(record).await
-        {
-            tracing::warn!(id = %backup.id, error = %error.report(), "the record of a deletion that did not happen stays");
-        }
+        withdraw(store, records.get(&backup.id)).await;
         if let Some(&parent) = parents.get(&backup.id) {
             needed.entry(parent).or_insert_with(|| format!("backup {} continues it and stays", backup.id));
         }
     }
     report.keeps_versions = !report.deleted.is_empty() && store.keeps_versions().await;
     Ok(())
+}
+
+/// Removes the records of deletions that do not happen. Those that stay are for a collection.
+async fn withdraw(store: &Store, records: impl IntoIterator<Item = &String>) {
+    for record in records {
+        if let Err(error) = store.delete(record).await {
+            tracing::warn!(record, error = %error.report(), "the record of a deletion that did not happen stays");
+        }
+    }
 }
 
 /// What the intents of `ids` tell, or why they do not: there is none, it is damaged, or a newer version has written it.

@@ -215,6 +215,10 @@ impl Store {
         self.change(|inner| inner.shares_clock = true)
     }
 
+    pub(super) fn shares_clock(&self) -> bool {
+        self.inner.shares_clock
+    }
+
     #[cfg(any(feature = "aws", feature = "gcp"))]
     pub(super) fn with_demands(self, demands: Demands) -> Self {
         self.change(|inner| inner.demands = demands)

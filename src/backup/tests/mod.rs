@@ -9,6 +9,7 @@ mod endings;
 mod faults;
 #[cfg(feature = "fs")]
 mod fixture;
+mod full;
 mod hostile;
 mod late;
 #[cfg(feature = "fs")]
