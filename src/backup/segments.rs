@@ -53,9 +53,12 @@ struct Shared {
     signs: Mutex<Signs>,
 }
 
-/// The signs of life that the backup has left in the store, by this machine's clock: objects that a collection sees.
+/// The signs of life that the backup has left in the store, by this machine's clocks: objects that a collection sees.
 struct Signs {
+    /// By the calendar, which a machine that sleeps does not lose, and which may be set back.
     last: Timestamp,
+    /// By the clock that only goes on, which may stand still while the machine sleeps.
+    last_monotonic: Duration,
     /// There was once none for so long that a collection may have taken the backup for dead.
     was_silent: bool,
 }
@@ -80,7 +83,11 @@ impl Segments {
                 next_upload: AtomicUsize::new(0),
                 attempts: Mutex::default(),
                 begun: Mutex::default(),
-                signs: Mutex::new(Signs { last: store.time().wall(), was_silent: false }),
+                signs: Mutex::new(Signs {
+                    last: store.time().wall(),
+                    last_monotonic: store.time().now(),
+                    was_silent: false,
+                }),
             }),
         }
     }
@@ -89,11 +96,12 @@ impl Segments {
     fn note_sign(&self) {
         let mut signs = self.shared.signs.lock();
         // Asked for under the lock, so that of two at once none finds the other's time to be yet to come.
-        let now = self.shared.store.time().wall();
+        let (now, monotonic) = (self.shared.store.time().wall(), self.shared.store.time().now());
         let silence = Duration::try_from(now.duration_since(signs.last));
-        // A clock that went back tells nothing about the time that has passed.
-        signs.was_silent |= !silence.is_ok_and(|silence| silence <= LONGEST_SILENCE);
-        signs.last = now;
+        // A calendar that went back by more than has passed tells nothing; by less, it hides some of it.
+        signs.was_silent |= !silence.is_ok_and(|silence| silence <= LONGEST_SILENCE)
+            || monotonic.saturating_sub(signs.last_monotonic) > LONGEST_SILENCE;
+        (signs.last, signs.last_monotonic) = (now, monotonic);
     }
 
     /// True if a collection may have taken the backup for dead, now or before.

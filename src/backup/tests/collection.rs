@@ -13,6 +13,7 @@ use crate::backup::collection::{CollectionPlan, CollectionReport, DEFAULT_GRACE,
 use crate::backup::retention::{self, Descendants};
 use crate::backup::store::PartLimits;
 use crate::clock::Clock;
+use crate::sync::Mutex;
 use crate::testing::fault_store::Operation;
 use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule, SimClock, StoredObject};
 
@@ -382,6 +383,44 @@ async fn a_writer_that_wakes_beside_a_collection_commits_all_or_nothing() {
     }
     println!("{committed} committed, {collected} collected");
     assert!(committed > 0 && collected > 0, "{committed} and {collected}: both must be seen to win");
+}
+
+/// A clock whose calendar can be set back.
+#[derive(Debug, Clone, Default)]
+struct SetBack {
+    clock: SimClock,
+    back: Arc<Mutex<Duration>>,
+}
+
+impl Clock for SetBack {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.clock.wall() - *self.back.lock()
+    }
+
+    fn sleep(&self, duration: Duration) -> futures::future::BoxFuture<'static, ()> {
+        self.clock.sleep(duration)
+    }
+}
+
+/// Who was silent for two hours, of which a calendar that was set back does not tell, once looked for no mark.
+#[test]
+fn a_calendar_that_is_set_back_hides_no_silence() {
+    for (passed, back, was_silent) in [(20, 0, false), (40, 0, true), (40, 30, true), (120, 100, true), (10, 20, true)]
+    {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let clock = SetBack::default();
+        clock.clock.advance(1000 * HOUR);
+        let store = Store::memory().clock(Arc::new(clock.clone()));
+        let names = names::Names::new(Series::default(), BackupId::generate(clock.wall()));
+        let segments = segments::Segments::new(&store, names);
+        clock.clock.advance(minutes(passed));
+        *clock.back.lock() = minutes(back);
+        assert_eq!(segments.was_silent(), was_silent, "{passed} minutes, set back by {back}");
+    }
 }
 
 #[tokio::test]

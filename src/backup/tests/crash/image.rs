@@ -186,9 +186,14 @@ pub(super) async fn check_late(
     clock.advance(run.clock.now() + 2 * (HOUR + DEFAULT_GRACE));
     let late = run.clock.wall();
     for effect in run.log.in_flight(events) {
-        let is_manifest = matches!(&effect, Effect::Put { object, .. } if object.ends_with("manifest.json"));
-        let is_there = matches!(&effect, Effect::Put { object, .. } | Effect::Delete { object } if collected.objects.contains_key(object));
-        if is_manifest || is_there {
+        let is_checked = match &effect {
+            // What is there already is not created.
+            Effect::Put { object, .. } => !object.ends_with("manifest.json") && !collected.objects.contains_key(object),
+            // The deletion of a visible backup is meant; that of anything else of it would damage it.
+            Effect::Delete { object } => !object.ends_with("manifest.json"),
+            _ => true,
+        };
+        if !is_checked {
             continue;
         }
         let mut contents = collected.clone();
