@@ -60,7 +60,10 @@ async fn every_operation_is_tried_and_nothing_stays() {
         let found = verdicts(&output);
         assert_eq!(verdict(&found, "create-only"), create_only, "{place:?}");
         assert_eq!(verdict(&found, "upload-rule"), rule, "{place:?}: {}", String::from_utf8_lossy(&output.stdout));
-        let others = found.iter().filter(|(check, _)| check != "create-only" && check != "upload-rule");
+        let versions = if matches!(rule, "skipped") { "skipped" } else { "good" };
+        assert_eq!(verdict(&found, "versions"), versions, "{place:?}: {}", String::from_utf8_lossy(&output.stdout));
+        let own = ["create-only", "upload-rule", "versions"];
+        let others = found.iter().filter(|(check, _)| !own.contains(&check.as_str()));
         assert!(
             others.clone().count() == 9 && others.clone().all(|(_, verdict)| verdict == "good"),
             "{place:?}: {found:?}"
@@ -116,12 +119,31 @@ async fn the_document_is_what_the_manual_says() {
     }
 }
 
+/// What the walk through shows is what the tool prints.
+#[tokio::test]
+async fn the_walk_through_shows_what_is_printed() {
+    let garage = Place::server(Kind::Garage).await;
+    let environment = garage.environment();
+    let environment = environment.iter().map(|(name, value)| (*name, value.as_str()));
+    let output = tool::vdstream_command().envs(environment).args(["doctor", &garage.url()]).output().unwrap();
+    let page = std::fs::read_to_string(tool::repository().join("src/manual/walkthrough.md")).unwrap();
+    let shown: Vec<&str> = page
+        .lines()
+        .skip_while(|line| *line != "$ vdstream doctor $store")
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .collect();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(shown, printed.lines().collect::<Vec<_>>(), "{printed}");
+}
+
 /// The permission that Amazon wants for a request.
 fn action(request: &Request) -> &'static str {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     let is_bucket = !path.trim_matches('/').contains('/');
     match (request.method.as_str(), is_bucket) {
         ("GET", true) if query.starts_with("lifecycle") => "s3:GetLifecycleConfiguration",
+        ("GET", true) if query.starts_with("versioning") => "s3:GetBucketVersioning",
         ("GET", true) => "s3:ListBucket",
         ("GET" | "HEAD", false) => "s3:GetObject",
         ("DELETE", false) if query.contains("uploadId=") => "s3:AbortMultipartUpload",
@@ -153,6 +175,7 @@ async fn each_permission_that_is_missing_is_named_where_it_is_missed_and_nowhere
         ("s3:AbortMultipartUpload", &["abort-multipart"], &[]),
         ("s3:DeleteObject", &["delete"], &[]),
         ("s3:GetLifecycleConfiguration", &[], &["upload-rule"]),
+        ("s3:GetBucketVersioning", &[], &["versions"]),
     ] {
         let front = refusing(move |request| action(request) == denied).await;
         let environment = place.environment_at(front.endpoint());

@@ -135,7 +135,12 @@ async fn the_requester_pays_for_every_request() {
 async fn the_bucket_stands_in_the_path_or_in_the_host() {
     let home = Home::new();
     let empty = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
-    let service = Recorder::answering(move |_| (200, empty.to_owned())).await;
+    // Nothing may be written.
+    let service = Recorder::answering(move |request| match request.method.as_str() {
+        "GET" => (200, empty.to_owned()),
+        _ => (403, String::new()),
+    })
+    .await;
     let there = [&KEYS[..], &[("AWS_ENDPOINT_URL", service.endpoint())]].concat();
     home.succeed(&["list", "s3://bucket/x"], &there);
     home.succeed(&["list", "s3://bucket/x"], &[&there[..], &[("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")]].concat());
@@ -143,6 +148,15 @@ async fn the_bucket_stands_in_the_path_or_in_the_host() {
     let (first, last) = (&asked[0].target, &asked[asked.len() - 1].target);
     assert!(first.starts_with("/bucket?"), "{asked:?}");
     assert!(last.starts_with("/?"), "the endpoint names the bucket: {asked:?}");
+    // The rules of the bucket are asked where it is.
+    for (style, bucket) in [("false", "/bucket"), ("true", "/")] {
+        let before = service.requests().len();
+        let there = [&there[..], &[("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", style)]].concat();
+        home.tool(&["doctor", "s3://bucket/x"], &there);
+        let asked: Vec<String> = service.requests()[before..].iter().map(|request| request.target.clone()).collect();
+        let rules = asked.iter().filter(|target| target.contains("lifecycle") || target.contains("versioning"));
+        assert!(rules.eq(&[format!("{bucket}?lifecycle"), format!("{bucket}?versioning")]), "{style}: {asked:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

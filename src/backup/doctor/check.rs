@@ -32,6 +32,8 @@ pub enum Check {
     Delete,
     /// A rule of the bucket that ends uploads which a crash left unfinished.
     UploadRule,
+    /// Reading whether the bucket keeps versions of what is deleted.
+    Versions,
 }
 
 impl Check {
@@ -49,6 +51,7 @@ impl Check {
             Self::AbortMultipart => "abort-multipart",
             Self::Delete => "delete",
             Self::UploadRule => "upload-rule",
+            Self::Versions => "versions",
         }
     }
 
@@ -80,6 +83,7 @@ impl Check {
             }
             Self::Delete => ["s3:DeleteObject", "…/blobs/delete", "storage.objects.delete", "write to the directory"],
             Self::UploadRule => ["s3:GetLifecycleConfiguration", "", "", ""],
+            Self::Versions => ["s3:GetBucketVersioning", "", "", ""],
         };
         match scheme {
             "s3" => row[0],

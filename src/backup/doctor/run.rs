@@ -42,6 +42,7 @@ pub async fn examine(store: &Store) -> Diagnosis {
         }
     }
     trial.upload_rule().await;
+    trial.versions().await;
     Diagnosis { store: store.label().to_owned(), findings: trial.findings }
 }
 
@@ -201,6 +202,25 @@ impl Trial<'_> {
                 self.push(Check::UploadRule, Verdict::Skipped, detail, Some(error));
             }
             None => self.note(Check::UploadRule, Verdict::Skipped, "this kind of store has none that can be read"),
+        }
+    }
+
+    async fn versions(&mut self) {
+        match self.store.ask_versions().await {
+            Some(Ok(false)) => self.note(Check::Versions, Verdict::Good, ""),
+            Some(Ok(true)) => self.note(
+                Check::Versions,
+                Verdict::Good,
+                "the bucket keeps versions: what is deleted is hidden, and goes when the bucket's own rules remove old versions",
+            ),
+            Some(Err(error)) => {
+                let detail = format!(
+                    "cannot tell whether the bucket keeps versions, so no report of a deletion will: {}",
+                    error.report()
+                );
+                self.push(Check::Versions, Verdict::Skipped, detail, Some(error));
+            }
+            None => self.note(Check::Versions, Verdict::Skipped, "this kind of store cannot be asked"),
         }
     }
 }

@@ -17,8 +17,9 @@ async fn a_store_that_works_is_good_and_is_left_as_it_was() {
         assert_eq!(verdict(&diagnosis, check), Verdict::Good, "{check}");
     }
     assert_eq!(verdict(&diagnosis, Check::UploadRule), Verdict::Skipped);
+    assert_eq!(verdict(&diagnosis, Check::Versions), Verdict::Skipped);
     assert!(store.list("").await.unwrap().is_empty());
-    assert_eq!(diagnosis.findings.len(), 11, "each check once");
+    assert_eq!(diagnosis.findings.len(), 12, "each check once");
 }
 
 #[test]

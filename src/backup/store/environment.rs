@@ -30,7 +30,7 @@ impl Environment {
     #[cfg(any(feature = "aws", feature = "azure"))]
     pub(super) fn is_true(&self, key: &str) -> bool {
         let value = self.value(key).unwrap_or_default().to_ascii_lowercase();
-        matches!(value.as_str(), "1" | "true" | "yes" | "on")
+        matches!(value.as_str(), "1" | "true" | "yes" | "y" | "on")
     }
 
     /// All variables whose names start with `prefix` and that are not empty, with lower-case names.

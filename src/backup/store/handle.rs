@@ -260,11 +260,19 @@ impl Store {
 
     /// Whether the store keeps what is deleted as an older version; false where that cannot be known.
     pub(crate) async fn keeps_versions(&self) -> bool {
-        let Some(rules) = self.inner.rules.as_ref() else { return false };
-        self.retry(|| rules.keeps_versions()).await.unwrap_or_else(|error| {
-            tracing::debug!(error = %error.report(), "whether the store keeps versions cannot be read");
-            false
-        })
+        match self.ask_versions().await {
+            None => false,
+            Some(answer) => answer.unwrap_or_else(|error| {
+                tracing::debug!(error = %error.report(), "whether the store keeps versions cannot be read");
+                false
+            }),
+        }
+    }
+
+    /// The same as the store answers it; `None` if this kind of store cannot be asked.
+    pub(crate) async fn ask_versions(&self) -> Option<Result<bool>> {
+        let rules = self.inner.rules.as_ref()?;
+        Some(self.retry(|| rules.keeps_versions()).await)
     }
 
     /// The same store, in which an upload that was aborted is gone, or cannot be aborted at all.

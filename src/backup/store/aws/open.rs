@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 
-use super::rules::Rules;
+use super::rules::{Rules, Style};
 use super::source;
 use crate::backup::store::client;
 use crate::backup::store::environment::Environment;
@@ -48,9 +48,10 @@ pub(in crate::backup::store) fn open(bucket: &str, label: &str, environment: &En
     if let Some(service) = environment.value("AWS_EC2_METADATA_SERVICE_ENDPOINT") {
         builder = builder.with_metadata_endpoint(service.trim_end_matches('/'));
     }
+    let style = if environment.is_true("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") { Style::VirtualHost } else { Style::Path };
     let store = builder.with_bucket_name(bucket).build().map_err(|error| client::refused(label, &error))?;
     let store = Arc::new(store);
-    let rules = Rules::new(Arc::clone(&store), bucket, label, region, endpoint, options);
+    let rules = Rules::new(Arc::clone(&store), bucket, label, region, endpoint, style, options);
     Ok(Bucket { store, rules: Arc::new(rules) })
 }
 

@@ -13,6 +13,13 @@ use crate::backup::store::patience::Patient;
 use crate::backup::store::rules::{BucketRules, aborts_uploads};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Where the bucket stands in an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Path,
+    VirtualHost,
+}
+
 /// The rules of a bucket, asked with the credentials of its client.
 pub(in crate::backup::store) struct Rules {
     store: Arc<AmazonS3>,
@@ -29,15 +36,25 @@ impl Rules {
         label: &str,
         region: Option<&str>,
         endpoint: Option<&str>,
+        style: Style,
         options: ClientOptions,
     ) -> Self {
         let region = region.unwrap_or("us-east-1").to_owned();
-        let endpoint = match endpoint {
-            Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
-            None => format!("https://s3.{region}.amazonaws.com"),
-        };
-        let options = options.with_allow_http(endpoint.starts_with("http://"));
-        Self { store, options, region, url: format!("{endpoint}/{bucket}"), label: label.to_owned() }
+        let url = url(bucket, &region, endpoint, style);
+        let options = options.with_allow_http(url.starts_with("http://"));
+        Self { store, options, region, url, label: label.to_owned() }
+    }
+}
+
+/// The address of a bucket, where `object_store` has it too.
+fn url(bucket: &str, region: &str, endpoint: Option<&str>, style: Style) -> String {
+    let endpoint = endpoint.map(|endpoint| endpoint.trim_end_matches('/'));
+    match (endpoint, style) {
+        (Some(endpoint), Style::Path) => format!("{endpoint}/{bucket}"),
+        // It names the bucket.
+        (Some(endpoint), Style::VirtualHost) => format!("{endpoint}/"),
+        (None, Style::Path) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+        (None, Style::VirtualHost) => format!("https://{bucket}.s3.{region}.amazonaws.com/"),
     }
 }
 
@@ -92,5 +109,19 @@ impl BucketRules for Rules {
             (200, body) => Ok(body.contains("<Status>")),
             (status, _) => Err(self.unexpected(status)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bucket_stands_in_the_path_or_in_the_host() {
+        let other = Some("http://127.0.0.1:1/");
+        assert_eq!(url("b", "eu-west-1", None, Style::Path), "https://s3.eu-west-1.amazonaws.com/b");
+        assert_eq!(url("b", "eu-west-1", None, Style::VirtualHost), "https://b.s3.eu-west-1.amazonaws.com/");
+        assert_eq!(url("b", "eu-west-1", other, Style::Path), "http://127.0.0.1:1/b");
+        assert_eq!(url("b", "eu-west-1", Some("http://b.example"), Style::VirtualHost), "http://b.example/");
     }
 }
