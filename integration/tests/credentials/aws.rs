@@ -97,4 +97,10 @@ async fn a_machine_asks_its_metadata_service() {
     let there = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", nothing.endpoint()), there[1]];
     let output = home.tool(&["list", &place.url()], &there);
     assert!(matches!(output.status.code(), Some(10 | 13)), "{output:?}");
+    // Whoever has a profile expects that it is read.
+    let profiles = home.write(".aws/credentials", "[default]\naws_access_key_id = a\n");
+    for there in [&there[..], &there[1..]] {
+        let said = home.denied(&place.url(), there);
+        assert!(said.contains(&profiles) && said.contains("aws configure export-credentials"), "{said}");
+    }
 }

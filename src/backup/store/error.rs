@@ -33,13 +33,21 @@ fn classify(error: &object_store::Error) -> (ErrorKind, String) {
     if facts.metadata_service {
         return (
             ErrorKind::Denied,
-            "no credentials: none are set in the environment and this machine has no metadata service to ask; set \
-             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_NAME and \
-             AZURE_STORAGE_ACCOUNT_KEY or AZURE_USE_AZURE_CLI=true, or GOOGLE_APPLICATION_CREDENTIALS"
-                .to_owned(),
+            match facts.unread {
+                Some(unread) => format!(
+                    "no credentials: none are set in the environment and this machine has no metadata service to ask; {unread}"
+                ),
+                None => "no credentials: none are set in the environment and this machine has no metadata service to ask; set \
+                         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_NAME and \
+                         AZURE_STORAGE_ACCOUNT_KEY or AZURE_USE_AZURE_CLI=true, or GOOGLE_APPLICATION_CREDENTIALS"
+                    .to_owned(),
+            },
         );
     }
-    let cause = facts.describe(error);
+    let mut cause = facts.describe(error);
+    if let Some(unread) = &facts.unread {
+        cause = format!("the metadata service gave no credentials: {cause}; {unread}");
+    }
     let kind = match error {
         // Azure answers 409 where others say 403: a policy or a legal hold keeps the blob as it is.
         _ if facts.is_locked() => ErrorKind::Denied,
@@ -51,7 +59,11 @@ fn classify(error: &object_store::Error) -> (ErrorKind, String) {
         | E::NotImplemented { .. }
         | E::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
         E::JoinError { .. } => ErrorKind::Internal,
-        _ => facts.kind(),
+        _ => match facts.kind() {
+            // Credentials, and not an object.
+            ErrorKind::NotFound if facts.unread.is_some() => ErrorKind::Denied,
+            kind => kind,
+        },
     };
     (kind, cause)
 }
@@ -68,6 +80,8 @@ struct Facts {
     error_in_success: bool,
     bare_redirect: bool,
     metadata_service: bool,
+    /// What to tell of profiles that were not read.
+    unread: Option<String>,
     /// `object_store`'s memory store has no error of its own for an upload that is not there.
     no_such_upload: bool,
     /// Written to a file that the disk did not take.
@@ -102,6 +116,10 @@ impl Facts {
             facts.error_in_success |= text.contains("Server returned error response");
             facts.bare_redirect |= text.contains("redirect without LOCATION");
             facts.metadata_service |= METADATA_HOSTS.iter().any(|host| text.contains(host));
+            #[cfg(feature = "aws")]
+            if let Some(unread) = current.downcast_ref::<super::aws::Unread>() {
+                facts.unread = Some(unread.says.clone());
+            }
             #[cfg(feature = "fs")]
             {
                 facts.is_lost |= current.is::<super::local::Lost>();

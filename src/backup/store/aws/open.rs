@@ -5,8 +5,9 @@ use std::sync::Arc;
 use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 
+use super::profile;
 use super::rules::{Rules, Style};
-use super::source;
+use super::source::{self, Source};
 use crate::backup::store::client;
 use crate::backup::store::environment::Environment;
 use crate::backup::store::patience::Patient;
@@ -24,7 +25,7 @@ pub(in crate::backup::store) fn open(bucket: &str, label: &str, environment: &En
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|key| environment.value(key));
     let endpoint =
         ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].iter().find_map(|key| environment.value(key));
-    source::check(label, environment, endpoint)?;
+    let source = source::check(label, environment, endpoint)?;
 
     let mut builder = AmazonS3Builder::new()
         .with_client_options(options.clone())
@@ -48,8 +49,16 @@ pub(in crate::backup::store) fn open(bucket: &str, label: &str, environment: &En
     if let Some(service) = environment.value("AWS_EC2_METADATA_SERVICE_ENDPOINT") {
         builder = builder.with_metadata_endpoint(service.trim_end_matches('/'));
     }
+    let builder = builder.with_bucket_name(bucket);
     let style = if environment.is_true("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") { Style::VirtualHost } else { Style::Path };
-    let store = builder.with_bucket_name(bucket).build().map_err(|error| client::refused(label, &error))?;
+    let refused = |error: object_store::Error| client::refused(label, &error);
+    let mut store = builder.clone().build().map_err(refused)?;
+    if source == Source::Machine
+        && let Some(file) = profile::file(environment)
+    {
+        let machine = profile::Machine::new(Arc::clone(store.credentials()), file);
+        store = builder.with_credentials(Arc::new(machine)).build().map_err(refused)?;
+    }
     let store = Arc::new(store);
     let rules = Rules::new(Arc::clone(&store), bucket, label, region, endpoint, style, options);
     Ok(Bucket { store, rules: Arc::new(rules) })

@@ -1,0 +1,101 @@
+//! The files of the AWS tool. They are not read; but who has one expects that it is, so where no other credentials are found, the
+//! error names it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use object_store::CredentialProvider;
+use object_store::aws::{AwsCredential, AwsCredentialProvider};
+
+use crate::backup::store::environment::Environment;
+
+/// The first file with profiles that is there, where the AWS tool looks for them.
+pub(super) fn file(environment: &Environment) -> Option<PathBuf> {
+    let places = [("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"), ("AWS_CONFIG_FILE", ".aws/config")];
+    let mut named = places.into_iter().filter_map(|(variable, below)| match environment.value(variable) {
+        Some(path) => Some(PathBuf::from(path)),
+        None => environment.value("HOME").map(|home| Path::new(home).join(below)),
+    });
+    named.find(|path| path.is_file())
+}
+
+/// What to say of it.
+pub(super) fn unread(file: &Path) -> String {
+    format!(
+        "profiles, as in {}, are not read: `aws configure export-credentials --format env` prints the variables of one",
+        file.display()
+    )
+}
+
+/// Asks the machine for credentials, and says of a failure which file was not read.
+#[derive(Debug)]
+pub(super) struct Machine {
+    asked: AwsCredentialProvider,
+    file: PathBuf,
+}
+
+impl Machine {
+    pub(super) fn new(asked: AwsCredentialProvider, file: PathBuf) -> Self {
+        Self { asked, file }
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for Machine {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        self.asked.get_credential().await.map_err(|error| {
+            let source = Unread { says: unread(&self.file), error: Box::new(error) };
+            object_store::Error::Generic { store: "S3", source: Box::new(source) }
+        })
+    }
+}
+
+/// The machine gave nothing, and profiles are there.
+#[derive(Debug)]
+pub(in crate::backup::store) struct Unread {
+    /// What to tell of them.
+    pub(in crate::backup::store) says: String,
+    error: Box<object_store::Error>,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the machine gave no credentials")
+    }
+}
+
+impl StdError for Unread {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_where_the_aws_tool_looks_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let at = home.path().to_str().unwrap();
+        let other = home.path().join("other");
+        let found = |pairs: &[(&str, &str)]| file(&Environment::of(&[&[("HOME", at)], pairs].concat()));
+        assert_eq!(found(&[]), None);
+        std::fs::create_dir(home.path().join(".aws")).unwrap();
+        let (config, credentials) = (home.path().join(".aws/config"), home.path().join(".aws/credentials"));
+        for path in [&config, &credentials] {
+            std::fs::write(path, "[default]").unwrap();
+            assert_eq!(found(&[]).as_ref(), Some(path));
+        }
+        let moved = ("AWS_SHARED_CREDENTIALS_FILE", other.to_str().unwrap());
+        assert_eq!(found(&[moved]), Some(config), "the file that is named is not there");
+        std::fs::write(&other, "[default]").unwrap();
+        assert_eq!(found(&[moved]), Some(other));
+        assert_eq!(file(&Environment::of(&[])), None, "no home");
+    }
+}
