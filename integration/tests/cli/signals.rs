@@ -138,3 +138,59 @@ async fn a_clean_up_that_hangs_ends_in_its_time_and_the_cause_is_still_told() {
     assert_fails(&output, 1, "`sh` failed (exit status: 3)");
     assert!(stderr(&output).contains("`vdstream gc` removes them later"), "{}", stderr(&output));
 }
+
+/// A command on a place through a proxy that holds requests with all of `words`; `arguments` follow the verb and the URL.
+async fn held_at(place: &Place, words: &[&'static str], verb: &str, arguments: &[&str]) -> (Proxy, Child) {
+    let proxy = Proxy::hold(Kind::Garage.endpoint(), words).await;
+    let mut command = vdstream_command();
+    command.envs(place.environment_at(proxy.endpoint())).args([verb, &place.url()]).args(arguments);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    proxy.holds_one().await;
+    (proxy, child)
+}
+
+#[tokio::test]
+async fn a_signal_in_the_middle_of_a_deletion_or_a_collection_prints_what_was_done() {
+    let place = Place::server(Kind::Garage).await;
+    let ids = ["first", "first", "later", "later"].map(|series| {
+        let made = run(&place, &["backup", &place.url(), "--series", series, "--", "echo", "x"]);
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    });
+    let words = "ended by SIGTERM before all was done; the same command goes on from there";
+    // The first series is done, and the second has its first request.
+    let (_proxy, child) =
+        held_at(&place, &["PUT ", "/later/", "/deleted/"], "prune", &["--keep-last", "1", "--confirm"]).await;
+    send("-TERM", &child);
+    let output = ended(child).await;
+    assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for (id, fate) in ids.iter().zip(["deleted", "keep", "not reached", "keep"]) {
+        let line = text.lines().find(|line| line.starts_with(id.as_str())).unwrap();
+        assert!(line.split("  ").any(|cell| cell.trim() == fate), "{fate}: {text}");
+    }
+    assert_eq!(backups(&place).len(), 3);
+
+    let pruned = run(&place, &["prune", &place.url(), "--keep-last", "1", "--confirm"]);
+    assert!(pruned.status.success(), "{}", stderr(&pruned));
+    let (_proxy, child) =
+        held_at(&place, &["PUT ", "/later/", "/collected/"], "gc", &["--grace", "0s", "--confirm", "--json"]).await;
+    send("-INT", &child);
+    let output = ended(child).await;
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["report"]["backups"], serde_json::json!([ids[0]]), "{document}");
+    assert_eq!(document["error"], words.replace("SIGTERM", "SIGINT"));
+}
+
+/// Nobody knows yet which upload it is, so only whoever waits for the answer can end it.
+#[tokio::test]
+async fn a_signal_leaves_no_upload_that_doctor_has_begun() {
+    let place = Place::server(Kind::Garage).await;
+    let (proxy, child) = held_at(&place, &["POST ", "?uploads"], "doctor", &[]).await;
+    send("-TERM", &child);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    proxy.release();
+    assert_fails(&ended(child).await, 143, "nothing was left behind");
+    place.assert_empty().await;
+}

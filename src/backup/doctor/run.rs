@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use jiff::SignedDuration;
 use object_store::PutPayload;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::super::names;
@@ -20,20 +22,37 @@ const CONTENT: &[u8] = b"written by vdstream to try this store; it may be delete
 /// It writes three small objects below `.vdstream/` and removes them. Retries and limits on time are those of backups, so a
 /// store that does not answer takes as long as it would there.
 ///
+/// Must be called within a Tokio runtime.
+///
 /// # Cancel safety
 ///
-/// Not cancel-safe in one respect: small objects below `.vdstream/` may stay.
+/// Cancel-safe: the check under way comes to its end in a tracked task, which removes what was written and begins no other;
+/// [`Store::wait_idle`] sees the end, and [`Store::take_leftovers`] tells what could not be removed.
 #[tracing::instrument(name = "doctor", skip_all, fields(store = store.label()))]
 pub async fn examine(store: &Store) -> Diagnosis {
+    let given_up = CancellationToken::new();
+    let _on_drop = given_up.clone().drop_guard();
+    // An upload of which nobody knows would stay if the request that begins it were dropped.
+    let trials = {
+        let store = store.clone();
+        async move { run(&store, &given_up).await }.in_current_span()
+    };
+    match store.tasks().spawn(trials).await {
+        Ok(diagnosis) => diagnosis,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime goes away, and whoever waits here with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+async fn run(store: &Store, given_up: &CancellationToken) -> Diagnosis {
     let mut trial = Trial { store, findings: Vec::new() };
     trial.list().await;
     let name = names::probe(Uuid::new_v4());
-    if trial.create(&name).await {
-        trial.read(&name).await;
-        trial.clock(&name).await;
-        trial.create_only().await;
-        trial.multipart().await;
-        trial.abort_multipart().await;
+    if !given_up.is_cancelled() && trial.create(&name).await {
+        trial.written(&name, given_up).await;
         trial.delete(&name).await;
     } else {
         let needed = [Check::LookUp, Check::Read, Check::ReadRange, Check::Clock, Check::CreateOnly];
@@ -41,9 +60,21 @@ pub async fn examine(store: &Store) -> Diagnosis {
             trial.note(check, Verdict::Skipped, "nothing could be created to try it on");
         }
     }
-    trial.upload_rule().await;
-    trial.versions().await;
-    Diagnosis { store: store.label().to_owned(), findings: trial.findings }
+    if !given_up.is_cancelled() {
+        trial.upload_rule().await;
+        trial.versions().await;
+    }
+    let diagnosis = Diagnosis { store: store.label().to_owned(), findings: trial.findings };
+    if given_up.is_cancelled() {
+        // Nobody reads the diagnosis, so this is told elsewhere.
+        let is_kept =
+            |finding: &&Finding| matches!(finding.check, Check::Delete | Check::Multipart | Check::AbortMultipart);
+        let kept = diagnosis.findings.iter().filter(is_kept).find(|finding| finding.verdict == Verdict::Failed);
+        if let Some(error) = kept.and_then(|finding| finding.error.clone()) {
+            store.note_leftovers(error.context("what was written to try the store may be left"));
+        }
+    }
+    diagnosis
 }
 
 struct Trial<'a> {
@@ -70,6 +101,21 @@ impl Trial<'_> {
             Err(error) => self.push(check, Verdict::Failed, error.report(), Some(error)),
         }
         self.findings.last().is_some_and(|finding| finding.verdict == Verdict::Good)
+    }
+
+    /// What is tried once there is an object, until it is given up. Each removes what it writes beside that.
+    async fn written(&mut self, name: &str, given_up: &CancellationToken) {
+        self.read(name).await;
+        self.clock(name).await;
+        if !given_up.is_cancelled() {
+            self.create_only().await;
+        }
+        if !given_up.is_cancelled() {
+            self.multipart().await;
+        }
+        if !given_up.is_cancelled() {
+            self.abort_multipart().await;
+        }
     }
 
     async fn list(&mut self) {

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use super::check::Given;
 use super::*;
 use crate::backup::Store;
+use crate::clock::timeout;
 use crate::testing::fault_store::Operation;
 use crate::testing::{Fault, FaultStore, Rule};
 
@@ -63,5 +66,26 @@ async fn an_upload_that_cannot_begin_is_not_one_that_cannot_be_given_up() {
         assert_eq!(found, expected, "{refused:?}");
         let bad = diagnosis.findings.iter().filter(|finding| finding.verdict == Verdict::Failed);
         assert_eq!(bad.count(), 1, "{refused:?}: {diagnosis:?}");
+    }
+}
+
+/// The worst moment is that in which an upload is begun, because nobody knows its name yet.
+#[tokio::test(start_paused = true)]
+async fn an_examination_that_is_given_up_leaves_nothing() {
+    for slow in [Operation::Put, Operation::Begin, Operation::Part, Operation::Complete, Operation::Abort] {
+        let faults = FaultStore::memory(1).rule(Rule::new(Fault::Latency(Duration::from_secs(10))).on(slow));
+        let store = faults.store();
+        let given_up = timeout(store.time().as_ref(), Some(Duration::from_secs(1)), examine(&store)).await;
+        given_up.expect_err("it was given up");
+        store.wait_idle().await;
+        assert_eq!(faults.open_uploads(), 0, "{slow:?}");
+        assert!(store.list("").await.unwrap().is_empty(), "{slow:?}");
+        assert!(store.take_leftovers().is_none(), "{slow:?}");
+        let begun = faults.log().iter().filter(|entry| entry.operation == Operation::Begin).count();
+        assert_eq!(
+            begun,
+            if slow == Operation::Put { 0 } else { 1 + usize::from(slow == Operation::Abort) },
+            "{slow:?}"
+        );
     }
 }

@@ -150,7 +150,9 @@ const CLEANING: &str = "removing what was stored first";
 fn reason(failure: &Failure) -> Error {
     match failure {
         Failure::Error(error) => error.clone(),
-        Failure::Signal(signal) => Error::new(ErrorKind::Aborted, format!("ended by {}", signal.name())),
+        Failure::Signal(signal) | Failure::Halfway(signal) => {
+            Error::new(ErrorKind::Aborted, format!("ended by {}", signal.name()))
+        }
         Failure::Report { .. } | Failure::Pipe => Error::new(ErrorKind::Aborted, "the report was not printed"),
     }
 }

@@ -6,11 +6,25 @@ use vdstream::backup::doctor::{self, Diagnosis};
 use crate::args;
 use crate::exit::Failure;
 use crate::output;
+use crate::signal::Signals;
 
 pub(crate) async fn run(args: args::Doctor, common: &args::Common) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
     let store = Store::from_url(&args.url)?;
-    let diagnosis = doctor::examine(&store).await;
-    store.wait_idle().await;
+    let examined = tokio::select! {
+        diagnosis = doctor::examine(&store) => Ok(diagnosis),
+        signal = signals.next() => Err(signal),
+    };
+    signals.until_idle(&store).await;
+    let diagnosis = match examined {
+        Ok(diagnosis) => diagnosis,
+        Err(signal) => {
+            return Err(match store.take_leftovers() {
+                None => Failure::Signal(signal),
+                Some(error) => error.context(format!("ended by {}", signal.name())).into(),
+            });
+        }
+    };
     // What is missing counts for more than a report that nobody took.
     let printed = if common.json { output::json(&diagnosis) } else { output::line(&text(&diagnosis)) };
     match diagnosis.first_error() {

@@ -18,7 +18,7 @@ Exit codes: 0 done, or one of these; any other is a failure too:
   11             already there, or held: in use, locked, protected, needed
   13, 15         credentials, or the key of the backup, are missing or wrong
   14             out of space, quota or memory
-  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM; everything is cleaned up
+  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM; cleaned up, or reported
   141            the reader of stdout went away, as SIGPIPE ends other tools";
 
 /// How a command ended when it did not end well.
@@ -30,6 +30,8 @@ pub(crate) enum Failure {
     Report { done: String, error: Error },
     /// A signal asked for the end, and the orderly abort is done.
     Signal(Signal),
+    /// The same of what is not undone: a report tells how far it came.
+    Halfway(Signal),
     /// Whoever reads stdout has seen enough. Not worth a message.
     Pipe,
 }
@@ -73,7 +75,7 @@ impl Failure {
 
     pub(crate) fn number(&self) -> u8 {
         match self {
-            Self::Signal(signal) => signal.code(),
+            Self::Signal(signal) | Self::Halfway(signal) => signal.code(),
             Self::Pipe => 141,
             Self::Report { .. } => 6,
             Self::Error(error) => match error.kind() {
@@ -98,7 +100,18 @@ impl Failure {
                 Some(format!("{done}, but its report could not be printed: {}", error.report().replace('\n', " ")))
             }
             Self::Signal(signal) => Some(format!("ended by {}, nothing was left behind", signal.name())),
+            Self::Halfway(signal) => {
+                Some(format!("ended by {} before all was done; the same command goes on from there", signal.name()))
+            }
             Self::Pipe => None,
+        }
+    }
+
+    /// The same failure of work that is not undone when a signal ends it.
+    pub(crate) fn halfway(self) -> Self {
+        match self {
+            Self::Signal(signal) => Self::Halfway(signal),
+            other => other,
         }
     }
 

@@ -3,13 +3,13 @@
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
-use vdstream::Error;
 use vdstream::backup::Series;
 use vdstream::backup::collection::{self, CollectionPlan, CollectionReport, Leftover, SAFE_GRACE, Subject, Verdict};
 
 use crate::args;
 use crate::exit::Failure;
 use crate::output;
+use crate::signal::Signals;
 use crate::store;
 
 /// What `--json` prints: the plan, and what was done if it was confirmed.
@@ -26,21 +26,24 @@ struct GcDocument {
 }
 
 pub(crate) async fn run(args: args::Gc, common: &args::Common) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
     let store = store::open(&args.url)?;
     let series: Option<Series> = args.series.as_deref().map(str::parse).transpose()?;
     if args.grace < SAFE_GRACE && args.confirm && !common.quiet {
         output::note("with a grace time below 1h this is right only while nothing else uses the store");
     }
-    let plan = collection::plan(&store, series.as_ref(), args.grace).await?;
+    let plan = signals.unless(collection::plan(&store, series.as_ref(), args.grace)).await?;
     let (mut report, mut failed) = (None, None);
     if args.confirm {
-        failed = collection::apply(&store, &plan, report.insert(CollectionReport::default())).await.err();
+        let applied = collection::apply(&store, &plan, report.insert(CollectionReport::default()));
+        failed = signals.unless(applied).await.err().map(Failure::halfway);
     }
-    let error = failed.as_ref().map(Error::report);
+    signals.until_idle(&store).await;
+    let error = failed.as_ref().and_then(Failure::line);
     let document = GcDocument { confirmed: args.confirm, plan, report, error };
     let printed = if common.json { output::json(&document) } else { output::line(&text(&document)) };
     match (failed, &document.report) {
-        (Some(error), _) => Err(error.into()),
+        (Some(failure), _) => Err(failure),
         (None, Some(report)) => printed.map_err(|failure| {
             let (objects, uploads) = (count(report.objects, "object"), count(report.uploads, "upload"));
             failure.after(format!("{objects} removed, {uploads} ended"))

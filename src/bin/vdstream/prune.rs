@@ -7,12 +7,13 @@ use vdstream::backup::retention::{
     self, DeletionReport, Descendants, PlannedBackup, RetentionPlan, RetentionPolicy, Rule, Verdict,
 };
 use vdstream::backup::{Select, Series, Store, series_of};
-use vdstream::{Error, ErrorKind};
+use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
 use crate::catalog;
 use crate::exit::Failure;
 use crate::output;
+use crate::signal::Signals;
 use crate::store;
 
 /// What `--json` prints: a plan for each series, and what was done if it was confirmed.
@@ -35,29 +36,39 @@ struct SeriesDocument {
 }
 
 pub(crate) async fn prune(args: args::Prune, common: &args::Common) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
     let store = store::open(&args.url)?;
-    let policy = policy(&args);
+    let plans = signals.unless(plans(&args, &store)).await?;
+    carry_out(&store, plans, args.confirm, common, &mut signals).await
+}
+
+async fn plans(args: &args::Prune, store: &Store) -> Result<Vec<RetentionPlan>> {
+    let policy = policy(args);
     let series: Vec<Series> = match &args.series {
         Some(name) => vec![name.parse()?],
-        None => series_of(&store).await?,
+        None => series_of(store).await?,
     };
     let mut plans = Vec::new();
     for series in &series {
-        plans.push(retention::plan(&store, series, &policy).await?);
+        plans.push(retention::plan(store, series, &policy).await?);
     }
-    carry_out(&store, plans, args.confirm, common).await
+    Ok(plans)
 }
 
 pub(crate) async fn delete(args: args::Delete, common: &args::Common) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
     let store = store::open(&args.url)?;
-    let series: Series = args.series.parse()?;
-    let id = match args.id.parse()? {
-        Select::Id(id) => id,
-        Select::Latest => catalog::find(&store, &args.series, &args.id).await?.id,
+    let planned = async {
+        let series: Series = args.series.parse()?;
+        let id = match args.id.parse()? {
+            Select::Id(id) => id,
+            Select::Latest => catalog::find(&store, &args.series, &args.id).await?.id,
+        };
+        let descendants = if args.descendants { Descendants::Delete } else { Descendants::Refuse };
+        retention::plan_deletion(&store, &series, id, descendants).await
     };
-    let descendants = if args.descendants { Descendants::Delete } else { Descendants::Refuse };
-    let plan = retention::plan_deletion(&store, &series, id, descendants).await?;
-    carry_out(&store, vec![plan], args.confirm, common).await
+    let plan = signals.unless(planned).await?;
+    carry_out(&store, vec![plan], args.confirm, common, &mut signals).await
 }
 
 fn policy(args: &args::Prune) -> RetentionPolicy {
@@ -87,20 +98,23 @@ async fn carry_out(
     plans: Vec<RetentionPlan>,
     confirm: bool,
     common: &args::Common,
+    signals: &mut Signals,
 ) -> Result<(), Failure> {
     let mut series = Vec::new();
-    let mut failed: Option<Error> = None;
+    let mut failed: Option<Failure> = None;
     for plan in plans {
         let mut report = None;
         if confirm && failed.is_none() {
-            failed = retention::apply(store, &plan, report.insert(DeletionReport::default())).await.err();
+            let applied = retention::apply(store, &plan, report.insert(DeletionReport::default()));
+            failed = signals.unless(applied).await.err().map(Failure::halfway);
         }
         series.push(SeriesDocument { plan, report });
     }
-    let document = PruneDocument { confirmed: confirm, series, error: failed.as_ref().map(Error::report) };
+    signals.until_idle(store).await;
+    let document = PruneDocument { confirmed: confirm, series, error: failed.as_ref().and_then(Failure::line) };
     let printed = if common.json { output::json(&document) } else { output::line(&text(&document)) };
-    if let Some(error) = failed {
-        return Err(error.into());
+    if let Some(failure) = failed {
+        return Err(failure);
     }
     let kept: usize =
         document.series.iter().filter_map(|series| series.report.as_ref()).map(|done| done.kept.len()).sum();

@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 
 use tokio::signal::unix::{SignalKind, signal};
+use vdstream::backup::Store;
 use vdstream::{Error, ErrorKind, Result};
 
-use crate::exit::Signal;
+use crate::exit::{Failure, Signal};
 use crate::output;
 use crate::program;
 
@@ -49,6 +50,22 @@ impl Signals {
         };
         self.seen += 1;
         signal
+    }
+
+    /// Does `work` unless a signal comes first. Then it is dropped where it stands, so it must bear that.
+    pub(crate) async fn unless<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => Ok(done?),
+            signal = self.next() => Err(Failure::Signal(signal)),
+        }
+    }
+
+    /// Waits until nothing of `store` runs in the background any more.
+    pub(crate) async fn until_idle(&mut self, store: &Store) {
+        tokio::select! {
+            () = store.wait_idle() => {}
+            never = self.put_off("what was begun ends first") => match never {},
+        }
     }
 
     /// While something goes on that should not be interrupted: says at the first signal that `what` comes first, and leaves the
