@@ -182,6 +182,12 @@ async fn wrong_use_is_told_before_anything_happens() {
     let id = back_up(&place, &[]);
     assert!(refused(&place, 2, &["prune"]).contains("no rule"));
     assert!(refused(&place, 2, &["prune", "--keep-last", "0", "--confirm"]).contains("no rule"));
+    // A name that is mistyped in a cron job would delete nothing for ever.
+    assert!(refused(&place, 10, &["prune", "--series", "defualt", "--keep-last", "1"]).contains("`defualt`"));
+    assert!(refused(&place, 10, &["list", "--series", "defualt"]).contains("`defualt`"));
+    let nothing = run(&place, &["list", "--series", "defualt", "--json"]);
+    let nothing: Value = serde_json::from_slice(&nothing.stdout).unwrap();
+    assert_eq!(nothing["backups"], serde_json::json!([]), "who reads the document finds none");
     let nobody = id.replace(&id[id.len() - 4..], "0000");
     assert!(refused(&place, 10, &["delete", &nobody, "--confirm"]).contains(&nobody));
     for options in [["--parent", id.as_str()], ["--kind", "log"], ["--kind", "half"]] {

@@ -1,7 +1,9 @@
 //! `list` and `show`: what a store holds.
 
 use serde::Serialize;
-use vdstream::backup::{self, BackupSummary, Encryption, LastVerification, Manifest, Select, Series, Standing, Store};
+use vdstream::backup::{
+    self, BackupSummary, Encryption, LastVerification, Listing, Manifest, Select, Series, Standing, Store,
+};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
@@ -35,6 +37,10 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
     let store = store::open(&args.url)?;
     let series: Option<Series> = args.series.as_deref().map(str::parse).transpose()?;
     let listing = backup::list(&store, series.as_ref()).await?;
+    let there = match &args.series {
+        Some(name) => refuse_nothing(&listing, name, &store),
+        None => Ok(()),
+    };
     let damaged: Vec<DamagedDocument> = listing
         .damaged
         .iter()
@@ -52,8 +58,10 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
         let uncommitted = uncommitted
             .map(|(series, id)| UncommittedDocument { id: id.to_string(), series: series.as_str().to_owned() })
             .collect();
-        return output::json(&ListDocument { backups: listing.backups, damaged, uncommitted });
+        output::json(&ListDocument { backups: listing.backups, damaged, uncommitted })?;
+        return Ok(there?);
     }
+    there?;
     let header = ["ID", "SERIES", "FINISHED", "STRIPES", "RAW", "STORED", "VERIFIED"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(listing.backups.iter().map(|backup| {
@@ -68,6 +76,16 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
         ]
     }));
     output::line(&output::table(&rows))
+}
+
+/// A series that was asked for by name and has nothing at all: more likely its name is wrong.
+pub(crate) fn refuse_nothing(listing: &Listing, series: &str, store: &Store) -> Result<()> {
+    if !listing.backups.is_empty() || !listing.damaged.is_empty() || !listing.uncommitted.is_empty() {
+        return Ok(());
+    }
+    let error =
+        format!("there is nothing of a series `{series}` in {store}; `list` without --series shows what there is");
+    Err(Error::new(ErrorKind::NotFound, error))
 }
 
 /// What the recorded verifications say, in few words: damage that stands, before the last of them.

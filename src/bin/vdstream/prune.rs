@@ -6,7 +6,7 @@ use serde::Serialize;
 use vdstream::backup::retention::{
     self, DeletionReport, Descendants, PlannedBackup, RetentionPlan, RetentionPolicy, Rule, Verdict,
 };
-use vdstream::backup::{Select, Series, Store, series_of};
+use vdstream::backup::{self, Select, Series, Store, series_of};
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
@@ -51,6 +51,11 @@ async fn plans(args: &args::Prune, store: &Store) -> Result<Vec<RetentionPlan>> 
     let mut plans = Vec::new();
     for series in &series {
         plans.push(retention::plan(store, series, &policy).await?);
+    }
+    if let Some(name) = &args.series
+        && plans.iter().all(|plan| plan.backups.is_empty())
+    {
+        catalog::refuse_nothing(&backup::list(store, Some(&series[0])).await?, name, store)?;
     }
     Ok(plans)
 }
