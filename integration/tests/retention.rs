@@ -172,6 +172,12 @@ async fn chains_and_protected_backups_are_not_broken() {
         assert_eq!(plan["series"][0]["report"]["deleted"], serde_json::json!([]), "the chain of a protected one stays");
         assert_eq!(listed(&place).len(), 4);
         document(&place, &["delete", &other, "--confirm", "--json"]);
+        let shown = String::from_utf8(run(&place, &["show", &last]).stdout).unwrap();
+        let row = |key: &str| shown.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        assert_eq!((row("kind "), row("continues ")), (Some("log"), Some(log.as_str())), "{shown}");
+        assert!(row("kept until ").is_some_and(|until| until.ends_with('Z')), "{shown}");
+        let shown = String::from_utf8(run(&place, &["show", &full]).stdout).unwrap();
+        assert!(shown.contains("\nkind        full\n") && !shown.contains("\nkept"), "{shown}");
         assert_eq!(listed(&place), [full, log, last]);
     }
 }

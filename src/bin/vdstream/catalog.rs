@@ -127,7 +127,8 @@ pub(crate) async fn find(store: &Store, series: &str, id: &str) -> Result<Manife
 /// How a backup is encrypted, in few words.
 pub(crate) fn encryption(encryption: &Encryption) -> String {
     let passphrase = if encryption.identity.is_some() { ", one of them behind a passphrase" } else { "" };
-    format!("{}, {} recipients{passphrase}", encryption.name, encryption.recipients)
+    let recipients = output::plural(usize::try_from(encryption.recipients).unwrap_or(usize::MAX), "recipient");
+    format!("{}, {recipients}{passphrase}", encryption.name)
 }
 
 pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), Failure> {
@@ -192,7 +193,8 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
     output::line(&output::table(&rows))
 }
 
-fn codec(manifest: &Manifest) -> String {
+/// How a backup is compressed, in few words.
+pub(crate) fn codec(manifest: &Manifest) -> String {
     let codec = &manifest.codec;
     match codec.lowest_level {
         Some(lowest) => format!("{} levels {lowest} to {}", codec.name, codec.level),

@@ -271,7 +271,7 @@ fn about(manifest: &Manifest) -> Markup {
         ("finished", format!("{:.0}", manifest.finished)),
         ("host", manifest.host.clone().unwrap_or_else(|| "-".to_owned())),
         ("tool", manifest.tool.clone()),
-        ("codec", format!("{} level {}", manifest.codec.name, manifest.codec.level)),
+        ("codec", crate::catalog::codec(manifest)),
         ("root hash", manifest.root().to_hex().to_string()),
     ];
     if let Some(parent) = manifest.parent {
@@ -372,6 +372,7 @@ mod tests {
         for text in [&mut manifest.tool, &mut manifest.codec.name] {
             HOSTILE.clone_into(text);
         }
+        (manifest.codec.level, manifest.codec.lowest_level) = (9, Some(1));
         verifications[0].host = Some(HOSTILE.to_owned());
         let finding = serde_json::json!({"object": HOSTILE, "error": HOSTILE});
         verifications[0].damage.push(serde_json::from_value(finding).unwrap());
@@ -379,6 +380,7 @@ mod tests {
         let page = page(&Facts { url: HOSTILE, series: HOSTILE, story }).unwrap();
         // URL, twice; series; key and value of the label; host, tool, codec, producer; host and finding of the verification.
         assert_harmless(&page, 11);
+        assert!(page.contains(" levels 1 to 9<"), "as `show` says it: {page}");
     }
 
     /// A page was green because the last look was a quick one, and a deep one before it had found damage.
