@@ -138,6 +138,12 @@ fn the_metrics_file_tells_of_each_series_and_keeps_the_last_success() {
         assert_eq!(samples(&path).get(&key), Some(&0.0));
     }
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "no temporary file stays");
+
+    // A mistyped path: what stands there stays, and nothing is begun.
+    std::fs::write(&path, "the only copy\n").unwrap();
+    let before = backups(&place).len();
+    assert_fails(&backup("a", &["echo", "x"]), 2, "it has lines that are not vdstream's: name another file");
+    assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), backups(&place).len()), ("the only copy\n", before));
 }
 
 /// A run that a signal ends writes its last numbers, and neither the last success nor a half of a file.

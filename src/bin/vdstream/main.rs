@@ -70,17 +70,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let common = cli.common;
     match cli.command {
         Command::Backup(args) => {
-            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "backup", &args.series);
+            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "backup", &args.series)?;
             metrics.end(Box::pin(backup::run(*args, &common, &metrics)).await)
         }
         Command::Restore(args) => {
-            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "restore", &args.series);
+            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "restore", &args.series)?;
             metrics.end(Box::pin(restore::run(args, &common, &metrics)).await)
         }
         Command::List(args) => catalog::list(args, &common).await,
         Command::Show(args) => catalog::show(args, &common).await,
         Command::Verify(args) => {
-            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "verify", &args.series);
+            let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "verify", &args.series)?;
             metrics.end(Box::pin(verify::run(args, &common, &metrics)).await)
         }
         Command::Doctor(args) => doctor::run(args, &common).await,

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use vdstream::Error;
 use vdstream::clock::{Clock as _, SystemClock};
+use vdstream::{Error, ErrorKind};
 
 use crate::exit::Failure;
 use crate::output;
@@ -48,15 +48,19 @@ pub(crate) struct Bytes {
 }
 
 impl MetricsFile {
-    /// Writes the file for the first time.
-    pub(crate) fn begin(path: Option<&Path>, command: &str, series: &str) -> Self {
+    /// Writes the file for the first time. What stands there and holds anything but our numbers is left alone, and the work does not
+    /// begin: the path is most likely not the one that was meant.
+    pub(crate) fn begin(path: Option<&Path>, command: &str, series: &str) -> Result<Self, Failure> {
+        if let Some(path) = path {
+            refuse_foreign(path)?;
+        }
         let clock = SystemClock::new();
         let labels = format!("{{command=\"{}\",series=\"{}\"}}", escaped(command), escaped(series));
         let path = path.map(Path::to_owned);
         let start = seconds(&clock);
         let this = Self { path, labels, begun: clock.now(), start, clock, bytes: Mutex::default() };
         this.write(None);
-        this
+        Ok(this)
     }
 
     /// Writes the file now and then, until it is dropped.
@@ -122,15 +126,50 @@ fn seconds(clock: &SystemClock) -> f64 {
     clock.wall().as_millisecond() as f64 / 1000.0
 }
 
+/// What every metric of ours begins with, of other versions too.
+const PREFIX: &str = "vdstream_";
+
+/// Fails if a file stands at `path` that holds, or may hold, what we did not write.
+fn refuse_foreign(path: &Path) -> vdstream::Result<()> {
+    let foreign = |why: &str| {
+        let error = format!("--metrics-file {} would be replaced, and {why}: name another file", path.display());
+        Err(Error::new(ErrorKind::Invalid, error))
+    };
+    match std::fs::metadata(path) {
+        // What cannot be written is told then, and is no reason to make no backup.
+        Err(_) => return Ok(()),
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(found) if !found.is_file() => return foreign("it is no regular file"),
+        Ok(_) => {}
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.lines().all(is_ours) => Ok(()),
+        Ok(_) => foreign("it has lines that are not vdstream's"),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => foreign("it is no text"),
+        Err(_) => foreign("what it holds cannot be read"),
+    }
+}
+
+/// Whether a line is one that we write, or leave out when we write.
+fn is_ours(line: &str) -> bool {
+    let comment = ["# HELP ", "# TYPE "].iter().find_map(|start| line.strip_prefix(start));
+    line.is_empty() || comment.unwrap_or_default().starts_with(PREFIX) || sample(line).is_some()
+}
+
+/// The name, the labels in their braces, and the value of a sample of ours.
+fn sample(line: &str) -> Option<(&str, &str, &str)> {
+    let (sample, value) = line.rsplit_once(' ')?;
+    let (name, labels) = sample.split_at_checked(sample.find('{')?)?;
+    let is_sample = name.starts_with(PREFIX) && labels.ends_with('}') && value.parse::<f64>().is_ok();
+    is_sample.then_some((name, labels, value))
+}
+
 /// What the file holds after `samples` of the series with these labels were set; what is not one of our metrics is dropped.
 fn render(before: &str, labels: &str, samples: &[(&'static str, f64)]) -> String {
     let mut values: BTreeMap<(&'static str, String), String> = BTreeMap::new();
-    for line in before.lines().filter(|line| !line.starts_with('#')) {
-        let Some((sample, value)) = line.rsplit_once(' ') else { continue };
-        let Some((name, rest)) = sample.split_once('{') else { continue };
-        let known = METRICS.iter().map(|(metric, _)| *metric).find(|metric| *metric == name);
-        if let (Some(metric), Ok(_), true) = (known, value.parse::<f64>(), rest.ends_with('}')) {
-            values.insert((metric, format!("{{{rest}")), value.to_owned());
+    for (name, labels, value) in before.lines().filter_map(sample) {
+        if let Some((metric, _)) = METRICS.iter().find(|(metric, _)| *metric == name) {
+            values.insert((metric, labels.to_owned()), value.to_owned());
         }
     }
     for (metric, value) in samples {
@@ -202,11 +241,38 @@ mod tests {
         assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
     }
 
+    #[test]
+    fn a_file_of_somebody_else_is_refused_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        let begin = || MetricsFile::begin(Some(&path), "backup", "a");
+        drop(begin().unwrap());
+        let ours = std::fs::read_to_string(&path).unwrap();
+        let later = format!("{ours}# HELP vdstream_later Of a later version.\nvdstream_later{{a=\"b\"}} 1\n\n");
+        for fine in ["", &ours, &later] {
+            std::fs::write(&path, fine).unwrap();
+            drop(begin().unwrap());
+            assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), ours.lines().count());
+        }
+        let mixed = format!("{ours}up 1\n");
+        for foreign in
+            ["a line\n", &mixed, "# HELP up Whether it is up.\n", "up{} 1\n", "vdstream_running 1\n", "#!/bin/sh\n"]
+        {
+            std::fs::write(&path, foreign).unwrap();
+            assert_eq!(begin().unwrap_err().number(), 2, "{foreign}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), foreign);
+        }
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert_eq!(begin().unwrap_err().number(), 2, "no text");
+        assert!(MetricsFile::begin(Some(Path::new("/dev/null")), "backup", "a").is_err(), "a device");
+        assert!(MetricsFile::begin(Some(&directory.path().join("none/x")), "backup", "a").is_ok(), "it is told later");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_file_is_written_again_every_fifteen_seconds_and_once_more_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.prom");
-        let file = MetricsFile::begin(Some(&path), "backup", "a");
+        let file = MetricsFile::begin(Some(&path), "backup", "a").unwrap();
         let value = |name: &str| {
             let text = std::fs::read_to_string(&path).unwrap();
             let line =
