@@ -318,6 +318,24 @@ async fn wrong_and_missing_keys_have_an_exit_code_of_their_own() {
     assert_eq!(failed.status.code(), Some(15), "{}", stderr(&failed));
 }
 
+#[test]
+fn two_passphrases_are_refused_and_named_where_they_come_from() {
+    let (keys, place) = (Keys::make(), Place::disk());
+    let passphrase = keys.file("passphrase");
+    let asked = ["backup", &place.url(), "--passphrase"];
+    let (typed, producer) = (["--passphrase-file", &passphrase], ["--", "echo", "x"]);
+    for (arguments, variable, part) in [
+        ([&asked[..], &typed, &producer].concat(), None, "--passphrase-file name two"),
+        ([&asked[..], &producer].concat(), Some(&passphrase), "VDSTREAM_PASSPHRASE_FILE names one: unset it"),
+    ] {
+        let mut command = vdstream_command();
+        let output = command.args(arguments).envs(variable.map(|file| ("VDSTREAM_PASSPHRASE_FILE", file)));
+        let output = output.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
 #[tokio::test]
 async fn damage_is_damage_and_not_a_wrong_key() {
     let keys = Keys::make();

@@ -139,7 +139,13 @@ async fn what_does_not_fit_is_refused_and_the_backup_can_still_go_on() {
     let differs = resume(&place, &id, &["--", "cat", short.to_str().unwrap()], None);
     assert_fails(&differs, 2, "stripe 0, offset 1234567: the replay differs");
     content[1_234_567] ^= 1;
-    let resumed = resume(&place, &id, &["--", "cat", &path], None);
+    let again = ["--resume", &id, "--silence", "0s", "--input", &path];
+    let typed = run(&place, &arguments(&url, &[&again[..], &["--recipients-file", &path]].concat()));
+    assert_fails(&typed, 2, "goes on without it: leave --recipients-file out");
+    // What is meant for backups that are begun says nothing of one that was.
+    let resumed = run_with(&place, &arguments(&url, &again), |command| {
+        command.envs([("VDSTREAM_RECIPIENTS_FILE", &path), ("VDSTREAM_PASSPHRASE_FILE", &path)]);
+    });
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     is_whole(&place, &id, &content, &work).await;
 }

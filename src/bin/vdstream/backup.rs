@@ -208,14 +208,19 @@ async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backu
 
 /// Takes an interrupted backup over.
 async fn resume(args: &args::Backup, store: &Store, id: &str, stripes: u16) -> Result<Backup> {
-    #[cfg(feature = "encryption")]
-    if args.readers.is_given() {
-        return Err(Error::new(ErrorKind::Invalid, "an encrypted backup cannot be resumed: begin a new one"));
-    }
     let (id, series) = (id.parse::<BackupId>()?, args.series.parse()?);
     // Asked first, because a backup that is taken over is no longer left alone.
     let intent = backup::intent(store, &series, id).await;
-    let expected = intent.map_err(|error| error.context(format!("cannot resume backup {id}")))?.stripes;
+    let intent = intent.map_err(|error| error.context(format!("cannot resume backup {id}")))?;
+    if intent.encryption.is_some() {
+        return Err(Error::new(ErrorKind::Invalid, "an encrypted backup cannot be resumed: begin a new one"));
+    }
+    #[cfg(feature = "encryption")]
+    if let Some(option) = args.readers.typed() {
+        let error = format!("backup {id} was begun without encryption and goes on without it: leave {option} out");
+        return Err(Error::new(ErrorKind::Invalid, error));
+    }
+    let expected = intent.stripes;
     if expected != stripes {
         return Err(Error::new(
             ErrorKind::Invalid,

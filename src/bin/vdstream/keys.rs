@@ -20,13 +20,13 @@ pub(crate) struct Readers {
     /// Encrypt to every public key in this file
     ///
     /// One per line; repeat for more files.
-    #[arg(long, value_name = "FILE", env = "VDSTREAM_RECIPIENTS_FILE", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = RECIPIENTS_FILE, hide_env_values = true)]
     pub(crate) recipients_file: Vec<PathBuf>,
     /// Encrypt with a passphrase too, asked for at the terminal
-    #[arg(hide_short_help = true, long, conflicts_with = "passphrase_file")]
+    #[arg(hide_short_help = true, long)]
     pub(crate) passphrase: bool,
     /// Encrypt with the passphrase in this file too
-    #[arg(hide_short_help = true, long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
+    #[arg(hide_short_help = true, long, value_name = "FILE", env = PASSPHRASE_FILE, hide_env_values = true)]
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
@@ -37,24 +37,45 @@ pub(crate) struct Keys {
     #[arg(long, short, value_name = "FILE", env = "VDSTREAM_IDENTITY", hide_env_values = true)]
     pub(crate) identity: Vec<PathBuf>,
     /// The passphrase of the backup or of the identity file [default: ask for it at the terminal]
-    #[arg(hide_short_help = true, long, value_name = "FILE", env = "VDSTREAM_PASSPHRASE_FILE", hide_env_values = true)]
+    #[arg(hide_short_help = true, long, value_name = "FILE", env = PASSPHRASE_FILE, hide_env_values = true)]
     pub(crate) passphrase_file: Option<PathBuf>,
 }
+
+const RECIPIENTS_FILE: &str = "VDSTREAM_RECIPIENTS_FILE";
+const PASSPHRASE_FILE: &str = "VDSTREAM_PASSPHRASE_FILE";
 
 /// The most bytes of a file with keys.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 impl Readers {
-    /// True if the backup is to be encrypted.
-    pub(crate) fn is_given(&self) -> bool {
-        self.passphrase
-            || self.passphrase_file.is_some()
-            || !self.recipient.is_empty()
-            || !self.recipients_file.is_empty()
+    /// The first of them that was typed; what a variable says is for backups that are begun.
+    pub(crate) fn typed(&self) -> Option<&'static str> {
+        let options = [
+            (!self.recipient.is_empty(), "--recipient"),
+            (is_typed(&self.recipients_file, RECIPIENTS_FILE), "--recipients-file"),
+            (self.passphrase, "--passphrase"),
+            (is_typed(self.passphrase_file.as_slice(), PASSPHRASE_FILE), "--passphrase-file"),
+        ];
+        options.into_iter().find_map(|(is_typed, option)| is_typed.then_some(option))
+    }
+
+    /// Refuses two passphrases.
+    fn check(&self) -> Result<()> {
+        let Some(file) = &self.passphrase_file else { return Ok(()) };
+        if !self.passphrase {
+            return Ok(());
+        }
+        Err(invalid(match is_typed(std::slice::from_ref(file), PASSPHRASE_FILE) {
+            true => "--passphrase and --passphrase-file name two passphrases: give one of them",
+            false => {
+                "--passphrase asks for a passphrase, and VDSTREAM_PASSPHRASE_FILE names one: unset it, or leave the option out"
+            }
+        }))
     }
 
     /// Adds them to `options`.
     pub(crate) async fn add_to(&self, mut options: BackupOptions) -> Result<BackupOptions> {
+        self.check()?;
         let mut recipients = Recipients::new();
         for key in &self.recipient {
             recipients.add(key).map_err(|error| error.context("cannot use a --recipient"))?;
@@ -115,6 +136,15 @@ impl Keys {
             identities.extend(&unlock(store, manifest, &passphrase).await?);
         }
         Ok(Some(identities))
+    }
+}
+
+/// Whether an option has its files from the command line, and not from its variable, which has one and counts if there are none.
+fn is_typed(files: &[PathBuf], variable: &str) -> bool {
+    match files {
+        [] => false,
+        [file] => std::env::var_os(variable).is_none_or(|value| value != file.as_os_str()),
+        _ => true,
     }
 }
 
