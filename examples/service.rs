@@ -6,7 +6,7 @@
 //!
 //! POST /backups/{series}?megabytes=64                begins a backup of generated rows; 202 and its id
 //! GET  /backups                                      what is committed
-//! GET  /health                                       what runs now, and how far it is
+//! GET  /health                                       what runs now, and how far it is; 503 once it is to end
 //! ```
 
 #![allow(clippy::print_stdout, reason = "examples print what they do")]
@@ -47,31 +47,48 @@ struct Service {
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next(), arguments.next()) {
-        (Some(address), Some(url)) => serve(TcpListener::bind(address).await?, Store::from_url(&url)?).await,
+        (Some(address), Some(url)) => {
+            serve(TcpListener::bind(address).await?, Service::new(Store::from_url(&url)?)).await
+        }
         _ => demonstrate().await,
     }
 }
 
-async fn serve(listener: TcpListener, store: Store) -> Result<()> {
-    let service = Service { store, tasks: TaskTracker::new(), stop: CancellationToken::new(), running: Arc::default() };
+impl Service {
+    fn new(store: Store) -> Self {
+        Self { store, tasks: TaskTracker::new(), stop: CancellationToken::new(), running: Arc::default() }
+    }
+
+    /// Waits until no backup and nothing in the background runs any more.
+    async fn drained(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.wait_idle().await;
+    }
+}
+
+async fn serve(listener: TcpListener, service: Service) -> Result<()> {
     let router = Router::new()
         .route("/backups", get(committed))
         .route("/backups/{series}", post(begin))
         .route("/health", get(health))
         .with_state(service.clone());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let asked_to_end = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let asked_to_end = {
+        let service = service.clone();
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // First no more backups. Until they are gone it still answers, so that who asks for its health sends nothing more here.
+            service.stop.cancel();
+            service.drained().await;
         }
     };
-    // First no new requests, then no more backups, then nothing that runs in the background.
+    // Then no new requests, and then what a last one may have begun before it knew.
     axum::serve(listener, router).with_graceful_shutdown(asked_to_end).await?;
-    service.stop.cancel();
-    service.tasks.close();
-    service.tasks.wait().await;
-    service.store.wait_idle().await;
+    service.drained().await;
     println!("the service has ended");
     Ok(())
 }
@@ -82,6 +99,9 @@ async fn begin(
     Path(series): Path<String>,
     Query(query): Query<BTreeMap<String, u64>>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
+    if service.stop.is_cancelled() {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "the service ends".to_owned()));
+    }
     let megabytes = query.get("megabytes").copied().unwrap_or(1);
     let backup = Backup::begin(&service.store, &series, BackupOptions::default().stripes(2)).await.map_err(failure)?;
     let id = backup.id();
@@ -132,9 +152,11 @@ async fn committed(State(service): State<Service>) -> Result<Json<Value>, Failur
     Ok(Json(json!({ "backups": listing.backups })))
 }
 
-async fn health(State(service): State<Service>) -> Json<Value> {
+async fn health(State(service): State<Service>) -> (StatusCode, Json<Value>) {
     let running = service.running.lock().expect("no panic while it is held").clone();
-    Json(json!({ "healthy": !service.stop.is_cancelled(), "running": running }))
+    let is_healthy = !service.stop.is_cancelled();
+    let status = if is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "healthy": is_healthy, "running": running })))
 }
 
 /// What the caller of the service should do next decides the status.
@@ -154,22 +176,33 @@ async fn demonstrate() -> Result<()> {
     let url = directory.path().to_str().ok_or_else(|| Error::new(ErrorKind::Invalid, "a path that is no text"))?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let service = tokio::spawn(serve(listener, Store::from_url(url)?));
+    let service = Service::new(Store::from_url(url)?);
+    let tasks = service.tasks.clone();
+    let service = tokio::spawn(serve(listener, service));
 
     let (orders, stock) = tokio::try_join!(
         request(address, "POST", "/backups/orders?megabytes=16"),
         request(address, "POST", "/backups/stock?megabytes=8"),
     )?;
-    println!("begun: {orders} {stock}");
-    while request(address, "GET", "/health").await?["running"] != json!({}) {
+    println!("begun: {} {}", orders.1, stock.1);
+    while request(address, "GET", "/health").await?.1["running"] != json!({}) {
         tokio::task::yield_now().await;
     }
-    let listed = request(address, "GET", "/backups").await?;
+    let (_, listed) = request(address, "GET", "/backups").await?;
     assert_eq!(listed["backups"].as_array().map(Vec::len), Some(2), "{listed}");
 
     request(address, "POST", "/backups/endless?megabytes=1000000").await?;
+    // The end waits for this as for a task.
+    let held = tasks.token();
     let terminated = std::process::Command::new("kill").arg(std::process::id().to_string()).status()?;
     assert!(terminated.success());
+    // While it ends it says that it is not healthy.
+    while request(address, "GET", "/health").await?.0 == 200 {
+        tokio::task::yield_now().await;
+    }
+    let (status, health) = request(address, "GET", "/health").await?;
+    assert_eq!((status, &health["healthy"]), (503, &json!(false)), "{health}");
+    drop(held);
     service.await.map_err(|error| Error::new(ErrorKind::Internal, "the service panicked").with_source(error))??;
 
     let left = backup::list(&Store::from_url(url)?, None).await?;
@@ -177,13 +210,16 @@ async fn demonstrate() -> Result<()> {
     Ok(())
 }
 
-/// One request of HTTP/1.1 over a connection of its own; the JSON of the answer.
-async fn request(address: std::net::SocketAddr, method: &str, path: &str) -> Result<Value> {
+/// One request of HTTP/1.1 over a connection of its own; status and JSON of the answer.
+async fn request(address: std::net::SocketAddr, method: &str, path: &str) -> Result<(u16, Value)> {
     let mut connection = TcpStream::connect(address).await?;
     let head = format!("{method} {path} HTTP/1.1\r\nhost: service\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     connection.write_all(head.as_bytes()).await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    serde_json::from_str(body).map_err(|error| Error::new(ErrorKind::Invalid, answer.clone()).with_source(error))
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = serde_json::from_str(body);
+    let body = body.map_err(|error| Error::new(ErrorKind::Invalid, answer.clone()).with_source(error))?;
+    Ok((status, body))
 }
