@@ -52,7 +52,7 @@
 //! | [`vdi`] | virtual device sets: commands, completions, the completion agent, close and abort |
 //! | [`stream`] | devices as `AsyncRead` and `AsyncWrite` |
 //! | [`pipeline`] | frames, zstd, hashes, parts, segments; ranged and verified reads |
-//! | [`backup`] | stores, backup sets, commit, catalog, restore, verification |
+//! | [`backup`] | stores, backup sets, commit, catalog, restore, verification, retention, collection, the doctor of stores |
 //! | [`buffer`] | pools of fixed-size slots under one byte budget |
 //! | [`clock`] | time as a component |
 //! | [`error`] | one error type whose kind says what to do next |

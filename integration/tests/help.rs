@@ -117,3 +117,20 @@ fn there_is_a_manual_page_for_each_command_and_for_each_that_a_page_mentions() {
     assert!(mentioned >= verbs().len(), "the page of the tool mentions each verb");
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), commands().len(), "and there is no other page");
 }
+
+/// The variables that options have are the rows of the manual's table, and every other row is one that no option has.
+#[test]
+fn the_manual_lists_every_variable() {
+    let mut found = std::collections::BTreeSet::new();
+    for command in commands() {
+        let command: Vec<&str> = command.iter().map(String::as_str).chain(["--help-all"]).collect();
+        let help = run(&command);
+        let variables = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+        found.extend(variables.map(str::to_owned));
+    }
+    found.extend(["VDSTREAM_LOG", "VDSTREAM_STORAGE_CLASS", "VDSTREAM_TAGS"].map(str::to_owned));
+    let page = std::fs::read_to_string(tool::repository().join("src/manual/operating.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `VDSTREAM_")?.split_once('`'));
+    let listed: std::collections::BTreeSet<_> = rows.map(|(name, _)| format!("VDSTREAM_{name}")).collect();
+    assert_eq!(listed, found);
+}

@@ -1,4 +1,13 @@
 //! How vdstream works, and why: one page per question.
+//!
+//! | to | read, in this order |
+//! |---|---|
+//! | try it | [`walkthrough`], [`guarantees`] |
+//! | run backups | [`stores`], [`operating`], [`encryption`], [`verify`], [`retention`], [`collection`], [`costs`] |
+//! | watch them, or read what the tool prints | [`progress`], [`observing`], [`report`], [`documents`] |
+//! | use the library | [`architecture`], [`memory`], [`cancellation`], [`lifecycle`] |
+//! | write an engine or an agent | [`vdi`], then `shm` for other processes |
+//! | read what is stored, or change how | [`layout`], [`format`](mod@format), [`commit`] |
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
