@@ -151,7 +151,7 @@ find /mnt/store -type f -not -path '*/verified/*'
 async fn a_disk_that_a_killed_backup_has_filled_is_cleaned_up() {
     let output = Command::new("unshare")
         .args(["--mount", "--map-root-user", "sh", "-c", KILLED_AND_FULL, "sh"])
-        .arg(integration::tool::vdstream())
+        .arg(tool::vdstream())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
