@@ -171,7 +171,7 @@ async fn each_permission_that_is_missing_is_named_where_it_is_missed_and_nowhere
     for (denied, failed, skipped) in [
         ("s3:ListBucket", &["list"][..], &[][..]),
         ("s3:PutObject", &["create"], &[&all[2..], &["abort-multipart", "delete"]].concat()),
-        ("s3:GetObject", &["look-up", "read", "read-range", "clock", "create-only"], &[]),
+        ("s3:GetObject", &["look-up", "read", "read-range", "clock"], &[]),
         ("s3:AbortMultipartUpload", &["abort-multipart"], &[]),
         ("s3:DeleteObject", &["delete"], &[]),
         ("s3:GetLifecycleConfiguration", &[], &["upload-rule"]),

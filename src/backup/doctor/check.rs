@@ -61,14 +61,9 @@ impl Check {
     pub fn permission(self, scheme: &str) -> &'static str {
         let row = match self {
             Self::List => ["s3:ListBucket", "…/blobs/read", "storage.objects.list", "read the directory"],
-            Self::Create => ["s3:PutObject", "…/blobs/write", "storage.objects.create", "write to the directory"],
-            // What is there already is read, and compared.
-            Self::CreateOnly => [
-                "s3:PutObject, s3:GetObject",
-                "…/blobs/write, …/blobs/read",
-                "storage.objects.create, storage.objects.get",
-                "write to the directory",
-            ],
+            Self::Create | Self::CreateOnly => {
+                ["s3:PutObject", "…/blobs/write", "storage.objects.create", "write to the directory"]
+            }
             Self::Multipart => [
                 "s3:PutObject",
                 "…/blobs/write",
@@ -98,9 +93,9 @@ impl Check {
     pub(super) fn permissions(self, scheme: &str, given: Given) -> String {
         let (is_tagged, key): (bool, &[&str]) = match self {
             _ if scheme != "s3" => (false, &[]),
-            Self::Create => (true, &["kms:GenerateDataKey"]),
+            Self::Create | Self::CreateOnly => (true, &["kms:GenerateDataKey"]),
             // The parts are read again when they are joined.
-            Self::CreateOnly | Self::Multipart => (true, &["kms:GenerateDataKey", "kms:Decrypt"]),
+            Self::Multipart => (true, &["kms:GenerateDataKey", "kms:Decrypt"]),
             Self::Read | Self::ReadRange => (false, &["kms:Decrypt"]),
             _ => (false, &[]),
         };

@@ -45,7 +45,7 @@ fn tags_and_keys_need_permissions_of_their_own_on_s3() {
     assert_eq!(of(Check::Create, Given::default()), "s3:PutObject");
     assert_eq!(of(Check::Create, tags), "s3:PutObject, s3:PutObjectTagging");
     assert_eq!(of(Check::Create, both), "s3:PutObject, s3:PutObjectTagging, kms:GenerateDataKey");
-    assert_eq!(of(Check::CreateOnly, tags), "s3:PutObject, s3:GetObject, s3:PutObjectTagging");
+    assert_eq!(of(Check::CreateOnly, tags), "s3:PutObject, s3:PutObjectTagging");
     assert_eq!(of(Check::Multipart, both), "s3:PutObject, s3:PutObjectTagging, kms:GenerateDataKey, kms:Decrypt");
     assert_eq!(of(Check::Read, both), "s3:GetObject, kms:Decrypt");
     assert_eq!(of(Check::LookUp, both), "s3:GetObject");
