@@ -1,6 +1,6 @@
 //! A single frame that is not what its index says.
 
-use super::{Bench, FRAME, FRAME_BYTES, is_honest};
+use super::bench::{Bench, FRAME, FRAME_BYTES, is_honest};
 use crate::error::ErrorKind;
 use crate::pipeline;
 

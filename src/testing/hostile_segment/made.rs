@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::{FRAME, FRAME_BYTES};
+use super::bench::{FRAME, FRAME_BYTES};
 use crate::pipeline::{self, SegmentSummary};
 
 /// What an index says of a frame: stored bytes, raw bytes, hash.

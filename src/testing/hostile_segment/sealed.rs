@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
+use super::bench::{Bench, is_honest};
 use super::changes::{change, change_lines};
 use super::made::{SHAPES, made};
-use super::{Bench, is_honest};
 use crate::error::{ErrorKind, Result};
 use crate::pipeline::{self, Identities, MAX_HEADER_BYTES, SegmentHeader, SegmentSummary};
 

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::bench::{Bench, is_honest};
 use super::changes::change;
 use super::made::{Made, made};
-use super::{Bench, is_honest};
 use crate::error::ErrorKind;
 use crate::pipeline::SegmentSummary;
 

@@ -1,8 +1,8 @@
 //! Segments that nobody has a summary of.
 
+use super::bench::{Bench, FRAME_BYTES};
 use super::changes::change;
 use super::made::{Frame, Made, made};
-use super::{Bench, FRAME_BYTES};
 use crate::error::ErrorKind;
 use crate::pipeline::{self, SegmentId};
 

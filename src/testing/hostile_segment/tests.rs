@@ -1,6 +1,6 @@
 //! The fuzzers' inputs, some of each kind.
 
-use super::*;
+use super::bench::{Bench, FRAME};
 
 /// A small generator, so that the same seed gives the same input.
 fn input(seed: u64) -> Vec<u8> {
