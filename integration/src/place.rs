@@ -157,8 +157,18 @@ impl Place {
             }
             On::Server(..) => {
                 let prefix = Path::from(self.prefix.as_str());
-                let listed: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.expect("the store lists");
-                listed.into_iter().map(|meta| meta.location.to_string()[self.prefix.len() + 1..].to_owned()).collect()
+                // Azurite closes a connection now and then that a client still takes for open.
+                let mut listed: Result<Vec<_>, _> = self.store.list(Some(&prefix)).try_collect().await;
+                for _ in 0..3 {
+                    if listed.is_err() {
+                        listed = self.store.list(Some(&prefix)).try_collect().await;
+                    }
+                }
+                listed
+                    .expect("the store lists")
+                    .into_iter()
+                    .map(|meta| meta.location.to_string()[self.prefix.len() + 1..].to_owned())
+                    .collect()
             }
         };
         names.sort();

@@ -68,7 +68,7 @@ pub fn vdstream_refused(path: &Path, error: &str) -> Command {
 /// The same, for which the kernel now and then answers one of these `calls` that has to do with a connection as if the other side
 /// had closed it. `log` gets all of them.
 pub fn vdstream_disconnected(calls: &str, log: &Path) -> Command {
-    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EPIPE:when=7+60"));
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EPIPE:when=3+60"));
     vdstream_traced(&["-o", &log.to_string_lossy(), "-e", &trace, "-e", &inject])
 }
 
