@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import data, tools
@@ -38,6 +38,10 @@ class Group:
     @property
     def is_restore(self):
         return self.name.startswith("restore")
+
+    def without(self, texts):
+        """The same with fewer tools."""
+        return replace(self, tools=tuple(tool for tool in self.tools if not any(text in tool.name for text in texts)))
 
 
 FILE_STORED = 'find "$OUT" -type f -printf "%s\\n" | awk \'{ s += $1 } END { print s }\''
@@ -162,7 +166,7 @@ def run(group, place, rounds, results, fresh):
     target = results / f"{group.name}.jsonl"
     if fresh:
         target.unlink(missing_ok=True)
-    source = data.path(group.data)
+    source, commit = data.path(group.data), tools.commit()
     # Both kinds of input are in memory from here on: what is compared are tools, not the first read of a disk.
     place.bash('cat "$IN" > /dev/null', {"IN": str(source)})
     shared = {}
@@ -186,7 +190,7 @@ def run(group, place, rounds, results, fresh):
                     place.bash(f'cmp "$OUT/{tool.output}" "$IN"', settings)
                 place.bash(f'rm "$OUT/{tool.output}"', settings)
             with target.open("a") as lines:
-                print(json.dumps({"tool": tool.name, "round": round_, **numbers}), file=lines)
+                print(json.dumps({"tool": tool.name, "round": round_, "commit": commit, **numbers}), file=lines)
             print(f"{group.name:24} {tool.name:26} {numbers['wall']:6.2f} s  {numbers['cpu']:6.2f} CPU s  "
                   f"{numbers['rss'] >> 20:5} MiB", file=sys.stderr, flush=True)
             if not group.is_restore:

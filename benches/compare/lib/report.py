@@ -44,7 +44,7 @@ def write(results):
     text += latency(results / "latency.jsonl")
     text += memory(results / "memory.jsonl")
     for name, tools in groups.items():
-        text += group_table(name, tools)
+        text += group_table(name, tools, commits(results / f"{name}.jsonl"))
     (results / "table.md").write_text("\n".join(text) + "\n")
     (results / "chart.svg").write_text(chart.draw(groups))
     print("\n".join(text))
@@ -140,9 +140,14 @@ def memory(path):
     return [*lines, ""]
 
 
-def group_table(name, tools):
+def commits(path):
+    found = {json.loads(line).get("commit", "an earlier one") for line in path.read_text().splitlines()}
+    return ", ".join(sorted(found))
+
+
+def group_table(name, tools, of_ours):
     ours = tools.get("vdstream", {}).get("wall")
-    lines = [f"## {name}", "", "| tool | wall, s | fastest – slowest | ours ÷ it | CPU, s | peak memory, MiB | stored, MB | server CPU, s | runs |",
+    lines = [f"## {name}", "", f"Our commit: {of_ours}.", "", "| tool | wall, s | fastest – slowest | ours ÷ it | CPU, s | peak memory, MiB | stored, MB | server CPU, s | runs |",
              "|---|---|---|---|---|---|---|---|---|"]
     for tool, of in tools.items():
         ratio = f"{ours / of['wall']:.2f}" if ours else ""
@@ -165,7 +170,7 @@ def described():
 
 HEAD = """# Measured beside other tools
 
-{day}, commit {commit}, on {machine}. Data: {data}; all of it in the page cache. Medians of alternating runs on an otherwise idle machine;
+{day}, on {machine}. Data: {data}; all of it in the page cache. Medians of alternating runs on an otherwise idle machine;
 zstd level 3 but where another is named, and restic's own default. CPU is user and system time of the tool's whole process tree; memory is the sum over
 its processes. The tools that do not sync what they write are followed by `sync FILE` inside the measured time, unless the row says otherwise. Servers run
 on the same two cores. How to repeat it is in [the README](../README.md); the raw numbers are beside this file.

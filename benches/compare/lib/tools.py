@@ -61,10 +61,14 @@ def build(found):
         found[program] = str(built / program)
 
 
+def commit():
+    """What is measured."""
+    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, text=True).strip()
+
+
 def made(found):
-    """What is measured, and when."""
-    commit = subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, text=True).strip()
-    return {"day": datetime.date.today().isoformat(), "commit": commit, "versions": versions(found)}
+    """What it is measured beside, and when."""
+    return {"day": datetime.date.today().isoformat(), "versions": versions(found)}
 
 
 def versions(found):
