@@ -47,7 +47,7 @@ def bar(x, y, tool, of, key, write, tools):
         return []
     server = of["server_cpu"] if key == "cpu" else 0
     most = max(total(other, key) for other in tools.values())
-    scale = (PANEL - 62) / most
+    scale = (PANEL - (100 if key == "cpu" else 62)) / most
     parts = [rect(x, y, value * scale, colour(tool)), rect(x + value * scale, y, server * scale, SERVER)]
     end = max(value + server, of["most"] if key == "wall" else 0) * scale
     if key == "wall":
