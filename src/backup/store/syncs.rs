@@ -68,21 +68,27 @@ pub(in crate::backup) use script::{Fails, Script};
 mod script {
     use super::*;
 
-    /// Which syncs fail, by their number from 0.
+    /// Which syncs fail, by their number from 0 among those that the script is about.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(in crate::backup) enum Fails {
         Never,
         Once(usize),
-        /// And all that come later.
+        /// And all that come later, of anything.
         From(usize),
         /// And all later ones of the same file or directory.
         Always(usize),
     }
 
-    #[derive(Debug)]
     pub(in crate::backup) struct Script {
         fails: Fails,
+        is_about: Box<dyn Fn(&Path) -> bool + Send + Sync>,
         asked: Mutex<Vec<(PathBuf, bool)>>,
+    }
+
+    impl std::fmt::Debug for Script {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Script").field("fails", &self.fails).field("asked", &self.asked).finish_non_exhaustive()
+        }
     }
 
     impl Default for Script {
@@ -93,7 +99,12 @@ mod script {
 
     impl Script {
         pub(in crate::backup) fn new(fails: Fails) -> Self {
-            Self { fails, asked: Mutex::default() }
+            Self::about(fails, |_| true)
+        }
+
+        /// One that counts the syncs of some files and directories only.
+        pub(in crate::backup) fn about(fails: Fails, is_about: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
+            Self { fails, is_about: Box::new(is_about), asked: Mutex::default() }
         }
 
         /// What was synced so far, in order, and whether that worked.
@@ -103,12 +114,15 @@ mod script {
 
         pub(super) fn ask(&self, path: &Path) -> io::Result<()> {
             let mut asked = self.asked.lock();
-            let number = asked.len();
+            let is_it = |wanted| {
+                (self.is_about)(path) && asked.iter().filter(|(before, _)| (self.is_about)(before)).count() == wanted
+            };
+            let mut failed = asked.iter().filter_map(|(before, is_good)| (!is_good).then_some(before));
             let fails = match self.fails {
                 Fails::Never => false,
-                Fails::Once(first) => number == first,
-                Fails::From(first) => number >= first,
-                Fails::Always(first) => number == first || asked.get(first).is_some_and(|(failed, _)| failed == path),
+                Fails::Once(number) => is_it(number),
+                Fails::From(number) => failed.next().is_some() || is_it(number),
+                Fails::Always(number) => failed.any(|before| before == path) || is_it(number),
             };
             asked.push((path.to_owned(), !fails));
             const EIO: i32 = 5;
