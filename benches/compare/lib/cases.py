@@ -1,7 +1,9 @@
 """What is compared: groups of tools that do the same work on the same data."""
 
+import datetime
 import itertools
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -160,13 +162,31 @@ GROUPS = [
 ]
 
 
+def stamp():
+    """What was measured, and when: a part of each line of the results."""
+    return {"commit": tools.commit(), "day": datetime.date.today().isoformat()}
+
+
+def append(target, line):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("a") as lines:
+        print(json.dumps({**line, **stamp()}), file=lines)
+
+
+def forget(target, is_old):
+    """Removes the lines of the results that are measured again."""
+    if target.exists():
+        lines = [line for line in target.read_text().splitlines() if not is_old(json.loads(line))]
+        target.write_text("".join(line + "\n" for line in lines))
+
+
 def run(group, place, rounds, results, fresh):
-    """Runs every tool of `group` once per round, each round beginning with another one; appends to the results."""
-    results.mkdir(parents=True, exist_ok=True)
+    """Runs every tool of `group` once per round, each round in another order; appends to the results."""
     target = results / f"{group.name}.jsonl"
     if fresh:
-        target.unlink(missing_ok=True)
-    source, commit = data.path(group.data), tools.commit()
+        names = {tool.name for tool in group.tools}
+        forget(target, lambda line: line["tool"] in names)
+    source = data.path(group.data)
     # Both kinds of input are in memory from here on: what is compared are tools, not the first read of a disk.
     place.bash('cat "$IN" > /dev/null', {"IN": str(source)})
     shared = {}
@@ -175,8 +195,8 @@ def run(group, place, rounds, results, fresh):
             shared[tool.name] = variables(place, source)
             place.bash(tool.prepare, shared[tool.name])
     for round_ in range(rounds):
-        turn = round_ % len(group.tools)
-        for tool in group.tools[turn:] + group.tools[:turn]:
+        # Mixed, so that nobody always runs after the same neighbour; the same in every run of this script.
+        for tool in random.Random(f"{group.name} {round_}").sample(group.tools, len(group.tools)):
             settings = shared.get(tool.name) or variables(place, source)
             if not group.is_restore:
                 place.bash(tool.prepare or "true", settings)
@@ -189,8 +209,7 @@ def run(group, place, rounds, results, fresh):
                 if round_ == 0:
                     place.bash(f'cmp "$OUT/{tool.output}" "$IN"', settings)
                 place.bash(f'rm "$OUT/{tool.output}"', settings)
-            with target.open("a") as lines:
-                print(json.dumps({"tool": tool.name, "round": round_, "commit": commit, **numbers}), file=lines)
+            append(target, {"tool": tool.name, "round": round_, **numbers})
             print(f"{group.name:24} {tool.name:26} {numbers['wall']:6.2f} s  {numbers['cpu']:6.2f} CPU s  "
                   f"{numbers['rss'] >> 20:5} MiB", file=sys.stderr, flush=True)
             if not group.is_restore:
@@ -210,39 +229,47 @@ def variables(place, source):
 def remove(place, tool, settings):
     if tool.clean:
         place.bash(tool.clean, settings, check=False)
+        place.forget_blocks()
     shutil.rmtree(settings["OUT"])
 
 
-def memory(place, gibibytes, results):
+def memory(place, gibibytes, wanted, results, fresh):
     """Peak memory of vdstream alone: backup and restore, disk and S3, at two limits, by the length of the stream."""
-    results.mkdir(parents=True, exist_ok=True)
+    target = results / "memory.jsonl"
     # The same data again and again; the shell's own memory is far below ours, so the tree's largest process is ours.
-    endless = 'while cat "$IN"; do :; done 2>/dev/null | head -c "$BYTES"'
-    for source, store, limit, size in itertools.product(["postgres", "toolchain"], ["file", "s3"], [64, 256], gibibytes):
-        settings = {**variables(place, data.path(source)), "BYTES": str(size << 30)}
-        url = {"file": f"file://{settings['OUT']}/store", "s3": f"s3://vdstream/{settings['NAME']}"}[store]
-        tail = f'--quiet --memory {limit}MiB "{url}"'
-        works = {
-            "backup": f'set +o pipefail; {endless} | "$VDSTREAM" backup {tail} -',
-            "restore": f'"$VDSTREAM" restore {tail} latest --output /dev/null',
-        }
-        for work, script in works.items():
-            peak = place.measure(script, settings, store)["rss_one"]
-            line = {"work": work, "data": source, "store": store, "limit_mib": limit, "gib": size, "rss": peak}
-            with (results / "memory.jsonl").open("a") as lines:
-                print(json.dumps(line), file=lines)
-            print(line, file=sys.stderr, flush=True)
-        if store == "s3":
-            place.bash(S3_CLEAN, settings, check=False)
-        shutil.rmtree(settings["OUT"])
+    endless = 'while cat "$IN"; do :; done | head -c "$BYTES"'
+    for source, store, limit in itertools.product(["postgres", "random", "toolchain"], ["file", "s3"], [64, 256]):
+        if wanted and not any(text in f"{store}-{source}" for text in wanted):
+            continue
+        if fresh:
+            forget(target, lambda line: (line["data"], line["store"], line["limit_mib"]) == (source, store, limit))
+        for size in gibibytes:
+            settings = {**variables(place, data.path(source)), "BYTES": str(size << 30)}
+            url = {"file": f"file://{settings['OUT']}/store", "s3": f"s3://vdstream/{settings['NAME']}"}[store]
+            tail = f'--quiet --memory {limit}MiB "{url}"'
+            works = {
+                "backup": f'set +o pipefail; {endless} | "$VDSTREAM" backup {tail} -',
+                "restore": f'"$VDSTREAM" restore --no-sync {tail} latest --output "$OUT/out"',
+            }
+            for work, script in works.items():
+                peak = place.measure(script, settings, store)["rss_one"]
+                line = {"work": work, "data": source, "store": store, "limit_mib": limit, "gib": size, "rss": peak}
+                append(target, line)
+                print(line, file=sys.stderr, flush=True)
+            restored = (Path(settings["OUT"]) / "out").stat().st_size
+            if restored != size << 30:
+                sys.exit(f"{restored} bytes were restored, {size << 30} were wanted")
+            if store == "s3":
+                place.bash(S3_CLEAN, settings, check=False)
+                place.forget_blocks()
+            shutil.rmtree(settings["OUT"])
 
 
 def device(rounds, results, fresh):
     """The bench of devices, several times: what it measures of both sides in one run belongs together."""
-    results.mkdir(parents=True, exist_ok=True)
     target = results / "device.jsonl"
     if fresh:
-        target.unlink(missing_ok=True)
+        forget(target, lambda _: True)
     metadata = subprocess.check_output(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=tools.REPOSITORY)
     found = Path(json.loads(metadata)["target_directory"]) / "criterion"
     for round_ in range(rounds):
@@ -253,33 +280,37 @@ def device(rounds, results, fresh):
             short = {"round trip of an empty command": "round trip", "1 MiB transfers": "1 MiB"}.get(group)
             if short:
                 line[f"{short}/{name}"] = json.loads(estimates.read_text())["median"]["point_estimate"] / 1e9
-        with target.open("a") as lines:
-            print(json.dumps(line), file=lines)
+        append(target, line)
         print(line, file=sys.stderr, flush=True)
 
 
 def latency(place, rounds, results, fresh):
     """What is quick: a backup of 1 KiB, its restore, and the first byte of a long restore, on disk and S3."""
-    results.mkdir(parents=True, exist_ok=True)
     target = results / "latency.jsonl"
     if fresh:
-        target.unlink(missing_ok=True)
+        forget(target, lambda _: True)
     for store in ["file", "s3"]:
         small, long_ = (variables(place, data.path("postgres")) for _ in range(2))
         url = {name: {"file": f"file://{of['OUT']}/store", "s3": f"s3://vdstream/{of['NAME']}"}[store]
                for name, of in [("small", small), ("long", long_)]}
+        times = 'date +%s%N >> "$OUT/times"'
+        # Both times are taken inside, since the end of the process comes later than the first byte.
         works = {
-            "backup of 1 KiB": f'head -c 1024 "$IN" | "$VDSTREAM" backup --quiet "{url["small"]}" -',
-            "restore of 1 KiB": f'"$VDSTREAM" restore --quiet "{url["small"]}" latest --output - > /dev/null',
-            "first byte of a restore of 1 GB": f'"$VDSTREAM" restore --quiet "{url["long"]}" latest --output - | head -c 1 > /dev/null || true',
+            "backup of 1 KiB": f'{times}; head -c 1024 "$IN" | "$VDSTREAM" backup --quiet "{url["small"]}" -; {times}',
+            "restore of 1 KiB": f'{times}; "$VDSTREAM" restore --quiet "{url["small"]}" latest --output - | wc -c | grep -qx 1024; {times}',
+            "first byte of a restore of 1 GB": f'{times}; {{ "$VDSTREAM" restore --quiet "{url["long"]}" latest --output - || true; }} '
+                                               f'| {{ head -c 1 | wc -c | grep -qx 1; {times}; }}',
         }
         place.bash(f'"$VDSTREAM" backup --quiet "{url["long"]}" - < "$IN"', long_)
         for round_ in range(rounds):
             place.settle()
             for work, script in works.items():
-                line = {"work": work, "store": store, "round": round_, "wall": place.measure(script, small, store)["wall"]}
-                with target.open("a") as lines:
-                    print(json.dumps(line), file=lines)
+                place.measure(script, small, store)
+                times_file = Path(small["OUT"]) / "times"
+                start, end = map(int, times_file.read_text().split())
+                times_file.unlink()
+                line = {"work": work, "store": store, "round": round_, "wall": (end - start) / 1e9}
+                append(target, line)
                 print(line, file=sys.stderr, flush=True)
         for of in [small, long_]:
             if store == "s3":

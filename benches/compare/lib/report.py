@@ -32,29 +32,46 @@ MUST = [
 
 
 def write(results):
-    groups = {}
+    groups, stamps = {}, {}
     for group in cases.GROUPS:
-        path = results / f"{group.name}.jsonl"
-        if path.exists():
-            groups[group.name] = summarise(group, [json.loads(line) for line in path.read_text().splitlines()])
-    of = json.loads((results / "made.json").read_text())
-    text = [HEAD.format(machine=machine(), data=described(), **of, tools=", ".join(of["versions"].values()))]
+        of_group = lines(results / f"{group.name}.jsonl")
+        if of_group:
+            groups[group.name] = summarise(group, of_group)
+            stamps[group.name] = stamp(of_group)
+    versions = results / "versions.json"
+    found = json.loads(versions.read_text()).values() if versions.exists() else ["not known"]
+    text = [HEAD.format(machine=machine(), data=described(), tools=", ".join(found))]
     text += must(groups)
-    text += device(results / "device.jsonl")
-    text += latency(results / "latency.jsonl")
-    text += memory(results / "memory.jsonl")
+    text += device(lines(results / "device.jsonl"))
+    text += latency(lines(results / "latency.jsonl"))
+    text += memory(lines(results / "memory.jsonl"))
     for name, tools in groups.items():
-        text += group_table(name, tools, commits(results / f"{name}.jsonl"))
+        text += group_table(name, tools, stamps[name])
     (results / "table.md").write_text("\n".join(text) + "\n")
     (results / "chart.svg").write_text(chart.draw(groups))
     print("\n".join(text))
 
 
-def summarise(group, lines):
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def newest(of):
+    """Those of the last commit that was measured: numbers of two programs make no median."""
+    return [line for line in of if line["commit"] == of[-1]["commit"]]
+
+
+def stamp(of):
+    """Which programs were measured, and when."""
+    return "Measured at " + ", ".join(dict.fromkeys(f"`{line['commit']}` on {line['day']}" for line in of)) + "."
+
+
+def summarise(group, of):
     tools = {}
     for tool in group.tools:
-        mine = [line for line in lines if line["tool"] == tool.name]
+        mine = [line for line in of if line["tool"] == tool.name]
         if mine:
+            mine = newest(mine)
             middle = {key: median(line[key] for line in mine) for key in ["wall", "cpu", "rss", "server_cpu"]}
             walls = [line["wall"] for line in mine]
             stored = mine[-1].get("stored")
@@ -67,23 +84,31 @@ def must(groups):
              "| work | data | ours | against | of | measured | at most | holds | zstd alone |",
              "|---|---|---|---|---|---|---|---|---|"]
     for work, prefix, ours, against, what, limit in MUST:
-        for name, tools in groups.items():
+        for group in cases.GROUPS:
             # Incompressible data has a row of its own.
-            if not name.startswith(prefix) or (name.endswith("random") and not prefix.endswith("random")):
+            if not group.name.startswith(prefix) or (group.data == "random" and not prefix.endswith("random")):
                 continue
+            tools = groups.get(group.name, {})
+            row = f"| {work} | {group.data} | `{ours}` | `{against.replace('|', chr(92) + '|')}` | {what} "
             if ours in tools and against in tools:
                 ratio = tools[ours][what] / tools[against][what]
-                lines.append(f"| {work} | {name.rsplit('-')[-1]} | `{ours}` | `{against.replace('|', chr(92) + '|')}` | {what} "
-                             f"| {ratio:.2f} × | {limit:.2f} × | {'yes' if ratio <= limit else '**no**'} | {alone(tools, against, what)} |")
+                row += f"| {ratio:.2f} × | {limit:.2f} × | {verdict(ratio <= limit)} | {alone(tools, against, what)} |"
+            else:
+                row += f"| not measured | {limit:.2f} × | | |"
+            lines.append(row)
     return [*lines, ""]
 
 
-def device(path):
+def verdict(holds):
+    return "yes" if holds else "**no**"
+
+
+def device(runs):
     """Medians of the runs of `cargo bench --bench device`, each beside its own measure of what the machine can do."""
-    if not path.exists():
-        return []
-    runs = [json.loads(line) for line in path.read_text().splitlines()]
-    lines = ["## Devices in process", "",
+    if not runs:
+        return ["## Devices in process", "", "Not measured.", ""]
+    runs = newest(runs)
+    lines = ["## Devices in process", "", stamp(runs), "",
              "`cargo bench --bench device`, several runs; the ratio is the median of the ratios of the runs.", "",
              "| work | threads | device | against | | measured | fastest – slowest | must be | holds | runs |", "|---|---|---|---|---|---|---|---|---|---|"]
     for threads in ["one", "two"]:
@@ -100,7 +125,7 @@ def device(path):
 def device_row(work, threads, runs, mine, against, other, ratios, must, holds):
     micros = lambda key: f"{median(run[key] for run in runs) * 1e6:.2f} µs"
     return (f"| {work} | {threads} | {micros(mine)} | {against} | {micros(other)} | {median(ratios):.2f} × | {ratios[0]:.2f} – {ratios[-1]:.2f} "
-            f"| {must} | {'yes' if holds else '**no**'} | {len(runs)} |")
+            f"| {must} | {verdict(holds)} | {len(runs)} |")
 
 
 def alone(tools, against, what):
@@ -108,46 +133,43 @@ def alone(tools, against, what):
     return f"{of[what] / tools[against][what]:.2f} ×" if of and "cat" not in against.split()[0] else ""
 
 
-def latency(path):
-    if not path.exists():
-        return []
-    walls = {}
-    for line in map(json.loads, path.read_text().splitlines()):
+def latency(of):
+    if not of:
+        return ["## How soon", "", "Not measured.", ""]
+    of, walls = newest(of), {}
+    for line in of:
         walls.setdefault((line["work"], line["store"]), []).append(line["wall"])
-    lines = ["## How soon", "", "The whole process, from its start.", "", "| work | store | ms | fastest – slowest | runs |", "|---|---|---|---|---|"]
-    for (work, store), of in walls.items():
-        lines.append(f"| {work} | {store} | {median(of) * 1e3:.0f} | {min(of) * 1e3:.0f} – {max(of) * 1e3:.0f} | {len(of)} |")
+    lines = ["## How soon", "", stamp(of), "", "From the start of the process to its end, or to the first byte of its output.", "", "| work | store | ms | fastest – slowest | runs |", "|---|---|---|---|---|"]
+    for (work, store), each in walls.items():
+        lines.append(f"| {work} | {store} | {median(each) * 1e3:.0f} | {min(each) * 1e3:.0f} – {max(each) * 1e3:.0f} | {len(each)} |")
     return [*lines, ""]
 
 
-def memory(path):
-    if not path.exists():
-        return []
+def memory(of):
+    if not of:
+        return ["## Peak memory by the length of the stream", "", "Not measured.", ""]
     peaks = {}
-    for line in map(json.loads, path.read_text().splitlines()):
+    for line in of:
         peaks[(line["work"], line["data"], line["store"], line["limit_mib"], line["gib"])] = line["rss"]
     sizes = sorted({key[4] for key in peaks})
-    lines = ["## Peak memory by the length of the stream", "", 
-             "One stripe; the limit is `--memory`, the peak is the kernel's. At most 32 MiB more than the limit, and within 5 %.", "",
+    lines = ["## Peak memory by the length of the stream", "", stamp(of), "",
+             "One run each, of one stripe; the limit is `--memory`, the peak is the kernel's. At most 32 MiB more than the limit, and within 5 %.", "",
              "| work | data | store | limit, MiB | " + " | ".join(f"{size} GiB, MiB" for size in sizes) + " | longest ÷ shortest | holds |",
              "|---|---|---|---|" + "---|" * (len(sizes) + 2)]
     for work, source, store, limit in sorted({key[:4] for key in peaks}):
-        of = [peaks.get((work, source, store, limit, size)) for size in sizes]
-        if all(of):
-            cells = " | ".join(f"{peak / MIB:.1f}" for peak in of)
-            holds = max(of) <= (limit + 32) * MIB and 0.95 <= of[-1] / of[0] <= 1.05
-            lines.append(f"| {work} | {source} | {store} | {limit} | {cells} | {of[-1] / of[0]:.3f} | {'yes' if holds else '**no**'} |")
+        found = [peaks.get((work, source, store, limit, size)) for size in sizes]
+        row = f"| {work} | {source} | {store} | {limit} | " + " | ".join(f"{peak / MIB:.1f}" if peak else "not measured" for peak in found)
+        if all(found) and len(sizes) > 1:
+            holds = max(found) <= (limit + 32) * MIB and 0.95 <= found[-1] / found[0] <= 1.05
+            lines.append(f"{row} | {found[-1] / found[0]:.3f} | {verdict(holds)} |")
+        else:
+            lines.append(f"{row} | | |")
     return [*lines, ""]
 
 
-def commits(path):
-    found = {json.loads(line).get("commit", "an earlier one") for line in path.read_text().splitlines()}
-    return ", ".join(sorted(found))
-
-
-def group_table(name, tools, of_ours):
+def group_table(name, tools, measured):
     ours = tools.get("vdstream", {}).get("wall")
-    lines = [f"## {name}", "", f"Our commit: {of_ours}.", "", "| tool | wall, s | fastest – slowest | ours ÷ it | CPU, s | peak memory, MiB | stored, MB | server CPU, s | runs |",
+    lines = [f"## {name}", "", measured, "", "| tool | wall, s | fastest – slowest | ours ÷ it | CPU, s | peak memory, MiB | stored, MB | server CPU, s | runs |",
              "|---|---|---|---|---|---|---|---|---|"]
     for tool, of in tools.items():
         ratio = f"{ours / of['wall']:.2f}" if ours else ""
@@ -170,7 +192,7 @@ def described():
 
 HEAD = """# Measured beside other tools
 
-{day}, on {machine}. Data: {data}; all of it in the page cache. Medians of alternating runs on an otherwise idle machine;
+On {machine}. Data: {data}; all of it in the page cache. Medians of alternating runs on an otherwise idle machine;
 zstd level 3 but where another is named, and restic's own default. CPU is user and system time of the tool's whole process tree; memory is the sum over
 its processes. The tools that do not sync what they write are followed by `sync FILE` inside the measured time, unless the row says otherwise. Servers run
 on the same two cores. How to repeat it is in [the README](../README.md); the raw numbers are beside this file.

