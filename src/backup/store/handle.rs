@@ -10,7 +10,7 @@ use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetResultPayload, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    GetOptions, GetResult, GetResultPayload, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
 };
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
@@ -488,19 +488,25 @@ impl Store {
 
     /// After `conflict`: is what stands under `name` our own `content`?
     pub(crate) async fn compare(&self, name: &str, content: &[u8], conflict: Error) -> Result<()> {
-        let path = self.path(name);
-        let found = match self.inner.objects.get_opts(&path, GetOptions::default()).await {
-            Ok(found) if found.meta.size == content.len() as u64 => found,
-            Ok(_) => return Err(conflict),
-            // Two conditional writes at once: the store refused both. Nobody has the name, so try again.
-            Err(object_store::Error::NotFound { .. }) => {
-                return Err(Error::new(ErrorKind::Unavailable, conflict.message().to_owned()).with_source(conflict));
-            }
-            Err(error) => return Err(self.error(&error, "read back", name)),
-        };
+        let found = self.read_back(name, &conflict).await?;
+        if found.meta.size != content.len() as u64 {
+            return Err(conflict);
+        }
         let found = found.bytes().await.map_err(|error| self.error(&error, "read back", name))?;
         self.check_body(name, content.len() as u64, found.len() as u64)?;
         if found == content { self.settle(name).await } else { Err(conflict) }
+    }
+
+    /// What stands under `name` after `conflict`.
+    async fn read_back(&self, name: &str, conflict: &Error) -> Result<GetResult> {
+        let path = self.path(name);
+        self.inner.objects.get_opts(&path, GetOptions::default()).await.map_err(|error| match error {
+            // Two conditional writes at once: the store refused both. Nobody has the name, so try again.
+            object_store::Error::NotFound { .. } => {
+                Error::new(ErrorKind::Unavailable, conflict.message().to_owned()).with_source(conflict.clone())
+            }
+            error => self.error(&error, "read back", name),
+        })
     }
 
     /// A body that ends early tells nothing about the object.
@@ -521,9 +527,7 @@ impl Store {
             outcome => return outcome,
         };
         let length: u64 = payload.iter().map(|bytes| bytes.len() as u64).sum();
-        let path = self.path(name);
-        let found = self.inner.objects.get_opts(&path, GetOptions::default()).await;
-        let found = found.map_err(|error| self.error(&error, "read back", name))?;
+        let found = self.read_back(name, &conflict).await?;
         if found.meta.size != length {
             return Err(conflict);
         }

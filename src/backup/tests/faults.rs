@@ -40,6 +40,18 @@ async fn a_backup_survives_any_one_fault() {
     println!("{} single faults", 2 * requests.len());
 }
 
+/// An attempt whose answer is not waited for any more may still be on its way when the next one comes.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_met_another_attempt_at_itself_is_made_again() {
+    for object in ["intent.json", "s01/000000.zst", "manifest.json"] {
+        let faults = FaultStore::memory(0).rule(Rule::new(Fault::Conflict).on(Operation::Put).path(object).times(1));
+        let report = back_up(&faults.store(), &contents()).await;
+        assert!(report.is_ok(), "{object}: {report:?}");
+        assert!(faults.log().iter().any(|request| request.faults == [Fault::Conflict]), "{object}: it did not happen");
+        is_good(&faults.store()).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_answer_lost_once_is_survived() {
     let faults = FaultStore::memory(0);

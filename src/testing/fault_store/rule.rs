@@ -60,6 +60,8 @@ pub enum Fault {
     Denied,
     /// The effect happens, then 403: what a store answers that repeats a lost request itself and finds it done.
     DeniedAfter,
+    /// 409, without effect: what a store answers to a create-only put while another one of the same name is on its way.
+    Conflict,
     /// 408, without effect.
     RequestTimeout,
     /// 429, without effect.
@@ -103,6 +105,7 @@ impl Fault {
             |kind: io::ErrorKind| Some(Error::Generic { store: "FaultStore", source: io::Error::from(kind).into() });
         match self {
             Self::Denied | Self::DeniedAfter => status("403 Forbidden: <Code>AccessDenied</Code>"),
+            Self::Conflict => status("409 Conflict: <Code>ConditionalRequestConflict</Code>"),
             Self::RequestTimeout => status("408 Request Timeout: "),
             Self::TooManyRequests => status("429 Too Many Requests: "),
             Self::SlowDown => status("503 Service Unavailable: <Code>SlowDown</Code>"),
