@@ -20,7 +20,7 @@ use super::collection::uploads::{self, Ending};
 use super::intent::UploadRecord;
 use super::manifest::{MAX_SEGMENTS, Manifest};
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
-use super::store::{NAMES_AT_ONCE, Seen, Store};
+use super::store::{NAMES_AT_ONCE, Seen, Store, may_have_worked};
 use crate::buffer::SlotMut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{SegmentId, SegmentStore, SegmentUpload};
@@ -570,7 +570,7 @@ impl SegmentUpload for Handle {
         let unanswered = OnDrop(&upload.is_in_doubt);
         let part = store.multipart().put_part(&path, &upload.id, index as usize, store.payload(payload)).await;
         let part = part.map_err(|error| store.error(&error, &format!("write part {index} of"), &upload.name));
-        if !matches!(&part, Err(error) if error.kind() == ErrorKind::Unavailable) {
+        if !matches!(&part, Err(error) if may_have_worked(error)) {
             std::mem::forget(unanswered);
         }
         upload.parts.lock().insert(index, part?);

@@ -48,6 +48,7 @@ mod tree;
 mod walk;
 
 pub(super) use demand::Content;
+pub(crate) use error::may_have_worked;
 pub(crate) use handle::Read;
 pub use handle::{PartLimits, Store};
 #[cfg(all(test, feature = "fs"))]

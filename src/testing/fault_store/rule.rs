@@ -68,6 +68,8 @@ pub enum Fault {
     TooManyRequests,
     /// 503 `SlowDown`, without effect.
     SlowDown,
+    /// 503 without a word of the store's own, without effect: what a proxy answers that has lost the store behind it.
+    ServiceUnavailable,
     /// 500, without effect.
     Internal,
     /// The connection is reset before the request has an effect.
@@ -109,6 +111,7 @@ impl Fault {
             Self::RequestTimeout => status("408 Request Timeout: "),
             Self::TooManyRequests => status("429 Too Many Requests: "),
             Self::SlowDown => status("503 Service Unavailable: <Code>SlowDown</Code>"),
+            Self::ServiceUnavailable => status("503 Service Unavailable: "),
             Self::Internal => status("500 Internal Server Error: <Code>InternalError</Code>"),
             Self::Reset | Self::LostAnswer => io(io::ErrorKind::ConnectionReset),
             Self::BrokenPipe => io(io::ErrorKind::BrokenPipe),
