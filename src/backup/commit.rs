@@ -150,7 +150,10 @@ async fn stand(session: &Session, manifest: &str) -> Result<()> {
 fn may_be_resumed(session: &Session) -> bool {
     let names = &session.names;
     let age = session.store.time().wall().duration_since(names.id().time());
-    names.writers().is_resumed() || Duration::try_from(age).map_or(true, |age| age >= DEFAULT_SILENCE)
+    // A calendar that was ahead when the backup began, and was set right since, hides some of its age; the other clock may stand
+    // still while the machine sleeps.
+    let age = Duration::try_from(age).map_or(Duration::MAX, |age| age.max(session.segments.running()));
+    names.writers().is_resumed() || age >= DEFAULT_SILENCE
 }
 
 /// The manifest that another process of this very backup has written, if the backup was resumed.

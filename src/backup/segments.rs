@@ -38,6 +38,8 @@ pub(super) struct Segments {
 struct Shared {
     store: Store,
     names: Names,
+    /// When this process began or resumed the backup, by the clock that only goes on.
+    started: Duration,
     /// Segments that were stored before.
     kept: usize,
     tasks: TaskTracker,
@@ -76,6 +78,7 @@ impl Segments {
             shared: Arc::new(Shared {
                 store: store.clone(),
                 names,
+                started: store.time().now(),
                 kept,
                 tasks,
                 abandoned: CancellationToken::new(),
@@ -108,6 +111,11 @@ impl Segments {
     pub(super) fn was_silent(&self) -> bool {
         self.note_sign();
         self.shared.signs.lock().was_silent
+    }
+
+    /// How long ago this process began or resumed the backup; less, if its machine has slept since.
+    pub(super) fn running(&self) -> Duration {
+        self.shared.store.time().now().saturating_sub(self.shared.started)
     }
 
     /// Runs `work` to its end even if the caller is dropped.
