@@ -20,7 +20,7 @@ use super::demand::{Content, Demands};
 use super::durable::Durable;
 use super::error::convert;
 use super::open;
-use super::retry::{RetryPolicy, RetryState};
+use super::retry::{RetryPolicy, RetryState, Steps};
 use super::rules::BucketRules;
 use super::sequential::Sequential;
 use crate::buffer::SlotMut;
@@ -386,6 +386,11 @@ impl Store {
         self.inner.retries.run(&self.inner.policy, self.inner.clock.as_ref(), attempt).await
     }
 
+    /// A request whose attempts come in steps.
+    pub(super) fn steps(&self) -> Steps<'_> {
+        self.inner.retries.steps(&self.inner.policy, self.inner.clock.as_ref())
+    }
+
     /// Reads a small object whole. `Corrupt` if it is larger than `limit_bytes`; nothing is read then.
     pub(crate) async fn read_small(&self, name: &str, limit_bytes: u64) -> Result<Bytes> {
         let alone = Semaphore::new(1);
@@ -393,7 +398,7 @@ impl Store {
     }
 
     /// The same for several readers that may hold only so much together: before the content is read, a permit is taken for
-    /// each begun `unit_bytes` of it.
+    /// each begun `unit_bytes` of it. To wait for that takes nothing of the time that the store has.
     pub(crate) async fn read_gated<'a>(
         &self,
         name: &str,
@@ -401,48 +406,50 @@ impl Store {
         gate: &'a Semaphore,
         unit_bytes: u64,
     ) -> Result<Read<'a>> {
-        let path = self.path(name);
-        self.retry(|| async {
-            let result = self
-                .inner
-                .objects
-                .get_opts(&path, GetOptions::default())
-                .await
-                .map_err(|error| self.error(&error, "read", name))?;
-            if result.meta.size > limit_bytes {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    format!(
-                        "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found {}",
-                        self.show(name),
-                        result.meta.size
-                    ),
-                ));
-            }
-            let (result_size, modified) = (result.meta.size, self.time_of(&result.meta)?);
-            let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
-            // It is private to the readers and never closed.
-            let permit = gate.acquire_many(units).await.ok();
-            let mut content = Vec::with_capacity(usize::try_from(result.meta.size).unwrap_or(0));
-            let mut chunks = result.into_stream();
-            while let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map_err(|error| self.error(&error, "read", name))?;
-                // The size was an announcement only.
-                if (content.len() + chunk.len()) as u64 > limit_bytes {
+        let (path, steps) = (self.path(name), self.steps());
+        steps
+            .run(|| async {
+                let asked = self.inner.objects.get_opts(&path, GetOptions::default());
+                let result =
+                    steps.next(async { asked.await.map_err(|error| self.error(&error, "read", name)) }).await?;
+                if result.meta.size > limit_bytes {
                     return Err(Error::new(
                         ErrorKind::Corrupt,
                         format!(
-                            "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found more",
-                            self.show(name)
+                            "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found {}",
+                            self.show(name),
+                            result.meta.size
                         ),
                     ));
                 }
-                content.extend_from_slice(&chunk);
+                let (result_size, modified) = (result.meta.size, self.time_of(&result.meta)?);
+                let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
+                // It is private to the readers and never closed.
+                let permit = steps.aside(gate.acquire_many(units)).await.ok();
+                let content = steps.next(self.small_body(result, name, limit_bytes)).await?;
+                self.check_body(name, result_size, content.len() as u64)?;
+                Ok(Read { bytes: content.into(), stored: self.stored_by(modified), permit })
+            })
+            .await
+    }
+
+    /// The content of a small object.
+    async fn small_body(&self, found: GetResult, name: &str, limit_bytes: u64) -> Result<Vec<u8>> {
+        let mut content = Vec::with_capacity(usize::try_from(found.meta.size).unwrap_or(0));
+        let mut chunks = found.into_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| self.error(&error, "read", name))?;
+            // The size was an announcement only.
+            if (content.len() + chunk.len()) as u64 > limit_bytes {
+                let object = self.show(name);
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("{object}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found more"),
+                ));
             }
-            self.check_body(name, result_size, content.len() as u64)?;
-            Ok(Read { bytes: content.into(), stored: self.stored_by(modified), permit })
-        })
-        .await
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content)
     }
 
     /// Creates an object that must not exist, in one attempt. `Conflict` if it does.
