@@ -514,7 +514,7 @@ impl Upload {
             parts.values().cloned().collect()
         };
         let path = store.path(&self.name);
-        let done = store.multipart().complete_multipart(&path, &self.id, parts).await;
+        let done = store.complete_upload(&path, &self.id, parts, bytes).await;
         if let Err(error) = done {
             let error = store.error(&error, "complete", &self.name);
             // The answer of a completion can be lost below us too; then a repetition finds no upload.

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::memory::InMemory;
-use object_store::multipart::MultipartStore;
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetResult, GetResultPayload, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    PutResult,
 };
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
@@ -23,9 +24,11 @@ use super::open;
 use super::retry::{RetryPolicy, RetryState, Steps};
 use super::rules::BucketRules;
 use super::sequential::Sequential;
+use super::work;
 use crate::buffer::SlotMut;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::completion_time;
 use crate::sync::Mutex;
 
 /// A place that backup sets are kept in: a bucket, a container or a directory, and a prefix within it.
@@ -362,6 +365,18 @@ impl Store {
     /// Begins an upload in parts.
     pub(crate) async fn begin_upload(&self, path: &Path) -> object_store::Result<MultipartId> {
         self.inner.multipart.create_multipart_opts(path, self.inner.demands.upload()).await
+    }
+
+    /// Completes an upload of `bytes`. The store has as much time to join the parts as whoever uploads waits for it.
+    pub(crate) async fn complete_upload(
+        &self,
+        path: &Path,
+        id: &MultipartId,
+        parts: Vec<PartId>,
+        bytes: u64,
+    ) -> object_store::Result<PutResult> {
+        let time = completion_time(u32::try_from(parts.len()).unwrap_or(u32::MAX), bytes);
+        work::with(time, self.inner.multipart.complete_multipart(path, id, parts)).await
     }
 
     pub(crate) fn multipart(&self) -> &Arc<dyn MultipartStore> {
