@@ -11,7 +11,7 @@ use super::collection::{check_not_deleted, check_not_removed};
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::options::DEFAULT_SILENCE;
 use super::session::Session;
-use super::store::Content;
+use super::store::{Content, may_have_worked};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the manifest. On an error that leaves no doubt, everything of the backup is removed.
@@ -61,8 +61,7 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
     let put = store.retry(|| async {
         let before = in_doubt.swap(true, Ordering::Relaxed);
         let outcome = store.create_once(&name, vec![content.clone()], Content::Document).await;
-        // A store that asks to slow down has refused; one that is unavailable may have worked before it failed.
-        if !matches!(&outcome, Err(error) if error.kind() == ErrorKind::Unavailable) {
+        if !matches!(&outcome, Err(error) if may_have_worked(error)) {
             in_doubt.store(before, Ordering::Relaxed);
         }
         match outcome {
@@ -151,7 +150,10 @@ async fn stand(session: &Session, manifest: &str) -> Result<()> {
 fn may_be_resumed(session: &Session) -> bool {
     let names = &session.names;
     let age = session.store.time().wall().duration_since(names.id().time());
-    names.writers().is_resumed() || Duration::try_from(age).map_or(true, |age| age >= DEFAULT_SILENCE)
+    // A calendar that was ahead when the backup began, and was set right since, hides some of its age; the other clock may stand
+    // still while the machine sleeps.
+    let age = Duration::try_from(age).map_or(Duration::MAX, |age| age.max(session.segments.running()));
+    names.writers().is_resumed() || age >= DEFAULT_SILENCE
 }
 
 /// The manifest that another process of this very backup has written, if the backup was resumed.

@@ -52,7 +52,8 @@ pub use reader::Restore;
 pub use report::BackupReport;
 pub use store::Store;
 pub use verify::{
-    Coverage, Damage, Finding, LastVerification, Outcome, Sample, SampleReport, SampleSize, Standing, Verification,
-    VerifyLevel, VerifyOptions, VerifyProgress, VerifyReport, VerifyStep, VerifyWatch, verifications, verify,
+    Coverage, Damage, Finding, LastVerification, Outcome, Sample, SampleReport, SampleSize, Standing, Unnamed,
+    Verification, VerifyLevel, VerifyOptions, VerifyProgress, VerifyReport, VerifyStep, VerifyWatch, verifications,
+    verify,
 };
 pub use writer::Backup;

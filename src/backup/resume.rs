@@ -240,6 +240,8 @@ async fn go_on(
     if !found.has_intent {
         return Err(removed());
     }
+    // Here as with the segments: whoever wrote it may have died before it was sure to stay.
+    store.settle(&names.intent()).await?;
     let mut config = options.pipeline;
     (config.level, config.adaptive) = (intent.level, None);
     config.frame_bytes = usize::try_from(intent.frame_bytes).unwrap_or(usize::MAX);
@@ -309,7 +311,8 @@ async fn runs(store: &Store, names: &Names, stripes: u16, found: &Found, claim: 
     Ok(kept)
 }
 
-/// Reads what is to be kept. A segment that is damaged or missing ends what is kept of its stripe.
+/// Reads what is to be kept, and makes sure that it stays: what is seen of a process that died may not outlive a crash. A segment that
+/// is damaged or missing ends what is kept of its stripe.
 async fn survey(
     store: &Store,
     names: &Names,
@@ -334,6 +337,7 @@ async fn survey(
                 }
                 Err(error) => return Err(error),
             };
+            store.settle(&names.segment(id)).await?;
             let raw_offset = summary.raw_bytes;
             summary.raw_bytes += segment.raw_bytes;
             summary.stored_bytes += segment.stored_bytes;

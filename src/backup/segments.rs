@@ -20,7 +20,7 @@ use super::collection::uploads::{self, Ending};
 use super::intent::UploadRecord;
 use super::manifest::{MAX_SEGMENTS, Manifest};
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
-use super::store::{NAMES_AT_ONCE, Seen, Store};
+use super::store::{NAMES_AT_ONCE, Seen, Store, may_have_worked};
 use crate::buffer::SlotMut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{SegmentId, SegmentStore, SegmentUpload};
@@ -38,6 +38,8 @@ pub(super) struct Segments {
 struct Shared {
     store: Store,
     names: Names,
+    /// When this process began or resumed the backup, by the clock that only goes on.
+    started: Duration,
     /// Segments that were stored before.
     kept: usize,
     tasks: TaskTracker,
@@ -76,6 +78,7 @@ impl Segments {
             shared: Arc::new(Shared {
                 store: store.clone(),
                 names,
+                started: store.time().now(),
                 kept,
                 tasks,
                 abandoned: CancellationToken::new(),
@@ -108,6 +111,11 @@ impl Segments {
     pub(super) fn was_silent(&self) -> bool {
         self.note_sign();
         self.shared.signs.lock().was_silent
+    }
+
+    /// How long ago this process began or resumed the backup; less, if its machine has slept since.
+    pub(super) fn running(&self) -> Duration {
+        self.shared.store.time().now().saturating_sub(self.shared.started)
     }
 
     /// Runs `work` to its end even if the caller is dropped.
@@ -506,7 +514,7 @@ impl Upload {
             parts.values().cloned().collect()
         };
         let path = store.path(&self.name);
-        let done = store.multipart().complete_multipart(&path, &self.id, parts).await;
+        let done = store.complete_upload(&path, &self.id, parts, bytes).await;
         if let Err(error) = done {
             let error = store.error(&error, "complete", &self.name);
             // The answer of a completion can be lost below us too; then a repetition finds no upload.
@@ -570,7 +578,7 @@ impl SegmentUpload for Handle {
         let unanswered = OnDrop(&upload.is_in_doubt);
         let part = store.multipart().put_part(&path, &upload.id, index as usize, store.payload(payload)).await;
         let part = part.map_err(|error| store.error(&error, &format!("write part {index} of"), &upload.name));
-        if !matches!(&part, Err(error) if error.kind() == ErrorKind::Unavailable) {
+        if !matches!(&part, Err(error) if may_have_worked(error)) {
             std::mem::forget(unanswered);
         }
         upload.parts.lock().insert(index, part?);

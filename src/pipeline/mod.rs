@@ -90,3 +90,4 @@ pub(crate) use replay::Kept;
 pub use segment::{SegmentHeader, SegmentId, SegmentStore, SegmentSummary, SegmentUpload, StripeSummary};
 pub(crate) use time_sum::TimeSum;
 pub use timeline::{Moved, Timeline};
+pub(crate) use upload::completion_time;

@@ -246,7 +246,7 @@ fn given_up() -> Error {
 }
 
 /// What a store may need to join parts beside the time that every attempt has: some look at each part, some copy them.
-fn completion_time(parts: u32, bytes: u64) -> Duration {
+pub(crate) fn completion_time(parts: u32, bytes: u64) -> Duration {
     PART_JOIN_TIME.saturating_mul(parts).saturating_add(Duration::from_millis(bytes.saturating_mul(1000) / JOIN_RATE))
 }
 

@@ -11,29 +11,50 @@ use crate::error::{Error, ErrorKind};
 /// The foreign error itself is not kept: its text may hold whole server answers and request addresses. What a person
 /// needs of it (status, the server's code and message, the operating system's words) is.
 pub(crate) fn convert(error: &object_store::Error, action: &str, object: &str) -> Error {
-    let (kind, cause) = classify(error);
-    Error::new(kind, format!("cannot {action} {object}")).with_source(Cause(cause))
+    let facts = Facts::of(error);
+    let (kind, text) = classify(error, &facts);
+    Error::new(kind, format!("cannot {action} {object}"))
+        .with_source(Cause { text, asks_to_slow_down: facts.asks_to_slow_down() })
+}
+
+/// True if a request that failed so may have had its effect all the same, or may have it later.
+///
+/// A store that asks to slow down has refused. A bare 503 is no such answer: a proxy gives it too when it has lost the store to
+/// which it had handed the request on.
+pub(crate) fn may_have_worked(error: &Error) -> bool {
+    let asks_to_slow_down = || {
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<Cause>());
+        cause.is_some_and(|cause| cause.asks_to_slow_down)
+    };
+    match error.kind() {
+        ErrorKind::Unavailable => true,
+        ErrorKind::Throttled => !asks_to_slow_down(),
+        _ => false,
+    }
 }
 
 /// The cause beneath a store error, already cleaned.
 #[derive(Debug)]
-struct Cause(String);
+struct Cause {
+    text: String,
+    /// In the store's own words.
+    asks_to_slow_down: bool,
+}
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl StdError for Cause {}
 
-fn classify(error: &object_store::Error) -> (ErrorKind, String) {
+fn classify(error: &object_store::Error, facts: &Facts) -> (ErrorKind, String) {
     use object_store::Error as E;
-    let facts = Facts::of(error);
     if facts.metadata_service {
         return (
             ErrorKind::Denied,
-            match facts.unread {
+            match &facts.unread {
                 Some(unread) => format!(
                     "no credentials: none are set in the environment and this machine has no metadata service to ask; {unread}"
                 ),
@@ -146,7 +167,8 @@ impl Facts {
             return ErrorKind::NotFound;
         }
         match (self.status, self.code.as_deref()) {
-            (_, Some("SlowDown" | "ServerBusy" | "TooManyRequests")) | (Some(429 | 503), _) => ErrorKind::Throttled,
+            _ if self.asks_to_slow_down() => ErrorKind::Throttled,
+            (Some(503), _) => ErrorKind::Throttled,
             (_, Some("NoSuchUpload")) => ErrorKind::NotFound,
             (_, Some("RequestTimeout")) => ErrorKind::Unavailable,
             (
@@ -161,6 +183,10 @@ impl Facts {
             (Some(status), _) if (300..500).contains(&status) || status == 501 => ErrorKind::Invalid,
             _ => ErrorKind::Unavailable,
         }
+    }
+
+    fn asks_to_slow_down(&self) -> bool {
+        self.status == Some(429) || matches!(self.code.as_deref(), Some("SlowDown" | "ServerBusy" | "TooManyRequests"))
     }
 
     fn is_locked(&self) -> bool {
@@ -284,6 +310,23 @@ mod tests {
         ];
         for (text, kind) in cases {
             assert_eq!(convert(&generic(text), "put", "x").kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_stores_own_word_tells_that_nothing_has_happened() {
+        let cases = [
+            ("Server returned non-2xx status code: 503 x: <Code>SlowDown</Code>", false),
+            ("Server returned non-2xx status code: 503 x: <Code>ServerBusy</Code>", false),
+            ("Server returned non-2xx status code: 429 Too Many Requests: ", false),
+            ("Server returned non-2xx status code: 503 Service Unavailable: ", true),
+            ("Server returned non-2xx status code: 503 x: <Code>ServiceUnavailable</Code>", true),
+            ("Server returned non-2xx status code: 500 x", true),
+            ("HTTP error: connection reset", true),
+            ("Server returned non-2xx status code: 403 x", false),
+        ];
+        for (text, is_open) in cases {
+            assert_eq!(may_have_worked(&convert(&generic(text), "put", "x")), is_open, "{text}");
         }
     }
 

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::memory::InMemory;
-use object_store::multipart::MultipartStore;
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetResultPayload, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    GetOptions, GetResult, GetResultPayload, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    PutResult,
 };
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
@@ -20,12 +21,14 @@ use super::demand::{Content, Demands};
 use super::durable::Durable;
 use super::error::convert;
 use super::open;
-use super::retry::{RetryPolicy, RetryState};
+use super::retry::{RetryPolicy, RetryState, Steps};
 use super::rules::BucketRules;
 use super::sequential::Sequential;
+use super::work;
 use crate::buffer::SlotMut;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::completion_time;
 use crate::sync::Mutex;
 
 /// A place that backup sets are kept in: a bucket, a container or a directory, and a prefix within it.
@@ -364,6 +367,18 @@ impl Store {
         self.inner.multipart.create_multipart_opts(path, self.inner.demands.upload()).await
     }
 
+    /// Completes an upload of `bytes`. The store has as much time to join the parts as whoever uploads waits for it.
+    pub(crate) async fn complete_upload(
+        &self,
+        path: &Path,
+        id: &MultipartId,
+        parts: Vec<PartId>,
+        bytes: u64,
+    ) -> object_store::Result<PutResult> {
+        let time = completion_time(u32::try_from(parts.len()).unwrap_or(u32::MAX), bytes);
+        work::with(time, self.inner.multipart.complete_multipart(path, id, parts)).await
+    }
+
     pub(crate) fn multipart(&self) -> &Arc<dyn MultipartStore> {
         &self.inner.multipart
     }
@@ -386,6 +401,11 @@ impl Store {
         self.inner.retries.run(&self.inner.policy, self.inner.clock.as_ref(), attempt).await
     }
 
+    /// A request whose attempts come in steps.
+    pub(super) fn steps(&self) -> Steps<'_> {
+        self.inner.retries.steps(&self.inner.policy, self.inner.clock.as_ref())
+    }
+
     /// Reads a small object whole. `Corrupt` if it is larger than `limit_bytes`; nothing is read then.
     pub(crate) async fn read_small(&self, name: &str, limit_bytes: u64) -> Result<Bytes> {
         let alone = Semaphore::new(1);
@@ -393,7 +413,7 @@ impl Store {
     }
 
     /// The same for several readers that may hold only so much together: before the content is read, a permit is taken for
-    /// each begun `unit_bytes` of it.
+    /// each begun `unit_bytes` of it. To wait for that takes nothing of the time that the store has.
     pub(crate) async fn read_gated<'a>(
         &self,
         name: &str,
@@ -401,48 +421,50 @@ impl Store {
         gate: &'a Semaphore,
         unit_bytes: u64,
     ) -> Result<Read<'a>> {
-        let path = self.path(name);
-        self.retry(|| async {
-            let result = self
-                .inner
-                .objects
-                .get_opts(&path, GetOptions::default())
-                .await
-                .map_err(|error| self.error(&error, "read", name))?;
-            if result.meta.size > limit_bytes {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    format!(
-                        "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found {}",
-                        self.show(name),
-                        result.meta.size
-                    ),
-                ));
-            }
-            let (result_size, modified) = (result.meta.size, self.time_of(&result.meta)?);
-            let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
-            // It is private to the readers and never closed.
-            let permit = gate.acquire_many(units).await.ok();
-            let mut content = Vec::with_capacity(usize::try_from(result.meta.size).unwrap_or(0));
-            let mut chunks = result.into_stream();
-            while let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map_err(|error| self.error(&error, "read", name))?;
-                // The size was an announcement only.
-                if (content.len() + chunk.len()) as u64 > limit_bytes {
+        let (path, steps) = (self.path(name), self.steps());
+        steps
+            .run(|| async {
+                let asked = self.inner.objects.get_opts(&path, GetOptions::default());
+                let result =
+                    steps.next(async { asked.await.map_err(|error| self.error(&error, "read", name)) }).await?;
+                if result.meta.size > limit_bytes {
                     return Err(Error::new(
                         ErrorKind::Corrupt,
                         format!(
-                            "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found more",
-                            self.show(name)
+                            "{}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found {}",
+                            self.show(name),
+                            result.meta.size
                         ),
                     ));
                 }
-                content.extend_from_slice(&chunk);
+                let (result_size, modified) = (result.meta.size, self.time_of(&result.meta)?);
+                let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
+                // It is private to the readers and never closed.
+                let permit = steps.aside(gate.acquire_many(units)).await.ok();
+                let content = steps.next(self.small_body(result, name, limit_bytes)).await?;
+                self.check_body(name, result_size, content.len() as u64)?;
+                Ok(Read { bytes: content.into(), stored: self.stored_by(modified), permit })
+            })
+            .await
+    }
+
+    /// The content of a small object.
+    async fn small_body(&self, found: GetResult, name: &str, limit_bytes: u64) -> Result<Vec<u8>> {
+        let mut content = Vec::with_capacity(usize::try_from(found.meta.size).unwrap_or(0));
+        let mut chunks = found.into_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| self.error(&error, "read", name))?;
+            // The size was an announcement only.
+            if (content.len() + chunk.len()) as u64 > limit_bytes {
+                let object = self.show(name);
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("{object}, offset {limit_bytes}: expected at most {limit_bytes} bytes, found more"),
+                ));
             }
-            self.check_body(name, result_size, content.len() as u64)?;
-            Ok(Read { bytes: content.into(), stored: self.stored_by(modified), permit })
-        })
-        .await
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content)
     }
 
     /// Creates an object that must not exist, in one attempt. `Conflict` if it does.
@@ -488,19 +510,25 @@ impl Store {
 
     /// After `conflict`: is what stands under `name` our own `content`?
     pub(crate) async fn compare(&self, name: &str, content: &[u8], conflict: Error) -> Result<()> {
-        let path = self.path(name);
-        let found = match self.inner.objects.get_opts(&path, GetOptions::default()).await {
-            Ok(found) if found.meta.size == content.len() as u64 => found,
-            Ok(_) => return Err(conflict),
-            // Two conditional writes at once: the store refused both. Nobody has the name, so try again.
-            Err(object_store::Error::NotFound { .. }) => {
-                return Err(Error::new(ErrorKind::Unavailable, conflict.message().to_owned()).with_source(conflict));
-            }
-            Err(error) => return Err(self.error(&error, "read back", name)),
-        };
+        let found = self.read_back(name, &conflict).await?;
+        if found.meta.size != content.len() as u64 {
+            return Err(conflict);
+        }
         let found = found.bytes().await.map_err(|error| self.error(&error, "read back", name))?;
         self.check_body(name, content.len() as u64, found.len() as u64)?;
         if found == content { self.settle(name).await } else { Err(conflict) }
+    }
+
+    /// What stands under `name` after `conflict`.
+    async fn read_back(&self, name: &str, conflict: &Error) -> Result<GetResult> {
+        let path = self.path(name);
+        self.inner.objects.get_opts(&path, GetOptions::default()).await.map_err(|error| match error {
+            // Two conditional writes at once: the store refused both. Nobody has the name, so try again.
+            object_store::Error::NotFound { .. } => {
+                Error::new(ErrorKind::Unavailable, conflict.message().to_owned()).with_source(conflict.clone())
+            }
+            error => self.error(&error, "read back", name),
+        })
     }
 
     /// A body that ends early tells nothing about the object.
@@ -521,9 +549,7 @@ impl Store {
             outcome => return outcome,
         };
         let length: u64 = payload.iter().map(|bytes| bytes.len() as u64).sum();
-        let path = self.path(name);
-        let found = self.inner.objects.get_opts(&path, GetOptions::default()).await;
-        let found = found.map_err(|error| self.error(&error, "read back", name))?;
+        let found = self.read_back(name, &conflict).await?;
         if found.meta.size != length {
             return Err(conflict);
         }

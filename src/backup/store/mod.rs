@@ -6,7 +6,7 @@
 //! | `location` | URLs and paths, parsed once and printable without secrets |
 //! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment |
 //! | `demand` | the storage class and the tags of what is put |
-//! | `patience` | how long the answer to one request may take |
+//! | `patience`, `work` | how long the answer to one request may take |
 //! | `local`, `tree`, `walk`, `syncs` | local disk: staged, synced, published without overwriting; no link is followed |
 //! | `durable` | what is there is made sure to stay |
 //! | `sequential` | parts for a caller's store that has only `put_multipart` |
@@ -46,12 +46,16 @@ mod syncs;
 mod tree;
 #[cfg(feature = "fs")]
 mod walk;
+mod work;
 
 pub(super) use demand::Content;
+pub(crate) use error::may_have_worked;
 pub(crate) use handle::Read;
 pub use handle::{PartLimits, Store};
 #[cfg(all(test, feature = "fs"))]
 pub(super) use open::scripted;
+#[cfg(all(test, any(feature = "aws", feature = "azure", feature = "gcp")))]
+pub(super) use patience::limited;
 pub(crate) use sweep::{NAMES_AT_ONCE, Refused, Seen, is_refusal};
 #[cfg(all(test, feature = "fs"))]
 pub(super) use syncs::{Fails, Script};

@@ -9,6 +9,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 
+use super::work;
 use crate::clock::{self, Clock, SystemClock};
 
 /// An answer to a request without a body comes within this time.
@@ -40,7 +41,7 @@ struct Limited {
 #[async_trait]
 impl HttpService for Limited {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let limit = limit(request.body().content_length() as u64);
+        let limit = limit(request.body().content_length() as u64).saturating_add(work::granted());
         let answer = clock::timeout(&*self.clock, Some(limit), self.inner.execute(request)).await;
         answer.unwrap_or_else(|_elapsed| {
             let text = format!("no answer within {} s", limit.as_secs());
@@ -51,6 +52,12 @@ impl HttpService for Limited {
 
 fn limit(body_bytes: u64) -> Duration {
     ANSWER.saturating_add(Duration::from_secs(body_bytes / BYTES_PER_SECOND))
+}
+
+/// A client that waits as long as these do for the answers of `inner`.
+#[cfg(test)]
+pub(in crate::backup) fn limited(inner: HttpClient, clock: Arc<dyn Clock>) -> HttpClient {
+    HttpClient::new(Limited { inner, clock })
 }
 
 #[cfg(test)]
@@ -71,12 +78,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_server_is_given_up_later_the_more_was_sent() {
-        for (bytes, seconds) in [(0, 60), (1, 60), (8 << 20, 60 + 512)] {
+        for (bytes, work, seconds) in [(0, 0, 60), (1, 0, 60), (8 << 20, 0, 60 + 512), (1, 70, 60 + 70)] {
             let clock = SystemClock::shared();
-            let service = Limited { inner: HttpClient::new(Silent), clock: Arc::clone(&clock) };
+            let service = limited(HttpClient::new(Silent), Arc::clone(&clock));
             let begun = clock.now();
-            let request = HttpRequest::new(HttpRequestBody::from(vec![0; bytes]));
-            let error = service.call(request).await.unwrap_err();
+            let request = service.execute(HttpRequest::new(HttpRequestBody::from(vec![0; bytes])));
+            let error = work::with(Duration::from_secs(work), request).await.unwrap_err();
             assert_eq!(error.kind(), HttpErrorKind::Timeout);
             assert_eq!((clock.now() - begun).as_secs(), seconds);
         }

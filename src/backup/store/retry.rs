@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meter::{self, Counter, Histogram};
+use crate::sync::Mutex;
 
 /// When a failed request is made again.
 #[derive(Debug, Clone)]
@@ -21,7 +22,8 @@ pub(super) struct RetryPolicy {
     pub(super) give_up_after: Duration,
     /// The same while the store has never answered: a wrong address shall not take a minute to show.
     pub(super) give_up_first_contact_after: Duration,
-    /// One attempt lasts at most this long. The requests are small, so this is not a limit on transfers.
+    /// One attempt lasts at most this long; of one that comes in steps, each step. The requests are small, so this is not a limit on
+    /// transfers.
     pub(super) attempt: Duration,
 }
 
@@ -61,34 +63,102 @@ impl RetryState {
     where
         F: Future<Output = Result<T>>,
     {
-        let start = clock.now();
+        let steps = self.steps(policy, clock);
+        steps.run(|| steps.next(attempt())).await
+    }
+
+    /// A request whose attempts come in steps.
+    pub(super) fn steps<'a>(&'a self, policy: &'a RetryPolicy, clock: &'a dyn Clock) -> Steps<'a> {
+        let start = Start { time: clock.now(), has_failed: false };
+        Steps { retries: self, policy, clock, start: Mutex::new(start) }
+    }
+
+    /// The next number of a fixed sequence, in `0.0..1.0` (splitmix64). It only has to spread clients apart.
+    fn fraction(&self) -> f64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut x = self.jitter.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        f64::from(u32::try_from(x >> 32).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+/// One request, whose attempts come in steps: the pages of a listing.
+///
+/// It may take as long as it goes on: each step has the time of an attempt, and the time after which no further attempt starts runs
+/// from the last step before the first failure. So one that fails at its end is made once more, however long it was.
+#[derive(Debug)]
+pub(super) struct Steps<'a> {
+    retries: &'a RetryState,
+    policy: &'a RetryPolicy,
+    clock: &'a dyn Clock,
+    start: Mutex<Start>,
+}
+
+/// From when on it counts how long the request has come to nothing.
+#[derive(Debug)]
+struct Start {
+    time: Duration,
+    /// Further steps tell nothing: an attempt may fail at the same one each time.
+    has_failed: bool,
+}
+
+impl Steps<'_> {
+    /// Waits for a step of an attempt.
+    pub(super) async fn next<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
+        let came = clock::timeout(self.clock, Some(self.policy.attempt), step).await.unwrap_or_else(|_elapsed| {
+            Err(Error::new(ErrorKind::Unavailable, format!("no answer within {:?}", self.policy.attempt)))
+        })?;
+        self.retries.reached.store(true, Ordering::Relaxed);
+        let mut start = self.start.lock();
+        if !start.has_failed {
+            start.time = self.clock.now();
+        }
+        Ok(came)
+    }
+
+    /// Waits for something that is not the store's to give. That has no limit, and does not count.
+    pub(super) async fn aside<T>(&self, wait: impl Future<Output = T>) -> T {
+        let begun = self.clock.now();
+        let outcome = wait.await;
+        self.start.lock().time += self.clock.now().saturating_sub(begun);
+        outcome
+    }
+
+    /// Runs `attempt` until it succeeds, fails for good, or the time is up.
+    pub(super) async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let Self { retries, policy, clock, start } = self;
         let mut longest = policy.first_wait;
         let mut attempts = 1u32;
         loop {
             let begun = clock.now();
-            let outcome = clock::timeout(clock, Some(policy.attempt), attempt()).await.unwrap_or_else(|_elapsed| {
-                Err(Error::new(ErrorKind::Unavailable, format!("no answer within {:?}", policy.attempt)))
-            });
-            self.meters.on_outcome(outcome.as_ref().err(), clock.now().saturating_sub(begun));
+            let outcome = attempt().await;
+            retries.meters.on_outcome(outcome.as_ref().err(), clock.now().saturating_sub(begun));
             let error = match outcome {
-                Ok(value) => {
-                    self.reached.store(true, Ordering::Relaxed);
-                    return Ok(value);
-                }
+                Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             if !error.is_retryable() {
                 // An answer, if not a welcome one.
-                self.reached.store(true, Ordering::Relaxed);
+                retries.reached.store(true, Ordering::Relaxed);
                 return Err(error);
             }
-            let limit = if self.reached.load(Ordering::Relaxed) {
+            let limit = if retries.reached.load(Ordering::Relaxed) {
                 policy.give_up_after
             } else {
                 policy.give_up_first_contact_after
             };
-            let wait = longest.mul_f64(self.fraction());
-            if clock.now().saturating_sub(start) + wait > limit {
+            let since = {
+                let mut start = start.lock();
+                start.has_failed = true;
+                start.time
+            };
+            let wait = longest.mul_f64(retries.fraction());
+            if clock.now().saturating_sub(since) + wait > limit {
                 return Err(if attempts > 1 {
                     error.context(format!("gave up after {attempts} attempts"))
                 } else {
@@ -100,16 +170,6 @@ impl RetryState {
             longest = (longest * 2).min(policy.longest_wait);
             attempts += 1;
         }
-    }
-
-    /// The next number of a fixed sequence, in `0.0..1.0` (splitmix64). It only has to spread clients apart.
-    fn fraction(&self) -> f64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut x = self.jitter.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^= x >> 31;
-        f64::from(u32::try_from(x >> 32).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
     }
 }
 
@@ -191,5 +251,42 @@ mod tests {
         let outcome: Result<()> = state.run(&RetryPolicy::default(), &clock, std::future::pending).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable);
         assert!(clock.now() <= Duration::from_secs(90));
+    }
+
+    /// Three steps, longer together than an attempt may last, and then what `end` says of each attempt.
+    async fn run_long(end: impl AsyncFn(u32) -> Result<u32>) -> (Result<u32>, u32, Duration) {
+        let clock = SystemClock::new();
+        let state = RetryState::new(7);
+        let policy = RetryPolicy::default();
+        let (steps, calls) = (state.steps(&policy, &clock), AtomicU32::new(0));
+        let step = async || {
+            clock.sleep(Duration::from_secs(50)).await;
+            Ok(())
+        };
+        let outcome = steps.run(|| async {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            for _ in 0..3 {
+                steps.next(step()).await?;
+            }
+            steps.next(end(call)).await
+        });
+        let outcome = outcome.await;
+        (outcome, calls.load(Ordering::Relaxed), clock.now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_of_many_steps_may_take_long_and_ends_when_it_does_not_go_on() {
+        let fails = |call: u32| Err(Error::new(ErrorKind::Unavailable, format!("attempt {call}")));
+        let (outcome, calls, took) = run_long(async |call| Ok(call)).await;
+        assert_eq!((outcome.unwrap(), calls, took.as_secs()), (0, 1, 150));
+        let (outcome, calls, took) = run_long(async |call| if call == 0 { fails(call) } else { Ok(call) }).await;
+        assert_eq!((outcome.unwrap(), calls, took.as_secs()), (1, 2, 300));
+        // At the same step each time.
+        let (outcome, calls, _) = run_long(async |call| fails(call)).await;
+        assert_eq!((outcome.unwrap_err().kind(), calls), (ErrorKind::Unavailable, 2));
+        let (outcome, calls, took) = run_long(async |_| std::future::pending().await).await;
+        let error = outcome.unwrap_err();
+        assert!(error.report().contains("no answer within 60s"), "{}", error.report());
+        assert!(calls == 2 && took < Duration::from_secs(2 * 210 + 1), "{calls} calls in {took:?}");
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -38,20 +39,29 @@ const BATCH: usize = 1000;
 /// Requests at once when objects are deleted one by one.
 const AT_ONCE: usize = 8;
 
+/// What a store gives of a listing, one by one.
+type Listed = BoxStream<'static, object_store::Result<ObjectMeta>>;
+
 impl Store {
-    /// Shows every object below `directory` to `see`, in no order, and keeps none. A listing that fails half-way begins anew.
+    /// Shows every object below `directory` to `see`, in no order, and keeps none. It may take as long as it goes on; a listing that
+    /// fails half-way begins anew.
     pub(crate) async fn fold<T: Default>(&self, directory: &str, see: impl Fn(&mut T, Seen)) -> Result<T> {
-        let (path, see) = (self.path(directory), &see);
-        self.retry(|| async {
-            let mut folded = T::default();
-            let mut listing = self.objects().list(Some(&path));
-            while let Some(meta) = listing.next().await {
-                let meta = meta.map_err(|error| self.error(&error, "list", directory))?;
-                see(&mut folded, self.seen(&meta)?);
-            }
-            Ok(folded)
-        })
-        .await
+        let (path, steps, see) = (self.path(directory), self.steps(), &see);
+        steps
+            .run(|| async {
+                let mut folded = T::default();
+                let mut listing = self.objects().list(Some(&path));
+                while let Some(meta) = steps.next(self.next_listed(&mut listing, directory)).await? {
+                    see(&mut folded, self.seen(&meta)?);
+                }
+                Ok(folded)
+            })
+            .await
+    }
+
+    /// The next object of a listing of `directory`.
+    async fn next_listed(&self, listing: &mut Listed, directory: &str) -> Result<Option<ObjectMeta>> {
+        listing.try_next().await.map_err(|error| self.error(&error, "list", directory))
     }
 
     /// The names of at most `most` objects below `directory` that are `wanted`.
@@ -61,13 +71,22 @@ impl Store {
         most: usize,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Vec<String>> {
-        let (path, wanted) = (self.path(directory), &wanted);
-        self.retry(|| async {
-            let listing = self.objects().list(Some(&path)).map_ok(|meta| self.relative(&meta.location));
-            let names = listing.try_filter(|name| std::future::ready(wanted(name))).take(most);
-            names.try_collect().await.map_err(|error| self.error(&error, "list", directory))
-        })
-        .await
+        let (path, steps, wanted) = (self.path(directory), self.steps(), &wanted);
+        steps
+            .run(|| async {
+                let mut names = Vec::new();
+                let mut listing = self.objects().list(Some(&path));
+                while names.len() < most
+                    && let Some(meta) = steps.next(self.next_listed(&mut listing, directory)).await?
+                {
+                    let name = self.relative(&meta.location);
+                    if wanted(&name) {
+                        names.push(name);
+                    }
+                }
+                Ok(names)
+            })
+            .await
     }
 
     /// True if there is any object below `directory`.
@@ -196,4 +215,32 @@ impl Store {
 /// True if the store is able to delete and does not: a lock or a policy is on the object, or the permission is missing.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Denied | ErrorKind::Conflict)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
+    use super::*;
+
+    /// As many pages do.
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_may_take_as_long_as_it_goes_on() {
+        const COUNT: usize = 200;
+        let wait_list_per_entry = Duration::from_secs(1);
+        let config = ThrottleConfig { wait_list_per_entry, ..ThrottleConfig::default() };
+        let store = Store::new(Arc::new(ThrottledStore::new(InMemory::new(), config)), "");
+        for number in 0..COUNT {
+            store.create(&format!("d/{number}"), "x".into()).await.unwrap();
+        }
+        let start = store.time().now();
+        assert_eq!(store.fold("d", |count: &mut usize, _| *count += 1).await.unwrap(), COUNT);
+        assert_eq!(store.some_of("d", COUNT, |name| name != "d/0").await.unwrap().len(), COUNT - 1);
+        let took = store.time().now() - start;
+        assert!(took >= Duration::from_secs(2 * 200) && took < Duration::from_secs(2 * 200 + 5), "{took:?}");
+    }
 }

@@ -387,9 +387,9 @@ async fn a_writer_that_wakes_beside_a_collection_commits_all_or_nothing() {
 
 /// A clock whose calendar can be set back.
 #[derive(Debug, Clone, Default)]
-struct SetBack {
-    clock: SimClock,
-    back: Arc<Mutex<Duration>>,
+pub(super) struct SetBack {
+    pub(super) clock: SimClock,
+    pub(super) back: Arc<Mutex<Duration>>,
 }
 
 impl Clock for SetBack {

@@ -40,6 +40,18 @@ async fn a_backup_survives_any_one_fault() {
     println!("{} single faults", 2 * requests.len());
 }
 
+/// An attempt whose answer is not waited for any more may still be on its way when the next one comes.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_met_another_attempt_at_itself_is_made_again() {
+    for object in ["intent.json", "s01/000000.zst", "manifest.json"] {
+        let faults = FaultStore::memory(0).rule(Rule::new(Fault::Conflict).on(Operation::Put).path(object).times(1));
+        let report = back_up(&faults.store(), &contents()).await;
+        assert!(report.is_ok(), "{object}: {report:?}");
+        assert!(faults.log().iter().any(|request| request.faults == [Fault::Conflict]), "{object}: it did not happen");
+        is_good(&faults.store()).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_answer_lost_once_is_survived() {
     let faults = FaultStore::memory(0);
@@ -57,20 +69,28 @@ fn manifest_put(fault: Fault) -> FaultStore {
 
 #[tokio::test(start_paused = true)]
 async fn a_manifest_that_is_refused_leaves_nothing() {
-    let store = manifest_put(Fault::Denied).store();
-    let error = back_up(&store, &contents()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Denied);
-    assert_eq!(names(&store).await, [""; 0]);
+    for (fault, kind) in [
+        (Fault::Denied, ErrorKind::Denied),
+        (Fault::SlowDown, ErrorKind::Throttled),
+        (Fault::TooManyRequests, ErrorKind::Throttled),
+    ] {
+        let store = manifest_put(fault).store();
+        let error = back_up(&store, &contents()).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert_eq!(names(&store).await, [""; 0], "{fault}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_manifest_in_doubt_is_never_taken_for_absent() {
-    // The store answers nothing about the manifest, for ever.
-    let store = manifest_put(Fault::Internal).store();
-    let error = back_up(&store, &contents()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("not known"), "{error}");
-    assert!(names(&store).await.len() > 2, "a write that is still on its way must find its segments");
+    // For ever: no answer about the manifest, or one that is not the store's.
+    for fault in [Fault::Internal, Fault::ServiceUnavailable] {
+        let store = manifest_put(fault).store();
+        let error = back_up(&store, &contents()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{fault}");
+        assert!(error.to_string().contains("not known"), "{error}");
+        assert!(names(&store).await.len() > 2, "{fault}: a write that is still on its way must find its segments");
+    }
 }
 
 #[tokio::test(start_paused = true)]

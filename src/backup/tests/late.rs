@@ -136,6 +136,23 @@ async fn the_first_cause_is_known_before_the_clean_up_ends() {
     backup.abort(given_up()).await.unwrap_err();
 }
 
+/// Readers of many manifests wait for each other's memory.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_memory_does_not_give_up_the_store() {
+    let faults = FaultStore::memory(0);
+    let store = faults.store();
+    store.create("x", "content".into()).await.unwrap();
+    let gate = tokio::sync::Semaphore::new(1);
+    let held = gate.acquire().await.unwrap();
+    let release = async {
+        store.time().sleep(Duration::from_secs(1000)).await;
+        drop(held);
+    };
+    let (read, ()) = tokio::join!(store.read_gated("x", 100, &gate, 100), release);
+    assert_eq!(read.unwrap().bytes, "content");
+    assert_eq!(faults.log().iter().filter(|request| request.operation == Operation::Get).count(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_beginning_that_nobody_waits_for_ends_soon_even_if_the_store_hangs() {
     for list_hangs in [false, true] {

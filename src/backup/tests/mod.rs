@@ -11,6 +11,8 @@ mod faults;
 mod fixture;
 mod full;
 mod hostile;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod joined;
 mod late;
 #[cfg(feature = "fs")]
 mod links;

@@ -443,17 +443,21 @@ async fn a_process_that_was_taken_over_from_harms_nothing_whenever_it_wakes() {
 /// removed that segment, and then somebody deletes the backup: so its name is free again.
 #[tokio::test]
 async fn a_deleted_backup_does_not_come_back_by_a_process_that_was_taken_over_from() {
-    // It was never silent for long; it may have been taken for dead.
-    for pause in [Duration::from_secs(5 * 60), 48 * collection::HOUR] {
+    const MINUTE: Duration = Duration::from_secs(60);
+    // It was never silent for long; it may have been taken for dead; its clock was ahead when it began, and was set right.
+    for (pause, ahead) in [(5 * MINUTE, 0), (48 * collection::HOUR, 0), (12 * MINUTE, 10)] {
         let (bucket, clock) = collection::bucket(Contents::default());
         let store = collection::on(&bucket, &clock);
+        let machine = collection::SetBack::default();
+        machine.clock.advance(clock.now() + ahead * MINUTE);
+        let first_store = collection::on(&bucket, &clock).clock(Arc::new(machine.clone()));
         let contents = [noise(1, 100_000), noise(2, 50_000)];
         let (go, gone) = tokio::sync::oneshot::channel::<()>();
         let gate = stream::once(async move {
             let _woken = gone.await;
             Ok(Input::Data(Bytes::new()))
         });
-        let mut first = Backup::begin(&store, "orders", options(2)).await.unwrap();
+        let mut first = Backup::begin(&first_store, "orders", options(2)).await.unwrap();
         let id = first.id();
         first.stripe_input(0, complete(&contents[0])).unwrap();
         first.stripe_input(1, gate.chain(complete(&contents[1]))).unwrap();
@@ -473,17 +477,20 @@ async fn a_deleted_backup_does_not_come_back_by_a_process_that_was_taken_over_fr
         retention::apply(&store, &deletion.unwrap(), &mut Default::default()).await.unwrap();
 
         clock.advance(pause);
+        machine.clock.advance(pause);
+        *machine.back.lock() = ahead * MINUTE;
         let error = first.commit().await.unwrap_err();
         assert!(error.kind() == ErrorKind::Conflict && error.report().contains("was deleted"), "{}", error.report());
+        first_store.wait_idle().await;
         store.wait_idle().await;
         let listing = list(&store, None).await.unwrap();
-        assert!(listing.backups.is_empty() && listing.damaged.is_empty(), "{pause:?}: {listing:?}");
+        assert!(listing.backups.is_empty() && listing.damaged.is_empty(), "{pause:?} {ahead}: {listing:?}");
         assert_eq!(restore(&store, &manifest).await.unwrap(), contents, "whoever has begun to read it goes on");
 
         clock.advance(DEFAULT_GRACE);
         let plan = plan(&store, None, DEFAULT_GRACE).await.unwrap();
         apply(&store, &plan, &mut Default::default()).await.unwrap();
-        assert_eq!(bucket.contents(), Contents::default(), "{pause:?}");
+        assert_eq!(bucket.contents(), Contents::default(), "{pause:?} {ahead}");
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::ErrorKind;
@@ -154,6 +155,45 @@ async fn what_is_told_to_be_stored_was_synced_after_its_last_failure() {
             assert!(refused == of_parted && committed >= places.len() - parted.len(), "{committed} {refused}");
         }
     }
+}
+
+/// A process that was killed may have given a segment its name and not synced its directory: only who comes after it can.
+#[tokio::test(start_paused = true)]
+async fn what_a_resumed_backup_keeps_was_synced_by_the_process_that_keeps_it() {
+    let root = tempfile::tempdir().unwrap();
+    let old_store = scripted(root.path(), &Arc::default());
+    let mut old = Backup::begin(&old_store, "orders", options(1)).await.unwrap();
+    let id = old.id();
+    old.stripe_input(0, complete(&content()[0])).unwrap();
+    old.wait_stripes().await.unwrap();
+    let resume = async |script: &Arc<Script>| {
+        let at_once = ResumeOptions::default().pipeline(config()).silence(Duration::ZERO);
+        Backup::resume(&scripted(root.path(), script), "orders", id, at_once).await
+    };
+
+    let segments = root.path().join(format!("orders/{id}/s00"));
+    let place = segments.clone();
+    let script = Arc::new(Script::about(Fails::Once(0), move |path| path == place));
+    let error = resume(&script).await.unwrap_err();
+    assert!(error.report().contains("Input/output error"), "{}", error.report());
+
+    let script = Arc::default();
+    let mut new = resume(&script).await.unwrap();
+    assert_eq!(new.offsets(), [content()[0].len() as u64]);
+    let asked = script.asked();
+    let mut kept: Vec<PathBuf> = std::fs::read_dir(&segments).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(kept.len() >= 2, "{kept:?}");
+    kept.push(segments.with_file_name("intent.json"));
+    kept.extend(segments.ancestors().take_while(|path| path.starts_with(root.path())).map(Path::to_owned));
+    for path in kept {
+        assert!(asked.contains(&(path.clone(), true)), "{} was not synced: {asked:?}", path.display());
+    }
+    new.stripe_input(0, complete(&Bytes::new())).unwrap();
+    let manifest = new.commit().await.unwrap().manifest;
+    assert_eq!(restore(&old_store, &manifest).await.unwrap(), content());
+    drop(old);
+    old_store.wait_idle().await;
+    assert_eq!(restore(&old_store, &manifest).await.unwrap(), content());
 }
 
 /// A deletion that comes back after a crash would show a backup whose data is gone.

@@ -90,6 +90,40 @@ async fn changed_and_swapped_objects_are_found_by_reading() {
 }
 
 #[tokio::test]
+async fn segments_that_the_manifest_does_not_name_are_told_and_no_damage() {
+    let store = Store::memory();
+    let manifest = back_up(&store, &[noise(1, 700_000)]).await.unwrap().manifest;
+    let directory = manifest.names().directory();
+    let look = async |level| {
+        let report = verify(&store, &manifest, VerifyOptions::new(level).pipeline(config())).await.unwrap();
+        assert!(report.is_good(), "{report:?}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json.get("unnamed").is_some(), !report.unnamed.is_empty(), "{json}");
+        report.unnamed
+    };
+    assert_eq!(look(VerifyLevel::Full).await, Unnamed::default());
+    // A copy behind the end, what a process stored that was taken over from, and a stripe that there is not.
+    let first = store.read_small(&manifest.objects().next().unwrap().1, u64::MAX).await.unwrap();
+    let extra = ["s00/000000-c02.zst", "s00/000009.zst", "s07/000000.zst"].map(|name| format!("{directory}/{name}"));
+    for name in extra.iter().rev() {
+        store.create(name, first.clone()).await.unwrap();
+    }
+    for level in [VerifyLevel::Quick, VerifyLevel::Full] {
+        let unnamed = look(level).await;
+        assert_eq!((unnamed.count, &unnamed.objects[..]), (3, &extra[..]));
+    }
+    // The first by name, however many there are.
+    for number in (100..250).rev() {
+        store.create(&format!("{directory}/s00/{number:06}.zst"), "x".into()).await.unwrap();
+    }
+    let unnamed = look(VerifyLevel::Quick).await;
+    assert_eq!((unnamed.count, unnamed.objects.len()), (153, 100));
+    assert!(unnamed.objects.is_sorted() && unnamed.objects[..2] == extra[..2], "{unnamed:?}");
+    assert!(unnamed.objects[99].ends_with("s00/000197.zst"), "{unnamed:?}");
+    assert_eq!(restore(&store, &manifest).await.unwrap(), [noise(1, 700_000)]);
+}
+
+#[tokio::test]
 async fn a_verification_can_be_spawned() {
     let store = Store::memory();
     let manifest = back_up(&store, &[noise(1, 10)]).await.unwrap().manifest;

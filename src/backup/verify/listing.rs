@@ -1,8 +1,10 @@
-//! What a listing shows of a backup, as much of it as its manifest names: others can store there as many objects as they like.
+//! What a listing shows of a backup, as much of it as its manifest names: others can store there as many objects as they like, of
+//! which the first few are told.
 
 use std::collections::HashMap;
 
 use super::record::{RecordName, RecordNames};
+use super::report::Unnamed;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::ObjectName;
 use crate::backup::store::{Seen, Store};
@@ -14,6 +16,8 @@ use crate::pipeline::SegmentId;
 pub(crate) struct Listing {
     /// Sizes of the segments that the manifest names.
     pub(super) segments: HashMap<SegmentId, u64>,
+    /// Segments that it does not name.
+    pub(super) unnamed: Unnamed,
     pub(super) has_intent: bool,
     pub(super) has_manifest: bool,
     records: RecordNames,
@@ -34,8 +38,9 @@ impl Listing {
             name => {
                 let Some((id, _)) = name.as_ref().and_then(ObjectName::as_segment) else { return };
                 // Another process may have stored a segment of the same number.
-                if names_segment(id) && names.segment(id) == seen.name {
-                    found.segments.insert(id, seen.bytes);
+                match names_segment(id) && names.segment(id) == seen.name {
+                    true => drop(found.segments.insert(id, seen.bytes)),
+                    false => found.unnamed.add(seen.name),
                 }
             }
         };

@@ -31,7 +31,7 @@ mod watch;
 pub use coverage::Coverage;
 pub use options::{Sample, SampleSize, VerifyLevel, VerifyOptions};
 pub use record::{Finding, Outcome, Verification, verifications};
-pub use report::{Damage, SampleReport, VerifyReport};
+pub use report::{Damage, SampleReport, Unnamed, VerifyReport};
 pub use run::verify;
 pub use standing::{LastVerification, Standing};
 pub use watch::{VerifyProgress, VerifyStep, VerifyWatch};

@@ -43,6 +43,9 @@ pub struct VerifyReport {
     pub elapsed: Duration,
     /// What is wrong; nothing if the backup is good.
     pub damage: Vec<Damage>,
+    /// What lies beside the segments of the backup and looks like one of them. That is not damage: restores go by the manifest.
+    #[serde(skip_serializing_if = "Unnamed::is_empty")]
+    pub unnamed: Unnamed,
     /// The object that the result was recorded in, if it was to be recorded.
     pub record: Option<String>,
     /// Why the result could not be recorded. The result stands nevertheless.
@@ -67,6 +70,34 @@ pub struct SampleReport {
     pub of: usize,
     /// The seed that draws the same ones again.
     pub seed: u64,
+}
+
+/// Segments that the manifest does not name, of a backup that has one. A restore passes them over, and a collection removes them;
+/// but who joins all the objects of a stripe, without the manifest, joins them too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Unnamed {
+    /// How many.
+    pub count: u64,
+    /// The first 100 by name, below the store's prefix.
+    pub objects: Vec<String>,
+}
+
+impl Unnamed {
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn add(&mut self, object: String) {
+        const MOST: usize = 100;
+        self.count += 1;
+        let place = self.objects.partition_point(|other| *other < object);
+        if place < MOST {
+            self.objects.truncate(MOST - 1);
+            self.objects.insert(place, object);
+        }
+    }
 }
 
 /// Something wrong with a backup.

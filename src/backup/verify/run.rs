@@ -10,7 +10,7 @@ use super::documents;
 use super::listing::Listing;
 use super::options::{VerifyLevel, VerifyOptions};
 use super::record::{RecordName, Verification};
-use super::report::{Damage, VerifyReport};
+use super::report::{Damage, Unnamed, VerifyReport};
 use super::standing;
 use super::stored;
 use super::watch::{VerifyProgress, VerifyStep};
@@ -22,7 +22,7 @@ use crate::meter::{self, Counter, Histogram};
 use crate::pipeline::SegmentId;
 
 /// Compares a backup with its manifest and records the result beside it. Damage is in the report; it is not an error, and
-/// neither is a record that cannot be written.
+/// neither is a record that cannot be written. Segments that the manifest does not name are no damage, and are told beside it.
 ///
 /// | level | looks at |
 /// |---|---|
@@ -65,6 +65,7 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
         raw_bytes: 0,
         elapsed: Duration::ZERO,
         damage: Vec::new(),
+        unnamed: Unnamed::default(),
         record: None,
         record_error: None,
     };
@@ -94,7 +95,8 @@ pub async fn verify(store: &Store, manifest: &Manifest, options: VerifyOptions) 
 
 /// Names and sizes. Answers the names of earlier records, oldest first.
 async fn quick(store: &Store, manifest: &Manifest, report: &mut VerifyReport) -> Result<Vec<RecordName>> {
-    let listed = Listing::of(store, manifest).await?;
+    let mut listed = Listing::of(store, manifest).await?;
+    report.unnamed = std::mem::take(&mut listed.unnamed);
     report.damage = super::quick::compare(store, manifest, &listed, report.level, usize::MAX).await?;
     Ok(listed.records())
 }

@@ -62,6 +62,13 @@ pub(crate) async fn run(args: args::Verify, common: &args::Common, metrics: &Met
     for damage in &report.damage {
         output::note(&damage.error.report());
     }
+    if let Some(first) = report.unnamed.objects.first() {
+        let segments = output::plural(usize::try_from(report.unnamed.count).unwrap_or(usize::MAX), "segment");
+        output::note(&format!(
+            "{segments} that the manifest does not name, from {first} on: restores pass them over, joining the objects of a stripe \
+             by hand does not, and `vdstream gc` removes them"
+        ));
+    }
     match report.damage.len() {
         0 => printed,
         count => Err(Error::new(

@@ -60,12 +60,16 @@ pub enum Fault {
     Denied,
     /// The effect happens, then 403: what a store answers that repeats a lost request itself and finds it done.
     DeniedAfter,
+    /// 409, without effect: what a store answers to a create-only put while another one of the same name is on its way.
+    Conflict,
     /// 408, without effect.
     RequestTimeout,
     /// 429, without effect.
     TooManyRequests,
     /// 503 `SlowDown`, without effect.
     SlowDown,
+    /// 503 without a word of the store's own, without effect: what a proxy answers that has lost the store behind it.
+    ServiceUnavailable,
     /// 500, without effect.
     Internal,
     /// The connection is reset before the request has an effect.
@@ -103,9 +107,11 @@ impl Fault {
             |kind: io::ErrorKind| Some(Error::Generic { store: "FaultStore", source: io::Error::from(kind).into() });
         match self {
             Self::Denied | Self::DeniedAfter => status("403 Forbidden: <Code>AccessDenied</Code>"),
+            Self::Conflict => status("409 Conflict: <Code>ConditionalRequestConflict</Code>"),
             Self::RequestTimeout => status("408 Request Timeout: "),
             Self::TooManyRequests => status("429 Too Many Requests: "),
             Self::SlowDown => status("503 Service Unavailable: <Code>SlowDown</Code>"),
+            Self::ServiceUnavailable => status("503 Service Unavailable: "),
             Self::Internal => status("500 Internal Server Error: <Code>InternalError</Code>"),
             Self::Reset | Self::LostAnswer => io(io::ErrorKind::ConnectionReset),
             Self::BrokenPipe => io(io::ErrorKind::BrokenPipe),
