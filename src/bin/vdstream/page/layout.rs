@@ -212,9 +212,9 @@ fn waits_of(course: &Course) -> ([Wait; 4], Option<&'static str>) {
         Wait { name: "throttled", what: "pauses, or your own limit", millis: throttled },
     ];
     let longest = waits.iter().filter(|wait| wait.millis > 0).max_by_key(|wait| wait.millis);
-    // As progress says it: the store is waited for because its requests are, if the limit holds them longer than the store does.
-    let is_limited = course.limited_millis > course.store_busy_millis;
-    let who = longest.map(|wait| if wait.name == "upload" && is_limited { "throttled" } else { wait.name });
+    // As progress says it: the store is waited for because its requests are, by what holds them longer than the store does.
+    let is_held = throttled > course.store_busy_millis;
+    let who = longest.map(|wait| if wait.name == "upload" && is_held { "throttled" } else { wait.name });
     (waits, who)
 }
 
@@ -436,6 +436,15 @@ mod tests {
         assert_eq!(who(|course| course.limited_millis = 1), Some("throttled"));
         let held = |course: &mut Course| (course.store_wait_millis, course.limited_millis) = (64, 1);
         assert_eq!(who(held), Some("throttled"), "64 stripes wait for parts, and the parts for their turn");
+        let paused = |course: &mut Course| {
+            (course.store_wait_millis, course.throttled_millis, course.store_busy_millis) = (64, 2, 1);
+        };
+        assert_eq!(who(paused), Some("throttled"), "64 stripes wait for parts, and the parts pause");
+        let both = |course: &mut Course| {
+            (course.store_wait_millis, course.store_busy_millis) = (64, 3);
+            (course.limited_millis, course.throttled_millis) = (2, 2);
+        };
+        assert_eq!(who(both), Some("throttled"));
         assert_eq!(
             who(|course| (course.store_wait_millis, course.limited_millis, course.store_busy_millis) = (3, 1, 2)),
             Some("upload")
