@@ -100,6 +100,8 @@ async fn a_backup_that_was_killed_goes_on_from_a_file_a_pipe_or_a_program() {
             };
             assert!(resumed.status.success(), "{way}, {place:?}: {}", stderr(&resumed));
             assert!(stderr(&resumed).contains("are stored already"), "{way}: {}", stderr(&resumed));
+            // A file is read on from there, others are taken in once more.
+            assert_eq!(stderr(&resumed).contains(" of it in "), way == "a file", "{way}: {}", stderr(&resumed));
             assert_eq!(String::from_utf8(resumed.stdout).unwrap().trim(), id, "{way}");
             is_whole(&place, &id, &content, &work).await;
         }

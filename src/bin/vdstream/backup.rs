@@ -276,6 +276,7 @@ struct Document<'a> {
     raw_bytes: u64,
     stored_bytes: u64,
     seconds: f64,
+    moved_bytes: u64,
     memory_peak_bytes: u64,
     retries: u64,
 }
@@ -290,6 +291,7 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
         raw_bytes: manifest.raw_bytes(),
         stored_bytes: manifest.stored_bytes(),
         seconds: report.elapsed.as_secs_f64(),
+        moved_bytes: report.progress.raw_bytes,
         memory_peak_bytes: report.progress.memory_peak,
         retries: report.progress.retries,
     };
@@ -298,8 +300,13 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
     }
     output::line(&document.id)?;
     if !common.quiet {
+        // What a process before had stored took none of this time.
+        let part = match document.moved_bytes < document.raw_bytes {
+            true => format!(", {} of it", output::size(document.moved_bytes)),
+            false => String::new(),
+        };
         output::note(&format!(
-            "backed up {} as {} in {:.1} s",
+            "backed up {} as {}{part} in {:.1} s",
             output::size(document.raw_bytes),
             output::size(document.stored_bytes),
             document.seconds

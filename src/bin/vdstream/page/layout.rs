@@ -48,7 +48,10 @@ fn committed(facts: &Facts<'_>, manifest: &Manifest, verifications: &[Verificati
     let (class, word) = badge(verifications);
     let mut tiles = vec![("raw", output::size(raw)), ("stored", output::size(stored)), ("ratio", ratio(raw, stored))];
     if let Some(course) = &manifest.course {
-        tiles.extend([("time", time(course.millis)), ("rate", rate(raw, course.millis))]);
+        let moved = course.raw_bytes.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        // A process that resumed the backup has not taken in what was stored before.
+        let name = if moved < raw { "time of the last process" } else { "time" };
+        tiles.extend([(name, time(course.millis)), ("rate", rate(moved, course.millis))]);
     }
     tiles.push(("segments", manifest.segments().to_string()));
     Ok(html! {
@@ -403,6 +406,27 @@ mod tests {
         assert_eq!(badge(&records), told("plain", "committed, verified (quick, 1 of 100 segments)"));
         records[0].outcome = Outcome::Damaged;
         assert_eq!(badge(&records), told("bad", &format!("damaged (full, {:.0})", records[0].finished)));
+    }
+
+    #[tokio::test]
+    async fn the_rate_of_a_resumed_backup_is_that_of_what_its_last_process_took_in() {
+        let store = Store::memory();
+        let mut backup = Backup::begin(&store, "a", BackupOptions::default()).await.unwrap();
+        let mut writer = backup.take_writers().unwrap().remove(0);
+        writer.write_all(&[1; 4096]).await.unwrap();
+        writer.shutdown().await.unwrap();
+        let mut manifest = backup.commit().await.unwrap().manifest;
+        let mut page_of = |moved: u64| {
+            let course = manifest.course.as_mut().unwrap();
+            (course.millis, course.raw_bytes, course.stored_bytes) = (1000, vec![1, moved - 1], vec![1, 1]);
+            let story = Story::Committed { manifest: &manifest, verifications: &[] };
+            page(&Facts { url: "/a", series: "a", story }).unwrap()
+        };
+        let tile = |name: &str, value: &str| format!("<dt>{name}</dt><dd>{value}</dd>");
+        for (moved, name, rate) in [(4096, "time", "4.0 KiB/s"), (1024, "time of the last process", "1.0 KiB/s")] {
+            let page = page_of(moved);
+            assert!(page.contains(&tile(name, "1.0 s")) && page.contains(&tile("rate", rate)), "{moved}: {page}");
+        }
     }
 
     #[test]
