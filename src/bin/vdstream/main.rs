@@ -23,6 +23,7 @@ mod program;
 mod progress;
 mod prune;
 mod restore;
+mod resuming;
 mod same;
 mod signal;
 mod store;
