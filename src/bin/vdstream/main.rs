@@ -72,17 +72,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Backup(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "backup", &args.series)?;
-            metrics.end(Box::pin(backup::run(*args, &common, &metrics)).await)
+            metrics.during(Box::pin(backup::run(*args, &common, &metrics))).await
         }
         Command::Restore(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "restore", &args.series)?;
-            metrics.end(Box::pin(restore::run(args, &common, &metrics)).await)
+            metrics.during(Box::pin(restore::run(args, &common, &metrics))).await
         }
         Command::List(args) => catalog::list(args, &common).await,
         Command::Show(args) => catalog::show(args, &common).await,
         Command::Verify(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "verify", &args.series)?;
-            metrics.end(Box::pin(verify::run(args, &common, &metrics)).await)
+            metrics.during(Box::pin(verify::run(args, &common, &metrics))).await
         }
         Command::Doctor(args) => doctor::run(args, &common).await,
         Command::Completions(args) => completions::completions(&args),
