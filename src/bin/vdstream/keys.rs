@@ -11,6 +11,8 @@ use vdstream::pipeline::{Identities, Passphrase, Recipients};
 use vdstream::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
+use crate::output;
+
 /// For whom a backup is encrypted.
 #[derive(Debug, Args)]
 pub(crate) struct Readers {
@@ -110,30 +112,46 @@ impl Keys {
             None => None,
         };
         let mut identities = Identities::new();
+        // The passphrase that was given is the backup's, or that of identity files: what it opens tells.
+        let (mut opens_a_file, mut refused) = (false, None);
         for path in &self.identity {
             let file = read(path, "the identity file").await?;
+            let is_locked = Identities::needs_passphrase(&file);
             let passphrase = match &given {
                 Some(passphrase) => Some(passphrase.clone()),
-                None if Identities::needs_passphrase(&file) => {
-                    Some(ask(&format!("Passphrase of {}: ", path.display())).await?)
-                }
+                None if is_locked => Some(ask(&format!("Passphrase of {}: ", path.display())).await?),
                 None => None,
             };
             let added = blocking(move || {
                 let mut added = Identities::new();
                 added.add_file(&file, passphrase.as_ref()).map(|()| added)
             });
-            let added = added
-                .await
-                .map_err(|error| error.context(format!("cannot use the identity file {}", path.display())))?;
-            identities.extend(&added);
+            let cannot = || format!("cannot use the identity file {}", path.display());
+            match added.await.map_err(|error| error.context(cannot())) {
+                Ok(added) => {
+                    opens_a_file |= is_locked;
+                    identities.extend(&added);
+                }
+                Err(error) if error.kind() == ErrorKind::Locked && encryption.identity.is_some() && given.is_some() => {
+                    refused = refused.or(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        if encryption.identity.is_some() && self.identity.is_empty() {
-            let passphrase = match given {
-                Some(passphrase) => passphrase,
-                None => ask(&format!("Passphrase of backup {}: ", manifest.id)).await?,
-            };
-            identities.extend(&unlock(store, manifest, &passphrase).await?);
+        let passphrase = match given {
+            _ if encryption.identity.is_none() => None,
+            None if self.identity.is_empty() => Some(ask(&format!("Passphrase of backup {}: ", manifest.id)).await?),
+            given => given,
+        };
+        let Some(passphrase) = passphrase else { return Ok(Some(identities)) };
+        match (unlock(store, manifest, &passphrase).await, refused) {
+            (Ok(key), _) => identities.extend(&key),
+            (Err(_second), Some(refused)) => return Err(refused),
+            (Err(error), None) if identities.is_empty() => return Err(error),
+            // It was the passphrase of an identity file.
+            (Err(error), None) if opens_a_file && error.kind() == ErrorKind::Locked => {}
+            // An identity may open the backup all the same. If none does, both were wrong, and both are told.
+            (Err(error), None) => output::note(&error.report()),
         }
         Ok(Some(identities))
     }
