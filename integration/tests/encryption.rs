@@ -582,6 +582,25 @@ async fn a_private_key_as_an_argument_is_refused() {
     assert!(!stderr(&failed).contains(&secret[15..]), "{}", stderr(&failed));
 }
 
+/// `--passphrase` asks for one. Given one all the same, the tool says so without repeating it.
+#[tokio::test]
+async fn a_passphrase_as_an_argument_is_refused_and_not_repeated() {
+    let place = Place::disk();
+    let url = place.url();
+    for arguments in [
+        &["backup", &url, "--passphrase", "hunter2", "--", "true"][..],
+        &["backup", &url, "--passphrase=hunter2", "--", "true"],
+        &["restore", &url, "latest", "--passphrase", "hunter2"],
+    ] {
+        let failed = run(&place, arguments);
+        let text = stderr(&failed);
+        assert_eq!(failed.status.code(), Some(2), "{text}");
+        assert!(failed.stdout.is_empty() && text.contains("--passphrase takes no value"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    place.assert_empty().await;
+}
+
 /// The one passphrase that can be given is the backup's or an identity file's, whichever identities a variable brings in.
 #[tokio::test]
 async fn a_passphrase_opens_its_backup_whatever_identities_there_are() {

@@ -1,5 +1,6 @@
 //! Keys of encrypted backups: read from files or asked for at the terminal, never taken from arguments.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -269,4 +270,72 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn invalid(message: &'static str) -> Error {
     Error::new(ErrorKind::Invalid, message)
+}
+
+/// What to say of a command line that is wrong in place of what `error` says, which may repeat a passphrase that was typed behind
+/// `--passphrase`. `arguments` are those of the command line.
+pub(crate) fn discreet(error: &clap::Error, arguments: impl Iterator<Item = OsString>) -> Option<&'static str> {
+    use clap::error::ErrorKind as Kind;
+
+    let is_passphrase = |argument: &OsString| {
+        let name = argument.as_encoded_bytes().strip_prefix(b"--passphrase");
+        name.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+    };
+    // The others name arguments that exist, and nothing that was typed.
+    let repeats = matches!(
+        error.kind(),
+        Kind::InvalidSubcommand
+            | Kind::InvalidValue
+            | Kind::TooManyValues
+            | Kind::UnknownArgument
+            | Kind::ValueValidation
+    );
+    // Behind `--` are the arguments of a program.
+    let mut arguments = arguments.take_while(|argument| argument != "--");
+    (repeats && arguments.any(|argument| is_passphrase(&argument))).then_some(
+        "an argument is wrong, and is not repeated here, because it may be a passphrase: --passphrase takes no value.\n\
+         A passphrase is asked for at the terminal, or read from the file that --passphrase-file names. What is typed as an\n\
+         argument can be seen by everyone on this machine.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn what_is_typed_behind_passphrase_is_never_repeated() {
+        let told = |arguments: &[&str]| {
+            let arguments = || ["vdstream"].iter().chain(arguments).map(OsString::from);
+            let error = Cli::try_parse_from(arguments()).unwrap_err();
+            discreet(&error, arguments().skip(1)).map_or_else(|| error.to_string(), str::to_owned)
+        };
+        for arguments in [
+            &["backup", "/a", "--passphrase", "hunter2", "--", "cmd"][..],
+            &["backup", "/a", "--passphrase", "hunter2"],
+            &["backup", "/a", "--passphrase=hunter2", "--", "cmd"],
+            &["backup", "--passphrase", "correct", "hunter2", "/a"],
+            &["restore", "/a", "latest", "--passphrase", "hunter2"],
+            &["restore", "/a", "latest", "x", "--passphrase=hunter2"],
+            &["restore", "/a", "--passphrase", "latest", "hunter2"],
+            &["--passphrase=hunter2", "backup", "/a"],
+            &["--passphrase", "hunter2", "backup", "/a"],
+        ] {
+            let told = told(arguments);
+            assert!(!told.contains("hunter2") && told.contains("--passphrase takes no value"), "{arguments:?}: {told}");
+        }
+        // What has nothing to do with a passphrase of ours is told as it is.
+        for arguments in [
+            &["backup", "/a", "--levl", "3"][..],
+            &["backup", "/a", "--passphrase-file", "x", "--levl", "3"],
+            &["backup", "/a", "--levl", "3", "--", "mysqldump", "--passphrase", "x"],
+        ] {
+            assert!(told(arguments).contains("--levl"), "{arguments:?}");
+        }
+        assert!(told(&["backup", "--passphrase", "--help"]).contains("Usage: "));
+        assert!(told(&["backup", "--passphrase", "--", "cmd"]).contains("<URL>"), "what is missing was not typed");
+    }
 }

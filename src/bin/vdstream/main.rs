@@ -43,7 +43,7 @@ use crate::exit::Failure;
 use crate::metrics_file::MetricsFile;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     log(cli.common.verbose, cli.common.quiet);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -58,6 +58,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(&failure),
     }
+}
+
+/// Says what is wrong with the command line, or the help that was asked for, and ends.
+fn refuse(error: &clap::Error) -> ! {
+    #[cfg(feature = "encryption")]
+    if let Some(told) = keys::discreet(error, std::env::args_os().skip(1)) {
+        clap::Error::raw(error.kind(), format!("{told}\n")).exit();
+    }
+    error.exit()
 }
 
 fn end(failure: &Failure) -> ExitCode {
