@@ -131,7 +131,10 @@ async fn run(service: &Service, mut backup: Backup, megabytes: u64) -> Result<ba
     match fed {
         Ok(()) => backup.commit().await,
         Err(reason) => {
-            backup.abort(reason.clone()).await?;
+            // What could not be removed is told beside the reason, and never in its place.
+            if let Err(left) = backup.abort(reason.clone()).await {
+                println!("the clean-up of {id} is not complete: {}", left.report());
+            }
             Err(reason)
         }
     }

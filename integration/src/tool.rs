@@ -93,7 +93,7 @@ pub fn events(stderr: &str) -> Vec<Value> {
 /// The event that a line is, if it is one.
 pub fn event(line: &str) -> Option<Value> {
     let document: Value = serde_json::from_str(line).ok()?;
-    matches!(document["event"].as_str(), Some("progress" | "verify")).then_some(document)
+    matches!(document["event"].as_str(), Some("progress" | "resume" | "verify")).then_some(document)
 }
 
 /// Waits for a process that must succeed, and answers the most memory that it ever had, in bytes, as the kernel counts it.

@@ -329,7 +329,15 @@ fn the_record_of_an_upload_and_the_claims_of_who_goes_on_fit_the_schema() {
     assert_eq!(listed["uncommitted"].as_array().unwrap().len(), 1, "{listed}");
     assert_fits("list", &listed);
     let id = listed["uncommitted"][0]["id"].as_str().unwrap().to_owned();
-    assert_fits("backup", &tool.document(0, "backup", &["--resume", &id, "--silence", "0s", "--", "cat", &data]));
+    let options = ["--json", "--progress", "json", "--resume", &id, "--silence", "0s", "--", "cat", &data];
+    let resumed = tool.run(0, "backup", &options);
+    assert_fits("backup", &serde_json::from_slice(&resumed.stdout).unwrap());
+    let looks: Vec<Value> = events(&resumed).into_iter().filter(|event| event["event"] == "resume").collect();
+    assert!(!looks.is_empty(), "no event while it is read back");
+    for event in &looks {
+        assert_fits("resume_progress", event);
+        assert_fits("event", event);
+    }
     let claims = tool::files_below(&directory.join("claims"));
     assert!(!claims.is_empty(), "nobody claimed it");
     for claim in claims {

@@ -193,3 +193,37 @@ fn a_file_that_the_disk_did_not_take_in_its_middle_is_not_restored() {
     assert!(place.traced(&[], &restore).status.success());
     assert!(std::fs::read(&file).unwrap() == input);
 }
+
+/// A block device keeps what is written in memory too, and is synced before it is said to be restored. What the kernel says of the
+/// output is changed, so that no device is needed: the mode of `statx` is that of a block device.
+#[test]
+fn a_block_device_that_the_disk_did_not_take_is_not_restored() {
+    let place = Place::new();
+    assert!(place.back_up(&[]).status.success());
+    let (store, device) = (place.path("store"), place.path("device"));
+    // Mask, block size, attributes, links, user, group, mode: little-endian.
+    let answer = concat!("ff0f0000", "00100000", "0000000000000000", "01000000", "00000000", "00000000", "8061");
+    let inject = format!("inject=statx:poke_exit=@arg5={answer}");
+    let only = ["-e", "trace=statx,fsync,fdatasync", "-P", &device, "-e", &inject];
+    let restore = |options: &[&str], more: &[&str]| {
+        std::fs::write(&device, b"what was there").unwrap();
+        let arguments = [&["restore", &store, "latest", "--output", &device], more].concat();
+        let output = place.traced(&[&only[..], options].concat(), &arguments);
+        let log = std::fs::read_to_string(place.path("log")).unwrap();
+        assert!(log.contains("S_IFBLK"), "{log}");
+        (output, log)
+    };
+    let (output, log) = restore(&[], &[]);
+    assert!(output.status.success() && std::fs::read(&device).unwrap() == std::fs::read(place.path("input")).unwrap());
+    assert!(calls(&log).iter().any(|call| synced(&call.text) == Some(&device)), "{log}");
+    // In its place, and under no other name in between.
+    let beside = std::fs::read_dir(place.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!beside.into_iter().any(|name| name.to_string_lossy().ends_with(".partial")));
+
+    let (output, log) = restore(&["-e", "inject=fsync:error=EIO"], &[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("Input/output error") && log.contains("EIO"), "{said}{log}");
+
+    let (output, log) = restore(&[], &["--no-sync"]);
+    assert!(output.status.success() && !log.contains("sync("), "{output:?}{log}");
+}

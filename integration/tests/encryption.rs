@@ -582,6 +582,62 @@ async fn a_private_key_as_an_argument_is_refused() {
     assert!(!stderr(&failed).contains(&secret[15..]), "{}", stderr(&failed));
 }
 
+/// `--passphrase` asks for one. Given one all the same, the tool says so without repeating it.
+#[tokio::test]
+async fn a_passphrase_as_an_argument_is_refused_and_not_repeated() {
+    let place = Place::disk();
+    let url = place.url();
+    for arguments in [
+        &["backup", &url, "--passphrase", "hunter2", "--", "true"][..],
+        &["backup", &url, "--passphrase=hunter2", "--", "true"],
+        &["restore", &url, "latest", "--passphrase", "hunter2"],
+    ] {
+        let failed = run(&place, arguments);
+        let text = stderr(&failed);
+        assert_eq!(failed.status.code(), Some(2), "{text}");
+        assert!(failed.stdout.is_empty() && text.contains("--passphrase takes no value"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    place.assert_empty().await;
+}
+
+/// The one passphrase that can be given is the backup's or an identity file's, whichever identities a variable brings in.
+#[tokio::test]
+async fn a_passphrase_opens_its_backup_whatever_identities_there_are() {
+    let (keys, place, work) = (Keys::make(), Place::disk(), TempDir::new().unwrap());
+    let (path, content) = inputs(work.path()).remove(1);
+    let (url, out) = (place.url(), work.path().join("out"));
+    let (good, bad) = (keys.file("passphrase"), keys.file("wrong"));
+    let (mine, stranger, locked) = (keys.file("x25519"), keys.file("stranger"), keys.file("ed25519-locked"));
+    let restore = |variable: &str, passphrase: &str| {
+        let mut command = vdstream_command();
+        command.args(["restore", &url, "latest", "--passphrase-file", passphrase, "--output"]).arg(&out);
+        let output = command.env("VDSTREAM_IDENTITY", variable).stdin(Stdio::null()).output().unwrap();
+        if output.status.success() {
+            assert!(fs::read(&out).unwrap() == content);
+            fs::remove_file(&out).unwrap();
+        }
+        output
+    };
+    // The passphrase of this backup is not that of the locked key.
+    succeed(&place, &["backup", &url, "--input", &path, "--recipient", &keys.public[0], "--passphrase-file", &bad]);
+    for (identity, passphrase) in [(&stranger, &bad), (&locked, &bad), (&mine, &bad), (&mine, &good)] {
+        let restored = restore(identity, passphrase);
+        assert!(restored.status.success(), "{identity} {passphrase}: {}", stderr(&restored));
+    }
+    for (identity, parts) in [
+        (&stranger, &["the passphrase is wrong", "the key is the wrong one"][..]),
+        // It opens the key, and that is the wrong one.
+        (&locked, &["the key is the wrong one"]),
+    ] {
+        let failed = restore(identity, &good);
+        let text = stderr(&failed);
+        assert_eq!(failed.status.code(), Some(15), "{text}");
+        assert!(parts.iter().all(|part| text.contains(part)), "expected {parts:?} in:\n{text}");
+        assert!(!out.exists());
+    }
+}
+
 #[tokio::test]
 async fn an_encrypted_backup_that_fails_leaves_nothing() {
     let keys = Keys::make();

@@ -14,7 +14,8 @@ use crate::pipeline::{Progress, Timeline};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Course {
-    /// Time from the beginning until all data was durable.
+    /// Time from the beginning until all data was durable. As everything here, it is of the process that committed: of a backup that
+    /// was resumed, the time and the bytes since then.
     pub millis: u64,
     /// Threads that compressed.
     pub threads: u64,

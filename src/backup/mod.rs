@@ -21,6 +21,7 @@ mod options;
 mod reader;
 mod report;
 mod resume;
+mod resume_watch;
 pub mod retention;
 mod segments;
 mod session;
@@ -50,6 +51,7 @@ pub use names::{MAX_STRIPE_SEGMENTS, MAX_STRIPES, Series};
 pub use options::{BackupOptions, RestoreOptions, ResumeOptions};
 pub use reader::Restore;
 pub use report::BackupReport;
+pub use resume_watch::{ResumeProgress, ResumeWatch};
 pub use store::Store;
 pub use verify::{
     Coverage, Damage, Finding, LastVerification, Outcome, Sample, SampleReport, SampleSize, Standing, Unnamed,

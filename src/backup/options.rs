@@ -9,6 +9,7 @@ use super::encryption::Readers;
 use super::id::BackupId;
 use super::kind::Kind;
 use super::manifest::Producer;
+use super::resume_watch::ResumeWatch;
 use crate::pipeline::{Identities, PipelineConfig};
 #[cfg(feature = "encryption")]
 use crate::pipeline::{Passphrase, Recipients};
@@ -131,6 +132,7 @@ pub struct ResumeOptions {
     pub(super) silence: Duration,
     pub(super) producer: Option<Producer>,
     pub(super) clean_up_timeout: Duration,
+    pub(super) watch: ResumeWatch,
 }
 
 impl Default for ResumeOptions {
@@ -141,6 +143,7 @@ impl Default for ResumeOptions {
             silence: DEFAULT_SILENCE,
             producer: None,
             clean_up_timeout: DEFAULT_CLEAN_UP_TIMEOUT,
+            watch: ResumeWatch::new(),
         }
     }
 }
@@ -172,6 +175,12 @@ impl ResumeOptions {
     /// As [`BackupOptions::clean_up_timeout`].
     pub fn clean_up_timeout(mut self, limit: Duration) -> Self {
         self.clean_up_timeout = limit;
+        self
+    }
+
+    /// Tells `watch` how far the look at what is stored is.
+    pub fn watch(mut self, watch: &ResumeWatch) -> Self {
+        self.watch = watch.clone();
         self
     }
 }

@@ -12,7 +12,7 @@ use crate::pipeline::Progress;
 pub struct BackupReport {
     /// What was committed.
     pub manifest: Manifest,
-    /// From its beginning to its commit.
+    /// From its beginning, or from where it was resumed, to its commit.
     pub elapsed: Duration,
     /// The pipeline's counters at the end: where time was spent, the peak of memory.
     pub progress: Progress,

@@ -19,6 +19,7 @@ use super::intent::Intent;
 use super::meter::ResumeMeter;
 use super::names::{MAX_CLAIMS, MAX_STRIPES, Names, ObjectName, Series};
 use super::options::ResumeOptions;
+use super::resume_watch::ResumeWatch;
 use super::segments::{self, Segments};
 use super::session::Session;
 use super::store::{Seen, Store};
@@ -32,9 +33,9 @@ impl Backup {
     /// crashed.
     ///
     /// Segments that are whole are kept, as far as they follow each other from the first of their stripe on. Each is read once and
-    /// verified completely; a damaged one and what follows it is stored again. [`Backup::offsets`] tells how far each
-    /// stripe is. Running uploads of the process before are ended, so it fails if it still lives; should it commit all the same
-    /// before this one does, this one fails, and the backup is whole.
+    /// verified completely, and [`ResumeOptions::watch`] tells how far that is; a damaged one and what follows it is stored again.
+    /// [`Backup::offsets`] tells how far each stripe is. Running uploads of the process before are ended, so it fails if it still
+    /// lives; should it commit all the same before this one does, this one fails, and the backup is whole.
     ///
     /// Must be called within a Tokio runtime.
     ///
@@ -206,6 +207,15 @@ impl Found {
         }
     }
 
+    /// The segments of `runs` and their sizes, up to the first that is missing.
+    fn in_order(&self, names: &Names, stripe: u16, runs: &[Run]) -> impl Iterator<Item = (SegmentId, u64)> {
+        let count: u32 = runs.iter().map(|run| run.segments).sum();
+        (0..count).map_while(move |index| {
+            let id = SegmentId { stripe, index };
+            self.segments.get(&(id, names.writers().of(id))).map(|bytes| (id, *bytes))
+        })
+    }
+
     fn check(&self) -> Result<()> {
         if self.is_complete {
             return Err(Error::new(ErrorKind::Conflict, "it is complete already"));
@@ -250,7 +260,7 @@ async fn go_on(
     let runs = runs(store, names, intent.stripes, &found, claim).await?;
     let writers = Writers::new(runs.clone(), claim);
     let stored = names.clone().written_by(writers);
-    let summaries = survey(store, &stored, config.clone(), &found, &runs).await?;
+    let summaries = survey(store, &stored, config.clone(), &found, &runs, &options.watch).await?;
 
     let kept = runs.iter().zip(&summaries).map(|(runs, summary)| cut(runs, summary.segments.len())).collect();
     let number = claim + 1;
@@ -319,17 +329,22 @@ async fn survey(
     config: PipelineConfig,
     found: &Found,
     runs: &[Vec<Run>],
+    watch: &ResumeWatch,
 ) -> Result<Vec<StripeSummary>> {
     let stripes = u16::try_from(runs.len()).unwrap_or(u16::MAX);
+    let bytes_of = |stripe, runs: &[Run]| found.in_order(names, stripe, runs).map(|(_, bytes)| bytes).sum::<u64>();
+    watch.begin((0..).zip(runs).map(|(stripe, runs)| bytes_of(stripe, runs)).sum());
     let objects = Arc::new(Segments::new(store, names.clone()));
     let pipeline = &Pipeline::restore(config, stripes, objects, Arc::clone(store.time()), false, None)?;
     let stripe = async |stripe: u16, runs: &Vec<Run>| {
         let mut summary = StripeSummary::default();
-        let count: u32 = runs.iter().map(|run| run.segments).sum();
-        for index in 0..count {
-            let id = SegmentId { stripe, index };
-            let Some(bytes) = found.segments.get(&(id, names.writers().of(id))) else { break };
-            let segment = match pipeline.survey(id, *bytes).await {
+        let mut left = bytes_of(stripe, runs);
+        for (id, bytes) in found.in_order(names, stripe, runs) {
+            let on_read = |bytes: u64| {
+                left = left.saturating_sub(bytes);
+                watch.read(bytes);
+            };
+            let segment = match pipeline.survey(id, bytes, on_read).await {
                 Ok(segment) => segment,
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     tracing::warn!(error = %error.report(), "a damaged segment and what follows it is stored again");
@@ -343,6 +358,7 @@ async fn survey(
             summary.stored_bytes += segment.stored_bytes;
             summary.segments.push(crate::pipeline::SegmentSummary { raw_offset, ..segment });
         }
+        watch.spare(left);
         Ok(summary)
     };
     let stripes = (0..).zip(runs).map(|(number, runs): (u16, _)| {

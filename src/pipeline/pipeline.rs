@@ -250,11 +250,17 @@ impl Pipeline {
         writer::run(shared, stripe, kept, source, on_failure).instrument(span).await
     }
 
-    /// Reads a segment of which only the size is known, and learns the rest; all but its place in the stripe.
-    pub(crate) async fn survey(&self, segment: SegmentId, stored_bytes: u64) -> Result<SegmentSummary> {
+    /// Reads a segment of which only the size is known, and learns the rest; all but its place in the stripe. `on_read` gets the number
+    /// of stored bytes more that were checked, all of them in the end.
+    pub(crate) async fn survey(
+        &self,
+        segment: SegmentId,
+        stored_bytes: u64,
+        on_read: impl FnMut(u64) + Send,
+    ) -> Result<SegmentSummary> {
         let Half::Restore(shared) = &self.inner.half else { return Err(wrong_half()) };
         let _running = Running::enter(&self.inner, segment.stripe)?;
-        survey::survey(shared, segment, stored_bytes).await
+        survey::survey(shared, segment, stored_bytes, on_read).await
     }
 
     /// Restores one stripe: a stream of its raw bytes in order, each verified against `summary` before it is handed out.

@@ -19,8 +19,14 @@ use crate::error::Result;
 /// Bytes at the end of a segment that are read first: the whole tail, if there are at most 680 frames.
 const FIRST_READ: u64 = 32 << 10;
 
-/// Reads a segment of `stored_bytes` to its end. `Corrupt` if it is not a whole, undamaged segment.
-pub(super) async fn survey(shared: &Arc<Shared>, id: SegmentId, stored_bytes: u64) -> Result<SegmentSummary> {
+/// Reads a segment of `stored_bytes` to its end. `Corrupt` if it is not a whole, undamaged segment. `on_read` gets the number of bytes
+/// more that were checked, by and by.
+pub(super) async fn survey(
+    shared: &Arc<Shared>,
+    id: SegmentId,
+    stored_bytes: u64,
+    mut on_read: impl FnMut(u64) + Send,
+) -> Result<SegmentSummary> {
     let span = tracing::debug_span!("segment", segment = id.index);
     let (tail, mut summary) = tail(shared, id, stored_bytes).instrument(span).await?;
     let pools = shared.pools(id.stripe)?;
@@ -38,11 +44,14 @@ pub(super) async fn survey(shared: &Arc<Shared>, id: SegmentId, stored_bytes: u6
     let mut slot = pools.frames.acquire().await;
     while let Some(mut batch) = batches.recv().await {
         let batch = batch.wait().await?;
+        let bytes: usize = batch.frames.iter().map(|frame| frame.stored.len()).sum();
         let worker = Arc::clone(shared);
         (stored, slot) = shared.cpu.start(move || worker.examine(stored, &batch, slot)).wait().await?;
+        on_read(bytes as u64);
     }
     fetch.wait().await?;
     stored.update(&tail);
+    on_read(tail.len() as u64);
     summary.stored_hash = stored.finalize();
     Ok(summary)
 }

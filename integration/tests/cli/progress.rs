@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::*;
 
 /// The members of an event as the manual lists them in a section, sorted; `a.b` for one inside another.
-fn documented(section: &str) -> Vec<String> {
+pub(crate) fn documented(section: &str) -> Vec<String> {
     let page = std::fs::read_to_string(repository().join("src/manual/progress.md")).unwrap();
     let section = page.lines().skip_while(|line| line.strip_prefix("## ") != Some(section));
     let table = section.skip_while(|line| !line.starts_with("| member ")).take_while(|line| line.starts_with('|'));
@@ -23,7 +23,7 @@ fn documented(section: &str) -> Vec<String> {
 
 /// Its members are these and no other.
 #[track_caller]
-fn assert_members(event: &Value, expected: &[String]) {
+pub(crate) fn assert_members(event: &Value, expected: &[String]) {
     let mut found = Vec::new();
     members(event, "", &mut found);
     found.sort();
@@ -105,7 +105,10 @@ fn events_are_told_from_what_a_producer_says() {
     assert_eq!(theirs, others, "{text}");
     assert!(!ours.is_empty(), "{text}");
     let page = std::fs::read_to_string(repository().join("src/manual/progress.md")).unwrap();
-    assert!(page.contains("whose member `event` is `progress` or `verify`"), "as these tests tell them apart");
+    assert!(
+        page.contains("whose member `event` is `progress`, `resume` or `verify`"),
+        "as these tests tell them apart"
+    );
 }
 
 /// The numbers of a restore that a signal ends are those of its end.

@@ -5,12 +5,15 @@ use std::io::Write as _;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt as _;
 use integration::chaos::Tool;
 use integration::place::Place;
 use integration::server::Kind;
-use integration::tool::vdstream_command;
+use integration::tool::{events, vdstream_command};
+use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::progress::{assert_members, documented};
 use crate::support::*;
 
 const LEN: usize = 40 << 20;
@@ -100,10 +103,56 @@ async fn a_backup_that_was_killed_goes_on_from_a_file_a_pipe_or_a_program() {
             };
             assert!(resumed.status.success(), "{way}, {place:?}: {}", stderr(&resumed));
             assert!(stderr(&resumed).contains("are stored already"), "{way}: {}", stderr(&resumed));
+            // A file is read on from there, others are taken in once more.
+            assert_eq!(stderr(&resumed).contains(" of it in "), way == "a file", "{way}: {}", stderr(&resumed));
             assert_eq!(String::from_utf8(resumed.stdout).unwrap().trim(), id, "{way}");
             is_whole(&place, &id, &content, &work).await;
         }
     }
+}
+
+/// What is read back is told before anything moves; what the first process did is not taken for what the second one has done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_back_has_events_and_what_moves_has_the_time() {
+    let work = tempfile::tempdir().unwrap();
+    let (content, path) = input(&work);
+    let place = Place::disk();
+    let id = killed(&place, None, &content, 2).await;
+    let kept = consecutive(&place).await;
+    let resumed = resume(&place, &id, &["--input", &path, "--json", "--progress", "json"], None);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    let (looks, moves): (Vec<Value>, Vec<Value>) =
+        events(&stderr(&resumed)).into_iter().partition(|event| event["event"] == "resume");
+    let expected = documented("What is read back of a resumed backup");
+    assert!(expected.len() > 4, "{expected:?}");
+    looks.iter().for_each(|event| assert_members(event, &expected));
+    let last = looks.last().expect("an event at the end at least");
+    assert_eq!(
+        (&last["read_bytes"], &last["total_bytes"], &last["eta_seconds"]),
+        (&kept.into(), &kept.into(), &Value::Null),
+        "{last}"
+    );
+    let document: Value = serde_json::from_slice(&resumed.stdout).unwrap();
+    let moved = document["moved_bytes"].as_u64().unwrap();
+    assert!(moved > 0 && moved < LEN as u64 && document["raw_bytes"] == LEN, "{document}");
+    assert_eq!(moves.last().unwrap()["raw_bytes"], moved);
+    is_whole(&place, &id, &content, &work).await;
+    // Also of what cannot be resumed, and after what is known of it.
+    let refused = resume(&place, &id, &["--input", &path, "--progress", "json"], None);
+    assert_fails(&refused, 11, "complete already");
+    let told = events(&stderr(&refused));
+    assert!(told.len() == 1 && told[0]["total_bytes"].is_null(), "{told:?}");
+}
+
+/// Stored bytes of the segments that follow each other from the first on.
+async fn consecutive(place: &Place) -> u64 {
+    let (store, prefix) = (place.store(), object_store::path::Path::from(place.prefix()));
+    let listed: Vec<_> = store.list(Some(&prefix)).try_collect().await.unwrap();
+    let size = |index: u32| {
+        let name = format!("/s00/{index:06}.zst");
+        listed.iter().find(|meta| meta.location.as_ref().ends_with(&name)).map(|meta| meta.size)
+    };
+    (0..).map_while(size).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

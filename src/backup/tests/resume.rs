@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -509,6 +510,54 @@ async fn a_damaged_segment_ends_what_is_kept() {
     assert!(offsets[0] > 100_000 && offsets[0] < 600_000, "{offsets:?}");
     finish(backup, &contents(), false).await.unwrap();
     is_whole(&store, &contents(), "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_look_at_what_is_stored_tells_how_much_it_has_read_of_how_much() {
+    for damaged in [None, Some("s00/000000.zst"), Some("s00/000001.zst")] {
+        let (bucket, store, id) = crashed().await;
+        let objects = bucket.contents().objects.into_iter().filter(|(name, _)| name.ends_with(".zst"));
+        let sizes: Vec<(String, u64)> = objects.map(|(name, object)| (name, object.bytes.len() as u64)).collect();
+        let damaged = damaged.map(|object| format!("orders/{id}/{object}"));
+        if let Some(name) = &damaged {
+            bucket.edit(|contents| {
+                let object = contents.objects.get_mut(name).unwrap();
+                let mut bytes = object.bytes.to_vec();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                object.bytes = bytes.into();
+            });
+        }
+        let watch = ResumeWatch::new();
+        assert_eq!(watch.progress(), ResumeProgress::default(), "not known before it begins");
+        let mut resumed = std::pin::pin!(Backup::resume(&store, "orders", id, at_once().watch(&watch)));
+        let mut seen = vec![watch.progress()];
+        let backup = loop {
+            let polled = futures::poll!(resumed.as_mut());
+            let now = watch.progress();
+            if seen.last() != Some(&now) {
+                seen.push(now);
+            }
+            match polled {
+                Poll::Ready(backup) => break backup.unwrap(),
+                Poll::Pending => tokio::task::yield_now().await,
+            }
+        };
+        let all: u64 = sizes.iter().map(|(_, bytes)| bytes).sum();
+        assert_eq!(seen.iter().find_map(|progress| progress.total_bytes), Some(all), "{damaged:?}");
+        assert!(seen.windows(2).all(|two| two[0].read_bytes <= two[1].read_bytes), "{seen:?}");
+        let is_between = |progress: &ResumeProgress| progress.read_bytes > 0 && progress.read_bytes < all;
+        assert!(seen.iter().any(is_between), "it is told while it goes on: {seen:?}");
+        let last = watch.progress();
+        assert_eq!(last.total_bytes, Some(last.read_bytes), "{damaged:?}: what is not read does not count");
+        // All but the damaged one, which is read in part, and what follows it in its stripe.
+        let is_read = |name: &String| damaged.as_ref().is_none_or(|damaged| name < damaged || name.contains("/s01/"));
+        let least: u64 = sizes.iter().filter(|(name, _)| is_read(name)).map(|(_, bytes)| bytes).sum();
+        let most =
+            sizes.iter().find(|(name, _)| Some(name) == damaged.as_ref()).map_or(least, |(_, bytes)| least + bytes - 1);
+        assert!((least..=most).contains(&last.read_bytes), "{damaged:?}: {last:?} of {sizes:?}");
+        backup.abort(given_up()).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,9 @@
 //! `backup`: from producers to a committed backup.
 
 use serde::Serialize;
-use vdstream::backup::{self, Backup, BackupId, BackupOptions, BackupReport, ResumeOptions, Select, Store};
+use vdstream::backup::{
+    self, Backup, BackupId, BackupOptions, BackupReport, ResumeOptions, ResumeWatch, Select, Store,
+};
 use vdstream::clock::SystemClock;
 use vdstream::pipeline::{LevelRange, PipelineConfig};
 use vdstream::{Error, ErrorKind, Result};
@@ -15,6 +17,7 @@ use crate::metrics_file::MetricsFile;
 use crate::output;
 use crate::page::{self, Attempt, Facts, PageFile, Story};
 use crate::progress::Watch;
+use crate::resuming;
 use crate::signal::Signals;
 use crate::store;
 
@@ -62,7 +65,7 @@ async fn make(
         }
         let store = store::open(&args.url)?;
         let begin = async |store: &Store, stripes: u16| {
-            let mut backup = begin(args, store, stripes).await?;
+            let mut backup = begin(args, common, metrics, store, stripes).await?;
             if args.resume.is_some() {
                 // The engine starts again.
                 (0..stripes).try_for_each(|stripe| backup.replay(stripe))?;
@@ -74,7 +77,7 @@ async fn make(
     let mut signals = Signals::install()?;
     let store = store::open(&args.url)?;
     let prepared = tokio::select! {
-        prepared = prepare(args, &store) => Ok(prepared?),
+        prepared = prepare(args, common, metrics, &store) => Ok(prepared?),
         signal = signals.next() => Err(signal),
     };
     let (mut backup, mut feed) = match prepared {
@@ -158,11 +161,16 @@ fn reason(failure: &Failure) -> Error {
 }
 
 /// Opens the sources, then begins the backup, then starts the program: what can fail early does, with the least done.
-async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
+async fn prepare(
+    args: &args::Backup,
+    common: &args::Common,
+    metrics: &MetricsFile,
+    store: &Store,
+) -> Result<(Backup, Feed)> {
     let mut feed = Feed::open(args).await?;
     let stripes = u16::try_from(feed.stripes())
         .map_err(|_| Error::new(ErrorKind::Invalid, "more inputs than a backup has stripes"))?;
-    let mut backup = begin(args, store, stripes).await?;
+    let mut backup = begin(args, common, metrics, store, stripes).await?;
     if args.resume.is_some()
         && let Err(error) = feed.rewind(&mut backup).await
     {
@@ -180,9 +188,16 @@ async fn prepare(args: &args::Backup, store: &Store) -> Result<(Backup, Feed)> {
     Ok((backup, feed))
 }
 
-async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backup> {
+async fn begin(
+    args: &args::Backup,
+    common: &args::Common,
+    metrics: &MetricsFile,
+    store: &Store,
+    stripes: u16,
+) -> Result<Backup> {
     if let Some(id) = &args.resume {
-        return resume(args, store, id, stripes).await;
+        let watch = ResumeWatch::new();
+        return resuming::shown(common, metrics, &watch, resume(args, store, id, stripes, &watch)).await;
     }
     let mut options =
         BackupOptions::default().stripes(stripes).pipeline(pipeline(args)).clean_up_timeout(args.clean_up_timeout);
@@ -207,7 +222,7 @@ async fn begin(args: &args::Backup, store: &Store, stripes: u16) -> Result<Backu
 }
 
 /// Takes an interrupted backup over.
-async fn resume(args: &args::Backup, store: &Store, id: &str, stripes: u16) -> Result<Backup> {
+async fn resume(args: &args::Backup, store: &Store, id: &str, stripes: u16, watch: &ResumeWatch) -> Result<Backup> {
     let (id, series) = (id.parse::<BackupId>()?, args.series.parse()?);
     // Asked first, because a backup that is taken over is no longer left alone.
     let intent = backup::intent(store, &series, id).await;
@@ -229,7 +244,7 @@ async fn resume(args: &args::Backup, store: &Store, id: &str, stripes: u16) -> R
     }
     let options =
         ResumeOptions::default().pipeline(pipeline(args)).silence(args.silence).clean_up_timeout(args.clean_up_timeout);
-    Backup::resume(store, &args.series, id, options).await
+    Backup::resume(store, &args.series, id, options.watch(watch)).await
 }
 
 fn pipeline(args: &args::Backup) -> PipelineConfig {
@@ -276,6 +291,7 @@ struct Document<'a> {
     raw_bytes: u64,
     stored_bytes: u64,
     seconds: f64,
+    moved_bytes: u64,
     memory_peak_bytes: u64,
     retries: u64,
 }
@@ -290,6 +306,7 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
         raw_bytes: manifest.raw_bytes(),
         stored_bytes: manifest.stored_bytes(),
         seconds: report.elapsed.as_secs_f64(),
+        moved_bytes: report.progress.raw_bytes,
         memory_peak_bytes: report.progress.memory_peak,
         retries: report.progress.retries,
     };
@@ -298,8 +315,13 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
     }
     output::line(&document.id)?;
     if !common.quiet {
+        // What a process before had stored took none of this time.
+        let part = match document.moved_bytes < document.raw_bytes {
+            true => format!(", {} of it", output::size(document.moved_bytes)),
+            false => String::new(),
+        };
         output::note(&format!(
-            "backed up {} as {} in {:.1} s",
+            "backed up {} as {}{part} in {:.1} s",
             output::size(document.raw_bytes),
             output::size(document.stored_bytes),
             document.seconds

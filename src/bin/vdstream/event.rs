@@ -198,9 +198,10 @@ fn bottleneck(direction: Direction, old: &Progress, new: &Progress) -> Option<&'
         (since(|progress| progress.limited), "throttled"),
     ];
     let word = longest(waits)?;
-    // The store is waited for because its requests are: by our own limit, if that holds them longer than the store does.
-    let is_limited = since(|progress| progress.limited) > since(|progress| progress.store_busy);
-    Some(if word == store && is_limited { "throttled" } else { word })
+    // The store is waited for because its requests are: by pauses and our own limit, if those hold them longer than the store does.
+    let held = since(|progress| progress.limited) + since(|progress| progress.throttled);
+    let is_held = held > since(|progress| progress.store_busy);
+    Some(if word == store && is_held { "throttled" } else { word })
 }
 
 #[cfg(test)]
@@ -232,6 +233,25 @@ mod tests {
             (with(|new, time| new.limited += time), "throttled", "throttled"),
             // 64 stripes wait for parts, and the parts for their turn: it is the limit, and not the store.
             (with(|new, time| (new.store_wait, new.limited) = (64 * time, time)), "throttled", "throttled"),
+            // The same of pauses, with some requests in between, and of both together.
+            (
+                with(|new, time| (new.store_wait, new.throttled, new.store_busy) = (64 * time, 2 * time, time)),
+                "throttled",
+                "throttled",
+            ),
+            (
+                with(|new, time| {
+                    (new.store_wait, new.store_busy) = (64 * time, 3 * time);
+                    (new.limited, new.throttled) = (2 * time, 2 * time);
+                }),
+                "throttled",
+                "throttled",
+            ),
+            (
+                with(|new, time| (new.store_wait, new.throttled, new.store_busy) = (64 * time, time, time)),
+                "upload",
+                "download",
+            ),
             (
                 with(|new, time| (new.store_wait, new.limited, new.store_busy) = (3 * time, time, 2 * time)),
                 "upload",

@@ -1,5 +1,6 @@
 //! Keys of encrypted backups: read from files or asked for at the terminal, never taken from arguments.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use vdstream::backup::{BackupOptions, Manifest, Store, unlock};
 use vdstream::pipeline::{Identities, Passphrase, Recipients};
 use vdstream::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
+
+use crate::output;
 
 /// For whom a backup is encrypted.
 #[derive(Debug, Args)]
@@ -110,30 +113,46 @@ impl Keys {
             None => None,
         };
         let mut identities = Identities::new();
+        // The passphrase that was given is the backup's, or that of identity files: what it opens tells.
+        let (mut opens_a_file, mut refused) = (false, None);
         for path in &self.identity {
             let file = read(path, "the identity file").await?;
+            let is_locked = Identities::needs_passphrase(&file);
             let passphrase = match &given {
                 Some(passphrase) => Some(passphrase.clone()),
-                None if Identities::needs_passphrase(&file) => {
-                    Some(ask(&format!("Passphrase of {}: ", path.display())).await?)
-                }
+                None if is_locked => Some(ask(&format!("Passphrase of {}: ", path.display())).await?),
                 None => None,
             };
             let added = blocking(move || {
                 let mut added = Identities::new();
                 added.add_file(&file, passphrase.as_ref()).map(|()| added)
             });
-            let added = added
-                .await
-                .map_err(|error| error.context(format!("cannot use the identity file {}", path.display())))?;
-            identities.extend(&added);
+            let cannot = || format!("cannot use the identity file {}", path.display());
+            match added.await.map_err(|error| error.context(cannot())) {
+                Ok(added) => {
+                    opens_a_file |= is_locked;
+                    identities.extend(&added);
+                }
+                Err(error) if error.kind() == ErrorKind::Locked && encryption.identity.is_some() && given.is_some() => {
+                    refused = refused.or(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        if encryption.identity.is_some() && self.identity.is_empty() {
-            let passphrase = match given {
-                Some(passphrase) => passphrase,
-                None => ask(&format!("Passphrase of backup {}: ", manifest.id)).await?,
-            };
-            identities.extend(&unlock(store, manifest, &passphrase).await?);
+        let passphrase = match given {
+            _ if encryption.identity.is_none() => None,
+            None if self.identity.is_empty() => Some(ask(&format!("Passphrase of backup {}: ", manifest.id)).await?),
+            given => given,
+        };
+        let Some(passphrase) = passphrase else { return Ok(Some(identities)) };
+        match (unlock(store, manifest, &passphrase).await, refused) {
+            (Ok(key), _) => identities.extend(&key),
+            (Err(_second), Some(refused)) => return Err(refused),
+            (Err(error), None) if identities.is_empty() => return Err(error),
+            // It was the passphrase of an identity file.
+            (Err(error), None) if opens_a_file && error.kind() == ErrorKind::Locked => {}
+            // An identity may open the backup all the same. If none does, both were wrong, and both are told.
+            (Err(error), None) => output::note(&error.report()),
         }
         Ok(Some(identities))
     }
@@ -251,4 +270,72 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn invalid(message: &'static str) -> Error {
     Error::new(ErrorKind::Invalid, message)
+}
+
+/// What to say of a command line that is wrong in place of what `error` says, which may repeat a passphrase that was typed behind
+/// `--passphrase`. `arguments` are those of the command line.
+pub(crate) fn discreet(error: &clap::Error, arguments: impl Iterator<Item = OsString>) -> Option<&'static str> {
+    use clap::error::ErrorKind as Kind;
+
+    let is_passphrase = |argument: &OsString| {
+        let name = argument.as_encoded_bytes().strip_prefix(b"--passphrase");
+        name.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+    };
+    // The others name arguments that exist, and nothing that was typed.
+    let repeats = matches!(
+        error.kind(),
+        Kind::InvalidSubcommand
+            | Kind::InvalidValue
+            | Kind::TooManyValues
+            | Kind::UnknownArgument
+            | Kind::ValueValidation
+    );
+    // Behind `--` are the arguments of a program.
+    let mut arguments = arguments.take_while(|argument| argument != "--");
+    (repeats && arguments.any(|argument| is_passphrase(&argument))).then_some(
+        "an argument is wrong, and is not repeated here, because it may be a passphrase: --passphrase takes no value.\n\
+         A passphrase is asked for at the terminal, or read from the file that --passphrase-file names. What is typed as an\n\
+         argument can be seen by everyone on this machine.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn what_is_typed_behind_passphrase_is_never_repeated() {
+        let told = |arguments: &[&str]| {
+            let arguments = || ["vdstream"].iter().chain(arguments).map(OsString::from);
+            let error = Cli::try_parse_from(arguments()).unwrap_err();
+            discreet(&error, arguments().skip(1)).map_or_else(|| error.to_string(), str::to_owned)
+        };
+        for arguments in [
+            &["backup", "/a", "--passphrase", "hunter2", "--", "cmd"][..],
+            &["backup", "/a", "--passphrase", "hunter2"],
+            &["backup", "/a", "--passphrase=hunter2", "--", "cmd"],
+            &["backup", "--passphrase", "correct", "hunter2", "/a"],
+            &["restore", "/a", "latest", "--passphrase", "hunter2"],
+            &["restore", "/a", "latest", "x", "--passphrase=hunter2"],
+            &["restore", "/a", "--passphrase", "latest", "hunter2"],
+            &["--passphrase=hunter2", "backup", "/a"],
+            &["--passphrase", "hunter2", "backup", "/a"],
+        ] {
+            let told = told(arguments);
+            assert!(!told.contains("hunter2") && told.contains("--passphrase takes no value"), "{arguments:?}: {told}");
+        }
+        // What has nothing to do with a passphrase of ours is told as it is.
+        for arguments in [
+            &["backup", "/a", "--levl", "3"][..],
+            &["backup", "/a", "--passphrase-file", "x", "--levl", "3"],
+            &["backup", "/a", "--levl", "3", "--", "mysqldump", "--passphrase", "x"],
+        ] {
+            assert!(told(arguments).contains("--levl"), "{arguments:?}");
+        }
+        assert!(told(&["backup", "--passphrase", "--help"]).contains("Usage: "));
+        assert!(told(&["backup", "--passphrase", "--", "cmd"]).contains("<URL>"), "what is missing was not typed");
+    }
 }

@@ -23,6 +23,7 @@ mod program;
 mod progress;
 mod prune;
 mod restore;
+mod resuming;
 mod same;
 mod signal;
 mod store;
@@ -42,7 +43,7 @@ use crate::exit::Failure;
 use crate::metrics_file::MetricsFile;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     log(cli.common.verbose, cli.common.quiet);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -59,6 +60,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says what is wrong with the command line, or the help that was asked for, and ends.
+fn refuse(error: &clap::Error) -> ! {
+    #[cfg(feature = "encryption")]
+    if let Some(told) = keys::discreet(error, std::env::args_os().skip(1)) {
+        clap::Error::raw(error.kind(), format!("{told}\n")).exit();
+    }
+    error.exit()
+}
+
 fn end(failure: &Failure) -> ExitCode {
     if let Some(line) = failure.line() {
         output::note(&line);
@@ -71,17 +81,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Backup(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "backup", &args.series)?;
-            metrics.end(Box::pin(backup::run(*args, &common, &metrics)).await)
+            metrics.during(Box::pin(backup::run(*args, &common, &metrics))).await
         }
         Command::Restore(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "restore", &args.series)?;
-            metrics.end(Box::pin(restore::run(args, &common, &metrics)).await)
+            metrics.during(Box::pin(restore::run(args, &common, &metrics))).await
         }
         Command::List(args) => catalog::list(args, &common).await,
         Command::Show(args) => catalog::show(args, &common).await,
         Command::Verify(args) => {
             let metrics = MetricsFile::begin(args.metrics.metrics_file.as_deref(), "verify", &args.series)?;
-            metrics.end(Box::pin(verify::run(args, &common, &metrics)).await)
+            metrics.during(Box::pin(verify::run(args, &common, &metrics))).await
         }
         Command::Doctor(args) => doctor::run(args, &common).await,
         Command::Completions(args) => completions::completions(&args),

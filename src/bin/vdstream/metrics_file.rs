@@ -28,6 +28,7 @@ const METRICS: [(&str, &str); 8] = [
 ];
 
 const WRITE_EVERY: Duration = Duration::from_secs(15);
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// The numbers of this run, and the file that they go to, if there is one.
 #[derive(Debug)]
@@ -63,15 +64,36 @@ impl MetricsFile {
         Ok(this)
     }
 
-    /// Writes the file now and then, until it is dropped.
-    pub(crate) async fn follow(&self, bytes: impl Fn() -> Bytes) -> Infallible {
+    /// Does the work, and writes the file now and then whatever the work waits for, and for the last time when it has ended.
+    pub(crate) async fn during(&self, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+        let outcome = tokio::select! {
+            // First, so that what is written is what it has noted.
+            biased;
+            outcome = work => outcome,
+            never = self.keep() => match never {},
+        };
+        self.write(Some(outcome.as_ref().err().map_or(0, Failure::number)));
+        outcome
+    }
+
+    async fn keep(&self) -> Infallible {
         loop {
             if self.path.is_none() {
                 return std::future::pending().await;
             }
             self.clock.sleep(WRITE_EVERY).await;
-            self.note(bytes());
             self.write(None);
+        }
+    }
+
+    /// Notes how far the work is now and then, until it is dropped.
+    pub(crate) async fn follow(&self, bytes: impl Fn() -> Bytes) -> Infallible {
+        loop {
+            if self.path.is_none() {
+                return std::future::pending().await;
+            }
+            self.clock.sleep(NOTE_EVERY).await;
+            self.note(bytes());
         }
     }
 
@@ -80,12 +102,6 @@ impl MetricsFile {
         if let Ok(mut noted) = self.bytes.lock() {
             *noted = bytes;
         }
-    }
-
-    /// Writes the file for the last time, and hands the outcome on.
-    pub(crate) fn end(&self, outcome: Result<(), Failure>) -> Result<(), Failure> {
-        self.write(Some(outcome.as_ref().err().map_or(0, Failure::number)));
-        outcome
     }
 
     fn write(&self, exit_code: Option<u8>) {
@@ -293,18 +309,39 @@ mod tests {
             }
             seen
         };
-        let seen = tokio::select! {
-            seen = look => seen,
-            never = file.follow(moved) => match never {},
+        let work = async {
+            let seen = tokio::select! {
+                seen = look => seen,
+                never = file.follow(moved) => match never {},
+            };
+            let times: Vec<f64> = seen.iter().map(|(_, time)| time.round()).collect();
+            assert_eq!(times, [0.0, 15.0, 15.0, 30.0, 30.0, 45.0]);
+            // What was noted last, and that is done every second.
+            assert!(seen.iter().all(|(raw, time)| (0.0..=1.1).contains(&(time - raw))), "{seen:?}");
+            assert_eq!((value("running"), value("exit_code")), (Some(1.0), None));
+            file.note(Bytes { raw: 77, stored: 1 });
+            Err(Failure::Signal(crate::exit::Signal::Terminate))
         };
-        let seen: Vec<(f64, f64)> = seen.into_iter().map(|(raw, time)| (raw, time.round())).collect();
-        assert_eq!(seen, [(0.0, 0.0), (15.0, 15.0), (15.0, 15.0), (30.0, 30.0), (30.0, 30.0), (45.0, 45.0)]);
-        assert_eq!((value("running"), value("exit_code")), (Some(1.0), None));
-
-        file.note(Bytes { raw: 77, stored: 1 });
-        file.end(Err(Failure::Signal(crate::exit::Signal::Terminate))).unwrap_err();
+        file.during(work).await.unwrap_err();
         assert_eq!((value("running"), value("exit_code"), value("raw_bytes")), (Some(0.0), Some(143.0), Some(77.0)));
         assert_eq!(value("last_success_timestamp_seconds"), None);
+    }
+
+    /// Such as a question for a passphrase, an engine that does not come, or the end of a clean-up.
+    #[tokio::test(start_paused = true)]
+    async fn the_file_is_not_old_whatever_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.prom");
+        let file = MetricsFile::begin(Some(&path), "backup", "a").unwrap();
+        let wait = async {
+            SystemClock::new().sleep(4 * WRITE_EVERY + Duration::from_secs(1)).await;
+            let text = std::fs::read_to_string(&path).unwrap();
+            let took = text.lines().find_map(|line| line.strip_prefix("vdstream_duration_seconds{")).unwrap();
+            let took: f64 = took.rsplit_once(' ').unwrap().1.parse().unwrap();
+            assert!((took - 60.0).abs() < 0.1, "{text}");
+            Ok(())
+        };
+        file.during(wait).await.unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -80,7 +80,8 @@ struct PartialFile {
 }
 
 impl Target {
-    /// `-` is stdout. FIFOs and devices are written directly. A regular file is written beside its place.
+    /// `-` is stdout. FIFOs and devices are written directly, a block device as safely as a file. A regular file is written beside its
+    /// place.
     pub(crate) async fn open(path: &Path, safety: Safety) -> Result<Self> {
         if path.as_os_str() == "-" {
             return Ok(Self {
@@ -103,7 +104,12 @@ impl Target {
             }
             Some(kind) if !kind.is_file() => {
                 let file = tokio::fs::OpenOptions::new().write(true).open(path).await.map_err(failed)?;
-                Ok(Self { name, bytes: Bytes::Stream(Box::pin(file)), file: None, safety })
+                let bytes = match kind.is_block_device() {
+                    // The system keeps what is written to it as it does for files, until it is synced.
+                    true => Bytes::File(Arc::new(file.into_std().await)),
+                    false => Bytes::Stream(Box::pin(file)),
+                };
+                Ok(Self { name, bytes, file: None, safety })
             }
             _ => {
                 // A link is followed, so that the file it names is replaced and the link stays.

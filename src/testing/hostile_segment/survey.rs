@@ -42,15 +42,18 @@ impl Bench {
         };
         let object = bytes::Bytes::from(object);
         self.shelf.hold(vec![object.clone()]);
-        let outcome = self.plain.survey(SegmentId { stripe: 0, index: 0 }, size).await;
+        let mut read = 0;
+        let outcome = self.plain.survey(SegmentId { stripe: 0, index: 0 }, size, |bytes| read += bytes).await;
         self.is_bounded(&self.plain).await;
         let summary = match outcome {
             Ok(summary) => summary,
             Err(error) => {
                 assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid), "{}", error.report());
+                assert!(size == 0 || read < size, "{read} of {size} bytes were good");
                 return false;
             }
         };
+        assert_eq!(read, size, "all of it was read");
         let seen = usize::try_from(size).ok().and_then(|size| object.get(..size)).unwrap_or_default();
         assert_eq!((summary.stored_bytes, summary.stored_hash), (size, blake3::hash(seen)));
         let (delivered, error) = self.restore(&self.plain, vec![object], vec![summary.clone()]).await;

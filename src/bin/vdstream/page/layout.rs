@@ -48,7 +48,10 @@ fn committed(facts: &Facts<'_>, manifest: &Manifest, verifications: &[Verificati
     let (class, word) = badge(verifications);
     let mut tiles = vec![("raw", output::size(raw)), ("stored", output::size(stored)), ("ratio", ratio(raw, stored))];
     if let Some(course) = &manifest.course {
-        tiles.extend([("time", time(course.millis)), ("rate", rate(raw, course.millis))]);
+        let moved = course.raw_bytes.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        // A process that resumed the backup has not taken in what was stored before.
+        let name = if moved < raw { "time of the last process" } else { "time" };
+        tiles.extend([(name, time(course.millis)), ("rate", rate(moved, course.millis))]);
     }
     tiles.push(("segments", manifest.segments().to_string()));
     Ok(html! {
@@ -212,9 +215,9 @@ fn waits_of(course: &Course) -> ([Wait; 4], Option<&'static str>) {
         Wait { name: "throttled", what: "pauses, or your own limit", millis: throttled },
     ];
     let longest = waits.iter().filter(|wait| wait.millis > 0).max_by_key(|wait| wait.millis);
-    // As progress says it: the store is waited for because its requests are, if the limit holds them longer than the store does.
-    let is_limited = course.limited_millis > course.store_busy_millis;
-    let who = longest.map(|wait| if wait.name == "upload" && is_limited { "throttled" } else { wait.name });
+    // As progress says it: the store is waited for because its requests are, by what holds them longer than the store does.
+    let is_held = throttled > course.store_busy_millis;
+    let who = longest.map(|wait| if wait.name == "upload" && is_held { "throttled" } else { wait.name });
     (waits, who)
 }
 
@@ -405,6 +408,27 @@ mod tests {
         assert_eq!(badge(&records), told("bad", &format!("damaged (full, {:.0})", records[0].finished)));
     }
 
+    #[tokio::test]
+    async fn the_rate_of_a_resumed_backup_is_that_of_what_its_last_process_took_in() {
+        let store = Store::memory();
+        let mut backup = Backup::begin(&store, "a", BackupOptions::default()).await.unwrap();
+        let mut writer = backup.take_writers().unwrap().remove(0);
+        writer.write_all(&[1; 4096]).await.unwrap();
+        writer.shutdown().await.unwrap();
+        let mut manifest = backup.commit().await.unwrap().manifest;
+        let mut page_of = |moved: u64| {
+            let course = manifest.course.as_mut().unwrap();
+            (course.millis, course.raw_bytes, course.stored_bytes) = (1000, vec![1, moved - 1], vec![1, 1]);
+            let story = Story::Committed { manifest: &manifest, verifications: &[] };
+            page(&Facts { url: "/a", series: "a", story }).unwrap()
+        };
+        let tile = |name: &str, value: &str| format!("<dt>{name}</dt><dd>{value}</dd>");
+        for (moved, name, rate) in [(4096, "time", "4.0 KiB/s"), (1024, "time of the last process", "1.0 KiB/s")] {
+            let page = page_of(moved);
+            assert!(page.contains(&tile(name, "1.0 s")) && page.contains(&tile("rate", rate)), "{moved}: {page}");
+        }
+    }
+
     #[test]
     fn times_are_as_long_as_their_sense() {
         for (millis, text) in [
@@ -436,6 +460,15 @@ mod tests {
         assert_eq!(who(|course| course.limited_millis = 1), Some("throttled"));
         let held = |course: &mut Course| (course.store_wait_millis, course.limited_millis) = (64, 1);
         assert_eq!(who(held), Some("throttled"), "64 stripes wait for parts, and the parts for their turn");
+        let paused = |course: &mut Course| {
+            (course.store_wait_millis, course.throttled_millis, course.store_busy_millis) = (64, 2, 1);
+        };
+        assert_eq!(who(paused), Some("throttled"), "64 stripes wait for parts, and the parts pause");
+        let both = |course: &mut Course| {
+            (course.store_wait_millis, course.store_busy_millis) = (64, 3);
+            (course.limited_millis, course.throttled_millis) = (2, 2);
+        };
+        assert_eq!(who(both), Some("throttled"));
         assert_eq!(
             who(|course| (course.store_wait_millis, course.limited_millis, course.store_busy_millis) = (3, 1, 2)),
             Some("upload")
