@@ -38,6 +38,10 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
                 .map_err(|failure| failure.after(format!("backup {} is committed", manifest.id)))
         }
         Err(failure) => {
+            let failure = match &args.resume {
+                Some(id) => failure.resumable(id),
+                None => failure,
+            };
             if let (Some(page), Some(why)) = (page, failure.line())
                 && let Err(error) = page.write(&facts(Story::Failed { attempt: &attempt, why: &why })).await
             {
@@ -145,14 +149,15 @@ async fn make(
     }
 }
 
-const CLEANING: &str = "removing what was stored first";
+const CLEANING: &str = "cleaning up first";
 
 fn reason(failure: &Failure) -> Error {
     match failure {
         Failure::Error(error) => error.clone(),
-        Failure::Signal(signal) | Failure::Halfway(signal) => {
-            Error::new(ErrorKind::Aborted, format!("ended by {}", signal.name()))
-        }
+        Failure::Signal(signal)
+        | Failure::Halfway(signal)
+        | Failure::Resumable { signal, .. }
+        | Failure::Cut(signal) => Error::new(ErrorKind::Aborted, format!("ended by {}", signal.name())),
         Failure::Report { .. } | Failure::Pipe => Error::new(ErrorKind::Aborted, "the report was not printed"),
     }
 }

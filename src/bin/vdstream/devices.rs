@@ -134,5 +134,6 @@ pub(crate) async fn restore(
     let pipeline = restore.pipeline().clone();
     let work = Work::new(Direction::Restore, &pipeline, Some(manifest.raw_bytes()));
     let watch = Watch::new(common, metrics, work);
-    watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await
+    // What the engine has got stays with it.
+    watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await.map_err(Failure::cut)
 }
