@@ -169,6 +169,20 @@ fn a_signal_to_a_restore_says_whether_something_of_its_output_stays() {
     assert_eq!(std::fs::read_dir(work.path()).unwrap().count(), 1, "only the FIFO is there");
 }
 
+/// The program of a backup cannot be started, and the store does not answer when what was begun is to be removed.
+#[tokio::test]
+async fn what_is_left_of_a_backup_that_could_not_start_its_program_is_told() {
+    let place = Place::server(Kind::Garage).await;
+    let proxy = Proxy::hold(Kind::Garage.endpoint(), &["PUT ", "/claims/"]).await;
+    let mut command = vdstream_command();
+    command.envs(place.environment_at(proxy.endpoint())).args(["backup", &place.url(), "--clean-up-timeout", "2s"]);
+    command.args(["--", "no-such-program-here"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = ended(child).await;
+    assert_fails(&output, 10, "cannot start `no-such-program-here`");
+    assert!(stderr(&output).contains("`vdstream gc` removes them later"), "{}", stderr(&output));
+}
+
 #[tokio::test]
 async fn a_clean_up_that_hangs_ends_in_its_time_and_the_cause_is_still_told() {
     // The data of a program that fails cannot be removed, because the store stopped answering.

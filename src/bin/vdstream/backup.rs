@@ -24,7 +24,7 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
         None => None,
     };
     let mut attempt = Attempt::default();
-    let made = Box::pin(make(&args, common, metrics, &mut attempt)).await;
+    let made = make(&args, common, metrics, &mut attempt).await;
     let facts = |story| Facts { url: &args.url, series: &args.series, story };
     match made {
         Ok(report) => {
@@ -52,19 +52,37 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
     }
 }
 
-/// Makes the backup; `attempt` gets what is known of it if it fails.
+/// Makes the backup; `attempt` gets what is known of it if it fails. However it ends, what could not be removed is told.
 async fn make(
     args: &args::Backup,
     common: &args::Common,
     metrics: &MetricsFile,
     attempt: &mut Attempt,
 ) -> Result<BackupReport, Failure> {
+    let store = store::open(&args.url)?;
+    let made = Box::pin(carry_out(args, common, metrics, attempt, store.clone())).await;
+    match (made, store.take_leftovers()) {
+        (made, None) => made,
+        (Err(Failure::Signal(signal)), Some(left)) => Err(left.context(format!("ended by {}", signal.name())).into()),
+        (made, Some(left)) => {
+            output::note(&format!("the clean-up is not complete: {}", left.report()));
+            made
+        }
+    }
+}
+
+async fn carry_out(
+    args: &args::Backup,
+    common: &args::Common,
+    metrics: &MetricsFile,
+    attempt: &mut Attempt,
+    store: Store,
+) -> Result<BackupReport, Failure> {
     #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if args.stdin.is_some() || !args.input.is_empty() || !args.producer.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other inputs").into());
         }
-        let store = store::open(&args.url)?;
         let begin = async |store: &Store, stripes: u16| {
             let mut backup = begin(args, store, stripes).await?;
             if args.resume.is_some() {
@@ -73,10 +91,9 @@ async fn make(
             }
             Ok::<_, Error>(backup)
         };
-        return crate::devices::backup(args, common, metrics, name, begin, &store).await;
+        return crate::devices::backup(args, common, metrics, attempt, name, begin, &store).await;
     }
     let mut signals = Signals::install()?;
-    let store = store::open(&args.url)?;
     let prepared = tokio::select! {
         prepared = prepare(args, &store) => Ok(prepared?),
         signal = signals.next() => Err(signal),
@@ -89,10 +106,7 @@ async fn make(
                 () = store.wait_idle() => {}
                 never = signals.put_off(CLEANING) => match never {},
             }
-            return Err(match store.take_leftovers() {
-                None => Failure::Signal(signal),
-                Some(error) => error.context(format!("ended by {}", signal.name())).into(),
-            });
+            return Err(Failure::Signal(signal));
         }
     };
     if args.resume.is_some() && !common.quiet {
@@ -119,39 +133,28 @@ async fn make(
                 report = backup.commit() => report,
                 never = signals.put_off("all data is stored, finishing the commit first") => match never {},
             };
-            if let Some(error) = store.take_leftovers() {
-                output::note(&format!("the clean-up is not complete: {}", error.report()));
-            }
             Ok(report?)
         }
         Err(failure) => {
             // The abort comes first, so that its reason is what the stripes end with; the writers are dropped after it.
             let clean = async {
-                let ((), cleaned) = tokio::join!(feed.stop(), backup.abort(reason(&failure)));
-                cleaned
+                // What cannot be removed is with the store too.
+                let ((), _leftovers) = tokio::join!(feed.stop(), backup.abort(reason(&failure)));
             };
-            let cleaned = tokio::select! {
-                cleaned = clean => cleaned,
+            tokio::select! {
+                () = clean => {}
                 never = signals.put_off(CLEANING) => match never {},
-            };
-            drop(writers);
-            match (failure, cleaned) {
-                (Failure::Signal(signal), Err(error)) => {
-                    Err(error.context(format!("ended by {}", signal.name())).into())
-                }
-                (failure, Err(error)) => {
-                    output::note(&format!("the clean-up is not complete: {}", error.report()));
-                    Err(failure)
-                }
-                (failure, Ok(())) => Err(failure),
             }
+            drop(writers);
+            Err(failure)
         }
     }
 }
 
 const CLEANING: &str = "cleaning up first";
 
-fn reason(failure: &Failure) -> Error {
+/// Why the work of this process ends, for whoever is at its other side.
+pub(crate) fn reason(failure: &Failure) -> Error {
     match failure {
         Failure::Error(error) => error.clone(),
         Failure::Signal(signal)
