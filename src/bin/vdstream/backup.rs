@@ -25,13 +25,13 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
     };
     let mut attempt = Attempt::default();
     let made = make(&args, common, metrics, &mut attempt).await;
-    let facts = |story| Facts { url: &args.url, series: &args.series, story };
     match made {
         Ok(report) => {
             let manifest = &report.manifest;
             let told = print(&args, common, &report);
+            let story = Story::Committed { manifest, verifications: &[] };
             let drawn = match page {
-                Some(page) => page.write(&facts(Story::Committed { manifest, verifications: &[] })).await,
+                Some(page) => page.write(&Facts { url: &args.url, series: &args.series, story }).await,
                 None => Ok(()),
             };
             told.and_then(|()| drawn.map_err(Failure::from))
@@ -42,8 +42,14 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
                 Some(id) => failure.resumable(id),
                 None => failure,
             };
+            attempt.may_be_committed = matches!(&failure, Failure::Error(error) if backup::may_be_committed(error));
+            let facts = |why| Facts {
+                url: attempt.url.as_deref().unwrap_or("a store that could not be opened"),
+                series: &args.series,
+                story: Story::Failed { attempt: &attempt, why },
+            };
             if let (Some(page), Some(why)) = (page, failure.line())
-                && let Err(error) = page.write(&facts(Story::Failed { attempt: &attempt, why: &why })).await
+                && let Err(error) = page.write(&facts(&why)).await
             {
                 output::note(&format!("the report could not be written: {}", error.report()));
             }
@@ -60,6 +66,7 @@ async fn make(
     attempt: &mut Attempt,
 ) -> Result<BackupReport, Failure> {
     let store = store::open(&args.url)?;
+    attempt.url = Some(args.url.clone());
     let made = Box::pin(carry_out(args, common, metrics, attempt, store.clone())).await;
     match (made, store.take_leftovers()) {
         (made, None) => made,
