@@ -226,3 +226,24 @@ async fn request(address: std::net::SocketAddr, method: &str, path: &str) -> Res
     let body = body.map_err(|error| Error::new(ErrorKind::Invalid, answer.clone()).with_source(error))?;
     Ok((status, body))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails loudly")]
+
+    use vdstream::testing::fault_store::Operation;
+    use vdstream::testing::{Fault, FaultStore, Rule};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_removed_does_not_hide_why_a_backup_has_ended() {
+        let store = FaultStore::memory(0).rule(Rule::new(Fault::Denied).on(Operation::Delete)).store();
+        let service = Service::new(store.clone());
+        let backup = Backup::begin(&store, "endless", BackupOptions::default().stripes(2)).await.unwrap();
+        service.stop.cancel();
+        let error = run(&service, backup, 1_000_000).await.unwrap_err();
+        assert_eq!(error.report(), "the service ends");
+        assert!(store.take_leftovers().is_some(), "all was removed, so nothing could hide it");
+    }
+}

@@ -72,6 +72,13 @@ pub fn vdstream_disconnected(calls: &str, log: &Path) -> Command {
     vdstream_traced(&["-o", &log.to_string_lossy(), "-e", &trace, "-e", &inject])
 }
 
+/// The same, for which the kernel answers a rename only a while after it was done. The process is the tool itself.
+pub fn vdstream_slow_to_rename(while_it: Duration) -> Command {
+    let calls = "?rename,?renameat,?renameat2";
+    let inject = format!("inject={calls}:delay_exit={}", while_it.as_micros());
+    vdstream_traced(&["-D", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &inject])
+}
+
 /// The same below strace with these options.
 fn vdstream_traced(options: &[&str]) -> Command {
     let (tool, mut command) = (vdstream_command(), Command::new("strace"));

@@ -254,6 +254,41 @@ fn a_backup_writes_its_report_and_a_failed_one_says_that_there_is_none() {
     assert!(left.into_iter().all(|name| !name.to_string_lossy().contains("partial")), "nothing half-written stays");
 }
 
+/// The URL is refused, and the page was opened before that.
+#[test]
+fn a_secret_in_a_url_is_not_on_the_page() {
+    let work = Work::new();
+    for url in [
+        "https://account.blob.core.windows.net/container?sv=2024&sig=hunter2",
+        "s3://key:hunter2@bucket/prefix",
+        "az://container/prefix#hunter2",
+    ] {
+        let arguments = ["backup", url, "--report", &work.text("page.html"), "--", "echo", "x"];
+        let refused = tool::vdstream_command().args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{url}: {}", String::from_utf8_lossy(&refused.stderr));
+        let page = fs::read_to_string(work.path("page.html")).unwrap();
+        assert!(page.contains("There is no backup") && page.contains("credentials come from"), "{url}: {page}");
+        assert!(!page.contains("hunter2"), "{url}: {page}");
+    }
+}
+
+/// Its commit fails, and a manifest is there: somebody else's.
+#[test]
+fn a_page_does_not_say_that_there_is_no_backup_when_there_may_be_one() {
+    let work = Work::new();
+    let script =
+        format!("i=$(find {} -name intent.json); echo x | tee ${{i%intent.json}}manifest.json", work.text("store"));
+    let failed = work.run("backup", &["--report", &work.text("page.html"), "--", "sh", "-c", &script]);
+    assert_eq!(failed.status.code(), Some(11), "{}", String::from_utf8_lossy(&failed.stderr));
+    let page = fs::read_to_string(work.path("page.html")).unwrap();
+    for part in ["There may be a backup", "another manifest stands"] {
+        assert!(page.contains(part), "`{part}` is not on the page:\n{page}");
+    }
+    for part in ["There is no backup", "Nothing of this attempt", "would have been"] {
+        assert!(!page.contains(part), "`{part}` is on the page:\n{page}");
+    }
+}
+
 #[test]
 fn a_place_where_no_report_can_be_is_refused_before_the_backup() {
     let work = Work::new();

@@ -2,6 +2,7 @@
 //!
 //! The manual page on the commit walks through every way in which this can be interrupted.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,10 +27,10 @@ pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Man
         }
         Err(Failure::Theirs(theirs)) => {
             session.tidy(&theirs).await;
-            Err(Error::new(
+            Err(sent(Error::new(
                 ErrorKind::Conflict,
                 format!("another process has resumed and committed backup {}; it is complete", manifest.id),
-            ))
+            )))
         }
         Err(Failure::Absent(error)) => {
             let cause = session.fail(error.context("the backup could not be committed"));
@@ -37,8 +38,45 @@ pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Man
             let _logged = session.clean_up(Vec::new()).await;
             Err(cause)
         }
-        Err(Failure::Other(error)) => Err(error),
+        Err(Failure::Gone(error)) => Err(error),
+        Err(Failure::Other(error)) => Err(sent(error)),
     }
+}
+
+/// Whether there may be a backup although its commit failed with `error`: a manifest is there, whoever wrote it, or may still
+/// come. The message says which.
+///
+/// False of every other error, also if it is none of a commit: then nothing of the attempt is ever visible.
+pub fn may_be_committed(error: &Error) -> bool {
+    let mut layer = std::error::Error::source(error);
+    while let Some(cause) = layer {
+        if cause.is::<Sent>() {
+            return true;
+        }
+        layer = cause.source();
+    }
+    false
+}
+
+/// In the chain of an error: a manifest is there, or may be. Says what the layer above it says, so that it is not seen.
+#[derive(Debug)]
+struct Sent(Error);
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Sent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// The same error, of which [`may_be_committed`] is true.
+pub(super) fn sent(error: Error) -> Error {
+    Error::new(error.kind(), error.message().to_owned()).with_source(Sent(error))
 }
 
 enum Failure {
@@ -46,6 +84,8 @@ enum Failure {
     Absent(Error),
     /// The backup was resumed, and another process has committed it.
     Theirs(Box<Manifest>),
+    /// The manifest was there, and was taken back.
+    Gone(Error),
     /// There is one that is not ours, or there may be ours: nothing may be removed.
     Other(Error),
 }
@@ -70,13 +110,13 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
         }
     });
     let error = match put.await {
-        Ok(()) => return stand(session, &name).await.map_err(Failure::Other),
+        Ok(()) => return stand(session, &name).await,
         Err(error) => error,
     };
     match store.read_small(&name, MAX_MANIFEST_BYTES).await {
         Ok(found) if found == content => {
             store.settle(&name).await.map_err(|error| Failure::Other(unsettled(session, error)))?;
-            stand(session, &name).await.map_err(Failure::Other)
+            stand(session, &name).await
         }
         Ok(found) => Err(match taken_over(session, &found) {
             Some(theirs) => Failure::Theirs(Box::new(theirs)),
@@ -114,7 +154,7 @@ fn unsettled(session: &Session, error: Error) -> Error {
 }
 
 /// The manifest was written. Takes it back if the backup was taken for dead before, or was resumed, committed and deleted.
-async fn stand(session: &Session, manifest: &str) -> Result<()> {
+async fn stand(session: &Session, manifest: &str) -> Result<(), Failure> {
     let (store, names) = (&session.store, &session.names);
     let looked = if session.segments.was_silent() {
         check_not_removed(store, names).await
@@ -134,15 +174,15 @@ async fn stand(session: &Session, manifest: &str) -> Result<()> {
     if error.kind() != ErrorKind::Conflict {
         let message =
             format!("backup {} was committed, and it is not known whether it is whole; verify it", session.names.id());
-        return Err(error.context(message));
+        return Err(Failure::Other(error.context(message)));
     }
     match session.store.delete(manifest).await {
-        Ok(()) => Err(error),
-        Err(stays) => Err(error.context(format!(
+        Ok(()) => Err(Failure::Gone(error)),
+        Err(stays) => Err(Failure::Other(error.context(format!(
             "the manifest of backup {}, which is not whole, could not be taken back ({}); delete it",
             session.names.id(),
             stays.report()
-        ))),
+        )))),
     }
 }
 

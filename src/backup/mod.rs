@@ -38,6 +38,7 @@ mod tests;
 pub use catalog::{
     BackupSummary, DamagedBackup, Latest, Listing, Select, find, intent, latest, list, series_of, standing,
 };
+pub use commit::may_be_committed;
 pub use course::Course;
 pub use document::MAX_LABELS;
 #[cfg(feature = "encryption")]

@@ -217,7 +217,7 @@ impl Session {
     }
 
     /// Something may be left, because of `error`: whoever asks the store is told.
-    fn note_remains(&self, error: Error) -> Error {
+    pub(super) fn note_remains(&self, error: Error) -> Error {
         let error = error.context(format!(
             "backup {} was given up, and objects or uploads below {} may be left; `vdstream gc` removes them later",
             self.names.id(),

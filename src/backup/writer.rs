@@ -339,7 +339,8 @@ impl Backup {
     /// The first failure of any stripe, or that of writing the manifest; the backup is aborted and everything of it removed.
     /// Two exceptions: if it is in doubt whether the manifest was written ([`ErrorKind::Unavailable`], and the message says
     /// so), or if another manifest stands in its place ([`ErrorKind::Conflict`]), nothing is removed. Nor is it if another process
-    /// has resumed and committed the backup, which is a conflict too, also if that was deleted since.
+    /// has resumed and committed the backup, which is a conflict too, also if that was deleted since. Of an error after which there
+    /// may be a backup, [`may_be_committed`](super::may_be_committed) is true.
     ///
     /// # Cancel safety
     ///
@@ -396,7 +397,8 @@ impl Backup {
         };
         let task = session.store.tasks().spawn(publish.instrument(session.span.clone()));
         self.is_ended = true;
-        task.await.map_err(|error| Error::new(ErrorKind::Internal, "the commit panicked").with_source(error))?
+        let panicked = |error| Error::new(ErrorKind::Internal, "the commit panicked").with_source(error);
+        task.await.map_err(|error| commit::sent(panicked(error)))?
     }
 
     /// Waiting for a writer that nobody shuts down would have no end.
@@ -442,9 +444,10 @@ impl Backup {
         let clean_up = self.clean_up();
         let task = self.session.store.tasks().spawn(clean_up);
         self.is_ended = true;
-        let outcome = task
-            .await
-            .unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "the clean-up panicked").with_source(error)));
+        let outcome = task.await.unwrap_or_else(|error| {
+            let error = Error::new(ErrorKind::Internal, "the clean-up panicked").with_source(error);
+            Err(self.session.note_remains(error))
+        });
         (cause, outcome)
     }
 

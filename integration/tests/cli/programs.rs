@@ -136,7 +136,7 @@ fn a_consumer_does_not_take_a_signal_to_the_tool_for_the_end_of_its_input() {
     // Nothing can be waited for: the tool must go on waiting for the program.
     std::thread::sleep(Duration::from_millis(300));
     terminate(&children[1].1);
-    for ((work, child), last) in children.into_iter().zip(["nothing was left behind", "leaving at once"]) {
+    for ((work, child), last) in children.into_iter().zip(["the output is incomplete", "leaving at once"]) {
         let output = child.wait_with_output().unwrap();
         assert_fails(&output, 143, last);
         while !is_gone(&work.join("begun")) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
@@ -168,6 +168,31 @@ async fn a_resumed_backup_that_was_killed_too_is_resumed_again() {
         let again = resume(&place, &id, &["--input", &path], None);
         assert_fails(&again, 11, "complete already");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_to_a_resumed_backup_leaves_what_is_stored_and_says_so() {
+    let work = tempfile::tempdir().unwrap();
+    let (content, path) = input(&work);
+    let place = Place::disk();
+    let (url, id) = (place.url(), killed(&place, None, &content, 2).await);
+    let before = place.objects().await;
+    let mut command = vdstream_command();
+    command.args(arguments(&url, &["-", "--resume", &id, "--silence", "0s"])).stdin(Stdio::piped());
+    let mut tool = Tool::start(command);
+    // It stands still in the middle of its input.
+    let mut stdin = tool.stdin();
+    stdin.write_all(&content[..LEN - (2 << 20)]).unwrap();
+    assert!(Command::new("kill").arg(tool.id().to_string()).status().unwrap().success());
+    let ended = tool.wait(LIMIT);
+    assert_eq!(ended.status.and_then(|status| status.code()), Some(143), "{}", ended.stderr);
+    let said = format!("ended by SIGTERM; what is stored stays, and `--resume {id}` goes on with it");
+    assert!(ended.stderr.trim_end().ends_with(&said), "{}", ended.stderr);
+    let (after, is_segment) = (place.objects().await, |name: &&String| name.ends_with(".zst"));
+    assert!(before.iter().filter(is_segment).all(|name| after.contains(name)), "{before:?}, then {after:?}");
+    let resumed = resume(&place, &id, &["--input", &path], None);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    is_whole(&place, &id, &content, &work).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

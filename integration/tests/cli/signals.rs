@@ -1,12 +1,13 @@
 //! Signals: orderly at the first, at once at the second, and never a doubt about the commit.
 
+use std::io::Read as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use integration::place::Place;
 use integration::proxy::Proxy;
 use integration::server::Kind;
-use integration::tool::vdstream_command;
+use integration::tool::{vdstream_command, vdstream_slow_to_rename};
 
 use crate::support::*;
 
@@ -116,6 +117,70 @@ async fn a_signal_ends_a_backup_whose_first_request_hangs() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert_fails(&output, 5, "may be left; `vdstream gc` removes them later");
     assert!(stderr(&output).contains("ended by SIGINT"), "{}", stderr(&output));
+}
+
+/// The output has its name already when the signal comes.
+#[test]
+fn a_signal_while_files_get_their_names_waits_for_that() {
+    let (place, work) = (Place::disk(), tempfile::TempDir::new().unwrap());
+    assert!(run(&place, &["backup", &place.url(), "--", "echo", "new"]).status.success());
+    let output = work.path().join("output");
+    std::fs::write(&output, b"old\n").unwrap();
+    let mut command = vdstream_slow_to_rename(Duration::from_secs(3));
+    command.args(["restore", &place.url(), "latest", "--output"]).arg(&output);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while std::fs::read(&output).unwrap() != b"new\n" {
+        assert!(start.elapsed() < Duration::from_secs(30), "nothing is ever restored");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send("-INT", &child);
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("SIGINT: all data is restored, giving the files their names first"));
+}
+
+#[test]
+fn a_signal_to_a_restore_says_whether_something_of_its_output_stays() {
+    let (place, work) = (Place::disk(), tempfile::TempDir::new().unwrap());
+    let limits = ["--segment-size", "1MiB", "--memory", "48MiB", "--threads", "1"];
+    let producer = ["--", "head", "-c", "9000000", "/dev/urandom"];
+    assert!(run(&place, &[&["backup", &place.url()][..], &limits, &producer].concat()).status.success());
+    let (fifo, file) = (work.path().join("fifo"), work.path().join("file"));
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for (path, last) in [(&fifo, "ended by SIGINT, the output is incomplete"), (&file, "nothing was left behind")] {
+        let mut command = vdstream_command();
+        // Slow enough to be in the middle for seconds.
+        command.args(["restore", &place.url(), "latest", "--limit-download", "500KB", "--output"]).arg(path);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let reader = (path == &fifo).then(|| {
+            let mut reader = std::fs::File::open(path).unwrap();
+            reader.read_exact(&mut [0]).unwrap();
+            reader
+        });
+        let start = Instant::now();
+        while reader.is_none() && std::fs::read_dir(work.path()).unwrap().count() < 2 {
+            assert!(start.elapsed() < Duration::from_secs(30), "nothing is ever restored");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        send("-INT", &child);
+        assert_fails(&child.wait_with_output().unwrap(), 130, last);
+    }
+    assert_eq!(std::fs::read_dir(work.path()).unwrap().count(), 1, "only the FIFO is there");
+}
+
+/// The program of a backup cannot be started, and the store does not answer when what was begun is to be removed.
+#[tokio::test]
+async fn what_is_left_of_a_backup_that_could_not_start_its_program_is_told() {
+    let place = Place::server(Kind::Garage).await;
+    let proxy = Proxy::hold(Kind::Garage.endpoint(), &["PUT ", "/claims/"]).await;
+    let mut command = vdstream_command();
+    command.envs(place.environment_at(proxy.endpoint())).args(["backup", &place.url(), "--clean-up-timeout", "2s"]);
+    command.args(["--", "no-such-program-here"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = ended(child).await;
+    assert_fails(&output, 10, "cannot start `no-such-program-here`");
+    assert!(stderr(&output).contains("`vdstream gc` removes them later"), "{}", stderr(&output));
 }
 
 #[tokio::test]

@@ -398,7 +398,16 @@ async fn a_process_that_was_taken_over_from_harms_nothing_whenever_it_wakes() {
                         drop(go.take());
                         let Some(first) = first.take() else { return false };
                         match first_commits {
-                            true => first.commit().await.is_ok(),
+                            true => match first.commit().await {
+                                Ok(_) => true,
+                                Err(error) => {
+                                    let report = error.report();
+                                    let is_there = ["it is complete", "another manifest stands"];
+                                    let is_there = is_there.iter().any(|words| report.contains(words));
+                                    assert_eq!(may_be_committed(&error), is_there, "{report}");
+                                    false
+                                }
+                            },
                             false => {
                                 first.abort(given_up()).await.unwrap();
                                 false
@@ -482,6 +491,7 @@ async fn a_deleted_backup_does_not_come_back_by_a_process_that_was_taken_over_fr
         *machine.back.lock() = ahead * MINUTE;
         let error = first.commit().await.unwrap_err();
         assert!(error.kind() == ErrorKind::Conflict && error.report().contains("was deleted"), "{}", error.report());
+        assert!(!may_be_committed(&error), "its manifest was taken back");
         first_store.wait_idle().await;
         store.wait_idle().await;
         let listing = list(&store, None).await.unwrap();

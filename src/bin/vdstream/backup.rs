@@ -27,22 +27,32 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
         None => None,
     };
     let mut attempt = Attempt::default();
-    let made = Box::pin(make(&args, common, metrics, &mut attempt)).await;
-    let facts = |story| Facts { url: &args.url, series: &args.series, story };
+    let made = make(&args, common, metrics, &mut attempt).await;
     match made {
         Ok(report) => {
             let manifest = &report.manifest;
             let told = print(&args, common, &report);
+            let story = Story::Committed { manifest, verifications: &[] };
             let drawn = match page {
-                Some(page) => page.write(&facts(Story::Committed { manifest, verifications: &[] })).await,
+                Some(page) => page.write(&Facts { url: &args.url, series: &args.series, story }).await,
                 None => Ok(()),
             };
             told.and_then(|()| drawn.map_err(Failure::from))
                 .map_err(|failure| failure.after(format!("backup {} is committed", manifest.id)))
         }
         Err(failure) => {
+            let failure = match &args.resume {
+                Some(id) => failure.resumable(id),
+                None => failure,
+            };
+            attempt.may_be_committed = matches!(&failure, Failure::Error(error) if backup::may_be_committed(error));
+            let facts = |why| Facts {
+                url: attempt.url.as_deref().unwrap_or("a store that could not be opened"),
+                series: &args.series,
+                story: Story::Failed { attempt: &attempt, why },
+            };
             if let (Some(page), Some(why)) = (page, failure.line())
-                && let Err(error) = page.write(&facts(Story::Failed { attempt: &attempt, why: &why })).await
+                && let Err(error) = page.write(&facts(&why)).await
             {
                 output::note(&format!("the report could not be written: {}", error.report()));
             }
@@ -51,19 +61,38 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
     }
 }
 
-/// Makes the backup; `attempt` gets what is known of it if it fails.
+/// Makes the backup; `attempt` gets what is known of it if it fails. However it ends, what could not be removed is told.
 async fn make(
     args: &args::Backup,
     common: &args::Common,
     metrics: &MetricsFile,
     attempt: &mut Attempt,
 ) -> Result<BackupReport, Failure> {
+    let store = store::open(&args.url)?;
+    attempt.url = Some(args.url.clone());
+    let made = Box::pin(carry_out(args, common, metrics, attempt, store.clone())).await;
+    match (made, store.take_leftovers()) {
+        (made, None) => made,
+        (Err(Failure::Signal(signal)), Some(left)) => Err(left.context(format!("ended by {}", signal.name())).into()),
+        (made, Some(left)) => {
+            output::note(&format!("the clean-up is not complete: {}", left.report()));
+            made
+        }
+    }
+}
+
+async fn carry_out(
+    args: &args::Backup,
+    common: &args::Common,
+    metrics: &MetricsFile,
+    attempt: &mut Attempt,
+    store: Store,
+) -> Result<BackupReport, Failure> {
     #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if args.stdin.is_some() || !args.input.is_empty() || !args.producer.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other inputs").into());
         }
-        let store = store::open(&args.url)?;
         let begin = async |store: &Store, stripes: u16| {
             let mut backup = begin(args, common, metrics, store, stripes).await?;
             if args.resume.is_some() {
@@ -72,10 +101,9 @@ async fn make(
             }
             Ok::<_, Error>(backup)
         };
-        return crate::devices::backup(args, common, metrics, name, begin, &store).await;
+        return crate::devices::backup(args, common, metrics, attempt, name, begin, &store).await;
     }
     let mut signals = Signals::install()?;
-    let store = store::open(&args.url)?;
     let prepared = tokio::select! {
         prepared = prepare(args, common, metrics, &store) => Ok(prepared?),
         signal = signals.next() => Err(signal),
@@ -88,10 +116,7 @@ async fn make(
                 () = store.wait_idle() => {}
                 never = signals.put_off(CLEANING) => match never {},
             }
-            return Err(match store.take_leftovers() {
-                None => Failure::Signal(signal),
-                Some(error) => error.context(format!("ended by {}", signal.name())).into(),
-            });
+            return Err(Failure::Signal(signal));
         }
     };
     if args.resume.is_some() && !common.quiet {
@@ -118,44 +143,34 @@ async fn make(
                 report = backup.commit() => report,
                 never = signals.put_off("all data is stored, finishing the commit first") => match never {},
             };
-            if let Some(error) = store.take_leftovers() {
-                output::note(&format!("the clean-up is not complete: {}", error.report()));
-            }
             Ok(report?)
         }
         Err(failure) => {
             // The abort comes first, so that its reason is what the stripes end with; the writers are dropped after it.
             let clean = async {
-                let ((), cleaned) = tokio::join!(feed.stop(), backup.abort(reason(&failure)));
-                cleaned
+                // What cannot be removed is with the store too.
+                let ((), _leftovers) = tokio::join!(feed.stop(), backup.abort(reason(&failure)));
             };
-            let cleaned = tokio::select! {
-                cleaned = clean => cleaned,
+            tokio::select! {
+                () = clean => {}
                 never = signals.put_off(CLEANING) => match never {},
-            };
-            drop(writers);
-            match (failure, cleaned) {
-                (Failure::Signal(signal), Err(error)) => {
-                    Err(error.context(format!("ended by {}", signal.name())).into())
-                }
-                (failure, Err(error)) => {
-                    output::note(&format!("the clean-up is not complete: {}", error.report()));
-                    Err(failure)
-                }
-                (failure, Ok(())) => Err(failure),
             }
+            drop(writers);
+            Err(failure)
         }
     }
 }
 
-const CLEANING: &str = "removing what was stored first";
+const CLEANING: &str = "cleaning up first";
 
-fn reason(failure: &Failure) -> Error {
+/// Why the work of this process ends, for whoever is at its other side.
+pub(crate) fn reason(failure: &Failure) -> Error {
     match failure {
         Failure::Error(error) => error.clone(),
-        Failure::Signal(signal) | Failure::Halfway(signal) => {
-            Error::new(ErrorKind::Aborted, format!("ended by {}", signal.name()))
-        }
+        Failure::Signal(signal)
+        | Failure::Halfway(signal)
+        | Failure::Resumable { signal, .. }
+        | Failure::Cut(signal) => Error::new(ErrorKind::Aborted, format!("ended by {}", signal.name())),
         Failure::Report { .. } | Failure::Pipe => Error::new(ErrorKind::Aborted, "the report was not printed"),
     }
 }

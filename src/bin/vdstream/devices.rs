@@ -10,6 +10,7 @@ use crate::event::{Direction, Work};
 use crate::exit::Failure;
 use crate::metrics_file::MetricsFile;
 use crate::output;
+use crate::page::Attempt;
 use crate::progress::Watch;
 use crate::restore;
 use crate::signal::Signals;
@@ -49,10 +50,18 @@ async fn wait_for_engine(
     match configured {
         Ok(()) => Ok(set),
         Err(failure) => {
-            // The first failure is the one to tell.
-            let _second = set.close().await;
+            close(set, signals).await;
             Err(failure)
         }
+    }
+}
+
+/// Closes a set that has ended.
+async fn close(set: client::DeviceSet, signals: &mut Signals) {
+    tokio::select! {
+        // The first failure is the one to tell.
+        _second = set.close() => {}
+        never = signals.put_off("ending in good order first") => match never {},
     }
 }
 
@@ -95,6 +104,7 @@ pub(crate) async fn backup(
     args: &args::Backup,
     common: &args::Common,
     metrics: &MetricsFile,
+    attempt: &mut Attempt,
     name: &str,
     begin: impl AsyncFnOnce(&Store, u16) -> Result<Backup>,
     store: &Store,
@@ -103,20 +113,25 @@ pub(crate) async fn backup(
     let count = args.devices.devices;
     let stripes = u16::try_from(count).map_err(|_| Error::new(ErrorKind::Invalid, "more devices than stripes"))?;
     let set = wait_for_engine(&args.devices, name, count, common, &mut signals).await?;
-    let mut begun = match begin(store, stripes).await {
+    let mut begun = match signals.unless(begin(store, stripes)).await {
         Ok(begun) => begun,
-        Err(error) => {
+        Err(failure) => {
             // An error means that the set has ended already.
-            let _ended = set.abort(error.clone());
-            let _second = set.close().await;
-            return Err(error.into());
+            let _ended = set.abort(crate::backup::reason(&failure));
+            close(set, &mut signals).await;
+            // What was begun is removed by the store's own tasks, within seconds.
+            signals.until_idle(store).await;
+            return Err(failure);
         }
     };
+    attempt.begun(&begun);
     begun.set_producer(backup::Producer::new(format!("device set {name}")));
     let told = set.clone();
     let pipeline = begun.pipeline().clone();
     let watch = Watch::new(common, metrics, Work::new(Direction::Backup, &pipeline, args.expect_size));
-    watched(&watch, &pipeline, until_signal(told, &mut signals, begun.serve(set))).await
+    let made = watched(&watch, &pipeline, until_signal(told, &mut signals, begun.serve(set))).await;
+    attempt.moved(&pipeline.progress(), watch.elapsed(), pipeline.plan().threads);
+    made
 }
 
 pub(crate) async fn restore(
@@ -128,11 +143,12 @@ pub(crate) async fn restore(
     manifest: &Manifest,
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let restore = restore::begin(args, store, manifest).await?;
+    let restore = signals.unless(restore::begin(args, store, manifest)).await?;
     let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, &mut signals).await?;
     let told = set.clone();
     let pipeline = restore.pipeline().clone();
     let work = Work::new(Direction::Restore, &pipeline, Some(manifest.raw_bytes()));
     let watch = Watch::new(common, metrics, work);
-    watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await
+    // What the engine has got stays with it.
+    watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await.map_err(Failure::cut)
 }

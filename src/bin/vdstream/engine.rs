@@ -46,7 +46,10 @@ pub(crate) async fn run(args: args::Engine, common: &args::Common) -> Result<(),
     };
     if let Err(failure) = &worked {
         let reason = match failure {
-            Failure::Signal(signal) | Failure::Halfway(signal) => {
+            Failure::Signal(signal)
+            | Failure::Halfway(signal)
+            | Failure::Resumable { signal, .. }
+            | Failure::Cut(signal) => {
                 Error::new(ErrorKind::Aborted, format!("the engine was ended by {}", signal.name()))
             }
             Failure::Error(error) => error.clone(),

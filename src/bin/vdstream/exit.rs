@@ -32,6 +32,10 @@ pub(crate) enum Failure {
     Signal(Signal),
     /// The same of what is not undone: a report tells how far it came.
     Halfway(Signal),
+    /// The same of a backup that was resumed: what is stored stays.
+    Resumable { signal: Signal, id: String },
+    /// The same of a restore whose output cannot be taken back, such as a device, a pipe or what a program has read.
+    Cut(Signal),
     /// Whoever reads stdout has seen enough. Not worth a message.
     Pipe,
 }
@@ -75,7 +79,9 @@ impl Failure {
 
     pub(crate) fn number(&self) -> u8 {
         match self {
-            Self::Signal(signal) | Self::Halfway(signal) => signal.code(),
+            Self::Signal(signal) | Self::Halfway(signal) | Self::Resumable { signal, .. } | Self::Cut(signal) => {
+                signal.code()
+            }
             Self::Pipe => 141,
             Self::Report { .. } => 6,
             Self::Error(error) => match error.kind() {
@@ -103,6 +109,10 @@ impl Failure {
             Self::Halfway(signal) => {
                 Some(format!("ended by {} before all was done; the same command goes on from there", signal.name()))
             }
+            Self::Resumable { signal, id } => {
+                Some(format!("ended by {}; what is stored stays, and `--resume {id}` goes on with it", signal.name()))
+            }
+            Self::Cut(signal) => Some(format!("ended by {}, the output is incomplete", signal.name())),
             Self::Pipe => None,
         }
     }
@@ -111,6 +121,22 @@ impl Failure {
     pub(crate) fn halfway(self) -> Self {
         match self {
             Self::Signal(signal) => Self::Halfway(signal),
+            other => other,
+        }
+    }
+
+    /// The same failure of a backup that was resumed.
+    pub(crate) fn resumable(self, id: &str) -> Self {
+        match self {
+            Self::Signal(signal) => Self::Resumable { signal, id: id.to_owned() },
+            other => other,
+        }
+    }
+
+    /// The same failure of a restore that has written where nothing is taken back.
+    pub(crate) fn cut(self) -> Self {
+        match self {
+            Self::Signal(signal) => Self::Cut(signal),
             other => other,
         }
     }

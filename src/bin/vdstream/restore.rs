@@ -37,6 +37,7 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &Me
         prepared = prepare(&args) => prepared?,
         signal = signals.next() => return Err(Failure::Signal(signal)),
     };
+    let is_direct = targets.iter().any(Target::is_direct);
     let work = Work::new(Direction::Restore, restore.pipeline(), Some(manifest.raw_bytes()));
     let watch = Watch::new(common, metrics, work);
     let filled = tokio::select! {
@@ -45,11 +46,28 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &Me
         never = watch.follow(|| restore.progress()) => match never {},
     };
     watch.end(restore.progress());
-    let ended = tokio::select! {
+    let taken = tokio::select! {
         // The first cause of a failure is there already.
         biased;
-        ended = end(&args, common, &manifest, filled, &mut targets, program.as_mut()) => ended,
+        taken = take(&args, &manifest, filled, program.as_mut()) => taken,
         signal = signals.next() => Err(Failure::Signal(signal)),
+    };
+    let ended = match taken {
+        Ok(Taken::All) => {
+            // Not interrupted by the first signal: some files would be replaced, and others not.
+            let published = tokio::select! {
+                published = try_join_all(targets.drain(..).map(Target::publish)) => published,
+                never = signals.put_off("all data is restored, giving the files their names first") => match never {},
+            };
+            match published {
+                Ok(_) => print(&args, common, &manifest)
+                    .map_err(|failure| failure.after(format!("backup {} is restored", manifest.id))),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Ok(Taken::Enough) => Ok(()),
+        Err(failure) if is_direct => Err(failure.cut()),
+        Err(failure) => Err(failure),
     };
     if ended.is_err()
         && let Some(program) = &mut program
@@ -88,34 +106,40 @@ async fn prepare(args: &args::Restore) -> Result<Prepared> {
     Ok(Prepared { manifest, restore, targets, program: Some(program) })
 }
 
-/// What remains when the targets have got all, or as much as they wanted. A failure is handed on.
-async fn end(
+/// How much of the data its reader has taken.
+enum Taken {
+    All,
+    /// A program that has ended well wanted no more.
+    Enough,
+}
+
+/// Whether the targets have got all, or as much as they wanted. A failure is handed on.
+async fn take(
     args: &args::Restore,
-    common: &args::Common,
     manifest: &Manifest,
     filled: Result<(), Failure>,
-    targets: &mut Vec<Target>,
     program: Option<&mut Program>,
-) -> Result<(), Failure> {
+) -> Result<Taken, Failure> {
     match (filled, program) {
-        (Ok(()), Some(program)) => drop(program.success().await?),
-        (Ok(()), None) => {}
+        (Ok(()), Some(program)) => {
+            program.success().await?;
+            Ok(Taken::All)
+        }
+        (Ok(()), None) => Ok(Taken::All),
         (Err(Failure::Error(error)), Some(program)) if target::is_left(&error) => {
             // It reads no more: what it has to say about that is its exit status.
             program.success().await?;
             let (name, all) = (args.consumer[0].display(), output::size(manifest.raw_bytes()));
             output::note(&format!("`{name}` ended well and did not want all of the {all}; the rest was not verified"));
-            return Ok(());
+            Ok(Taken::Enough)
         }
         (Err(Failure::Error(error)), None)
             if target::is_left(&error) && args.output.iter().any(|path| is_stdout(path)) =>
         {
-            return Err(Failure::Pipe);
+            Err(Failure::Pipe)
         }
-        (Err(failure), _) => return Err(failure),
+        (Err(failure), _) => Err(failure),
     }
-    try_join_all(targets.drain(..).map(Target::publish)).await?;
-    print(args, common, manifest).map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)))
 }
 
 pub(crate) async fn begin(args: &args::Restore, store: &Store, manifest: &Manifest) -> Result<Restore> {

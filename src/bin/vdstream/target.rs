@@ -136,6 +136,11 @@ impl Target {
         Self { name, bytes: Bytes::Stream(Box::pin(stdin)), file: None, safety: Safety::Process }
     }
 
+    /// Whether it is written where it is, so that what a restore has written stays even if the restore fails.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.file.is_none()
+    }
+
     /// Tells how long the file will be. That it does not fit is known at once; and the system has less to do for each write.
     pub(crate) async fn reserve(&self, bytes: u64) -> Result<()> {
         let Bytes::File(file) = &self.bytes else { return Ok(()) };

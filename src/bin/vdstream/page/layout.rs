@@ -23,7 +23,10 @@ pub(super) fn page(facts: &Facts<'_>) -> Result<String> {
         Story::Committed { manifest, verifications } => {
             (format!("Backup {}", manifest.id), committed(facts, manifest, verifications)?)
         }
-        Story::Failed { attempt, why } => ("No backup".to_owned(), failed(facts, attempt, why)?),
+        Story::Failed { attempt, why } => {
+            let title = if attempt.may_be_committed { "A backup in doubt" } else { "No backup" };
+            (title.to_owned(), failed(facts, attempt, why)?)
+        }
     };
     Ok(html! {
         (DOCTYPE)
@@ -104,16 +107,31 @@ fn failed(facts: &Facts<'_>, attempt: &Attempt, why: &str) -> Result<Markup> {
             parts: vec![(share(stripe.position, most), RAW), (share(stripe.durable, most), STORED)],
         })
         .collect();
+    let (heading, word, its_id, outcome) = match attempt.may_be_committed {
+        false => (
+            "There is no backup ",
+            "failed",
+            " · would have been ",
+            "Nothing of this attempt can be restored. Earlier backups are as they were.",
+        ),
+        true => (
+            "There may be a backup ",
+            "in doubt",
+            " · its id: ",
+            "The commit had begun: the reason says what is known of it, and `vdstream list` whether it is there. Earlier backups are \
+             as they were.",
+        ),
+    };
     Ok(html! {
         header {
             p.kicker { "vdstream backup · series " (printable(facts.series)) }
-            h1 { "There is no backup " span class="badge bad" { "failed" } }
-            p.muted { (printable(facts.url)) @if let Some(id) = attempt.id { " · would have been " code { (id) } } }
+            h1 { (heading) span class="badge bad" { (word) } }
+            p.muted { (printable(facts.url)) @if let Some(id) = attempt.id { (its_id) code { (id) } } }
         }
         section.alarm {
             h2 { "Why" }
             p { (printable(why)) }
-            p { "Nothing of this attempt can be restored. Earlier backups are as they were." }
+            p { (outcome) }
         }
         @if course.is_some() {
             (tiles_of(&tiles))
@@ -482,5 +500,14 @@ mod tests {
         let page = page(&facts).unwrap();
         assert!(page.contains("There is no backup"), "{page}");
         assert_harmless(&page, 3);
+    }
+
+    #[test]
+    fn a_failure_after_which_there_may_be_a_backup_is_not_told_as_none() {
+        let attempt = Attempt { may_be_committed: true, ..Attempt::default() };
+        let facts = Facts { url: "", series: "a", story: Story::Failed { attempt: &attempt, why: "no answer" } };
+        let page = page(&facts).unwrap();
+        assert!(page.contains("There may be a backup") && page.contains("no answer"), "{page}");
+        assert!(!page.contains("No backup") && !page.contains("Nothing of this attempt"), "{page}");
     }
 }
