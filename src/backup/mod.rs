@@ -16,6 +16,7 @@ pub(crate) mod intent;
 mod kind;
 mod manifest;
 mod meter;
+mod moment;
 pub(crate) mod names;
 mod options;
 mod reader;
