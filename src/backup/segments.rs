@@ -5,11 +5,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 use object_store::multipart::PartId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +17,7 @@ use super::collection::LONGEST_SILENCE;
 use super::collection::uploads::{self, Ending};
 use super::intent::UploadRecord;
 use super::manifest::{MAX_SEGMENTS, Manifest};
+use super::moment::Moment;
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
 use super::store::{NAMES_AT_ONCE, Seen, Store};
 use crate::buffer::SlotMut;
@@ -55,10 +54,8 @@ struct Shared {
 
 /// The signs of life that the backup has left in the store, by this machine's clocks: objects that a collection sees.
 struct Signs {
-    /// By the calendar, which a machine that sleeps does not lose, and which may be set back.
-    last: Timestamp,
-    /// By the clock that only goes on, which may stand still while the machine sleeps.
-    last_monotonic: Duration,
+    /// What the newest of them is dated by, or earlier.
+    last: Moment,
     /// There was once none for so long that a collection may have taken the backup for dead.
     was_silent: bool,
 }
@@ -83,31 +80,29 @@ impl Segments {
                 next_upload: AtomicUsize::new(0),
                 attempts: Mutex::default(),
                 begun: Mutex::default(),
-                signs: Mutex::new(Signs {
-                    last: store.time().wall(),
-                    last_monotonic: store.time().now(),
-                    was_silent: false,
-                }),
+                signs: Mutex::new(Signs { last: Moment::now(store.time().as_ref()), was_silent: false }),
             }),
         }
     }
 
-    /// Notes that an object was stored just now.
-    fn note_sign(&self) {
+    fn now(&self) -> Moment {
+        Moment::now(self.shared.store.time().as_ref())
+    }
+
+    /// Notes that there is an object now that is dated `dated` or later, and stays until the commit.
+    fn note_sign(&self, dated: Moment) {
         let mut signs = self.shared.signs.lock();
         // Asked for under the lock, so that of two at once none finds the other's time to be yet to come.
-        let (now, monotonic) = (self.shared.store.time().wall(), self.shared.store.time().now());
-        let silence = Duration::try_from(now.duration_since(signs.last));
-        // A calendar that went back by more than has passed tells nothing; by less, it hides some of it.
-        signs.was_silent |= !silence.is_ok_and(|silence| silence <= LONGEST_SILENCE)
-            || monotonic.saturating_sub(signs.last_monotonic) > LONGEST_SILENCE;
-        (signs.last, signs.last_monotonic) = (now, monotonic);
+        let now = self.now();
+        signs.was_silent |= now.is_long_after(signs.last, LONGEST_SILENCE);
+        signs.last = signs.last.max(dated);
     }
 
     /// True if a collection may have taken the backup for dead, now or before.
     pub(super) fn was_silent(&self) -> bool {
-        self.note_sign();
-        self.shared.signs.lock().was_silent
+        let mut signs = self.shared.signs.lock();
+        signs.was_silent |= self.now().is_long_after(signs.last, LONGEST_SILENCE);
+        signs.was_silent
     }
 
     /// Runs `work` to its end even if the caller is dropped.
@@ -362,8 +357,9 @@ impl SegmentStore for Segments {
     async fn put(&self, segment: SegmentId, payload: Vec<Bytes>) -> Result<()> {
         self.count(segment)?;
         let (store, name) = (self.shared.store.clone(), self.shared.names.segment(segment));
+        let begun = self.now();
         self.tracked(async move { store.create_segment(&name, payload).await }).await?;
-        self.note_sign();
+        self.note_sign(begun);
         Ok(())
     }
 
@@ -427,6 +423,7 @@ impl Segments {
         let shared = &self.shared;
         let name = shared.names.segment(segment);
         let path = shared.store.path(&name);
+        let begun = self.now();
         let id = shared.store.begin_upload(&path).await;
         let id = id.map_err(|error| shared.store.error(&error, "begin the upload of", &name))?;
         let attempt = {
@@ -458,7 +455,9 @@ impl Segments {
             let _ = upload.give_up().await;
             return Err(error);
         }
-        self.note_sign();
+        // The record is a sign now, and the object later: Amazon dates it by the beginning of its upload, a local disk by the last
+        // part. So its completion is none.
+        self.note_sign(begun);
         Ok(Box::new(Handle(upload)))
     }
 }
@@ -515,7 +514,6 @@ impl Upload {
             }
             store.settle(&self.name).await?;
         }
-        self.segments.note_sign();
         self.forget();
         Ok(())
     }

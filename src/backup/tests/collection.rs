@@ -13,6 +13,7 @@ use crate::backup::collection::{CollectionPlan, CollectionReport, DEFAULT_GRACE,
 use crate::backup::retention::{self, Descendants};
 use crate::backup::store::PartLimits;
 use crate::clock::Clock;
+use crate::pipeline::{SegmentId, SegmentStore as _};
 use crate::sync::Mutex;
 use crate::testing::fault_store::Operation;
 use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule, SimClock, StoredObject};
@@ -119,7 +120,7 @@ async fn beside_a_committed_backup_only_strays_go() {
     // The record of a finished upload whose deletion was lost, a half-written record, and what a stopped deletion left.
     let directory = manifest.names().directory();
     let object = |bytes: &'static [u8]| StoredObject { bytes: Bytes::from_static(bytes), modified: clock.wall() };
-    let segment = crate::pipeline::SegmentId { stripe: 0, index: 0 };
+    let segment = SegmentId { stripe: 0, index: 0 };
     let record = intent::UploadRecord {
         id: manifest.id,
         segment,
@@ -423,6 +424,81 @@ fn a_calendar_that_is_set_back_hides_no_silence() {
     }
 }
 
+/// A backup whose uploads were completed a moment ago counted as alive, and a collection saw the dates of their beginnings.
+#[tokio::test]
+async fn a_completion_is_no_sign_of_life() {
+    let (bucket, clock) = bucket(Contents::default());
+    let bucket = bucket.dating_by_beginning();
+    let (store, begun) = (on(&bucket, &clock), clock.wall());
+    let names = names::Names::new(Series::default(), BackupId::generate(begun));
+    let segments = segments::Segments::new(&store, names.clone());
+    let segment = SegmentId { stripe: 0, index: 0 };
+    let upload = segments.begin(segment).await.unwrap();
+    upload.put_part(0, vec![Bytes::from_static(b"rows")]).await.unwrap();
+    clock.advance(HOUR / 3);
+    upload.complete(1, 4).await.unwrap();
+    assert_eq!(bucket.contents().objects[&names.segment(segment)].modified, begun);
+    assert!(!segments.was_silent());
+    clock.advance(HOUR / 3);
+    assert!(segments.was_silent(), "for 40 minutes");
+}
+
+/// Ends the input of a stripe.
+type End = tokio::sync::oneshot::Sender<()>;
+
+/// A backup of two stripes, each with an upload that has parts, and whose input ends when it is told to.
+async fn with_two_uploads(store: &Store, bucket: &Bucket) -> (Backup, [End; 2]) {
+    let mut backup = Backup::begin(store, "orders", options(2)).await.unwrap();
+    let ends = [0, 1].map(|stripe: u16| {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let rest = stream::once(async move {
+            ended.await.unwrap();
+            Ok(Input::Data(Bytes::new()))
+        });
+        let input = pieces(&noise(stripe.into(), 250_000)).chain(rest).chain(complete(&Bytes::new()));
+        backup.stripe_input(stripe, input).unwrap();
+        end
+    });
+    until(bucket, |contents| contents.uploads.values().filter(|upload| upload.parts.len() == 3).count() == 2).await;
+    (backup, ends)
+}
+
+/// Lets others work until the bucket is so.
+async fn until(bucket: &Bucket, is_so: impl Fn(&Contents) -> bool) {
+    while !is_so(&bucket.contents()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The names of the records of uploads.
+fn records(contents: &Contents) -> Vec<String> {
+    contents.objects.keys().filter(|name| name.contains("/uploads/")).cloned().collect()
+}
+
+#[tokio::test]
+async fn a_backup_that_is_collected_after_its_last_completion_is_not_committed() {
+    let (bucket, clock) = bucket(Contents::default());
+    let bucket = bucket.dating_by_beginning();
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+    let (mut backup, ends) = with_two_uploads(&faults.store(), &bucket).await;
+    // From now on it leaves no other signs of life than its data.
+    faults.add(Rule::new(Fault::Denied).on(Operation::Put).path("/uploads/"));
+    for (end, left) in ends.into_iter().zip([1, 0]) {
+        clock.advance(Duration::from_secs(29 * 60));
+        end.send(()).unwrap();
+        until(&bucket, |contents| contents.uploads.len() == left && records(contents).len() == left).await;
+    }
+    backup.wait_stripes().await.unwrap();
+    clock.advance(Duration::from_secs(10 * 60));
+    let store = on(&bucket, &clock);
+    assert_eq!(collect(&store, HOUR).await.backups, [backup.id()]);
+    let error = backup.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+    assert!(list(&store, None).await.unwrap().backups.is_empty());
+    collect(&store, Duration::ZERO).await;
+    assert_eq!(bucket.contents(), Contents::default());
+}
+
 #[tokio::test]
 async fn two_collections_at_once_do_the_same() {
     for seed in 0..20 {
@@ -483,7 +559,7 @@ async fn more_objects_than_are_held_at_once_go_in_pieces() {
     let modified = clock.wall();
     bucket.edit(|contents| {
         for index in 0..COUNT {
-            let name = names.segment(crate::pipeline::SegmentId { stripe: 0, index });
+            let name = names.segment(SegmentId { stripe: 0, index });
             contents.objects.insert(name, StoredObject { bytes: Bytes::new(), modified });
         }
     });
