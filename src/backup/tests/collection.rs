@@ -258,6 +258,46 @@ async fn a_wrong_clock_removes_nothing_that_lives() {
     assert_eq!(bucket.contents(), Contents::default());
 }
 
+/// What was left on local disk by a machine whose clock was a year ahead stayed for a year and longer.
+#[tokio::test]
+async fn on_disk_what_is_dated_in_the_future_goes() {
+    let (wrong, ahead) = bucket(Contents::default());
+    ahead.advance(366 * DEFAULT_GRACE);
+    let id = killed(&wrong, &ahead).await;
+    let probe = StoredObject { bytes: Bytes::from_static(b"first"), modified: ahead.wall() };
+    let mut left = wrong.contents().on_disk(ahead.wall());
+    left.objects.insert(format!("{}/probe-{}", names::PROBES, "0".repeat(32)), probe);
+    let (disk, clock) = bucket(left.clone());
+    let store = on(&disk, &clock);
+    let found = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert!(
+        found.leftovers.len() == 2 && found.removed().count() == 0,
+        "another machine's clock is believed: {found:?}"
+    );
+
+    // What was written when the clock was right again counts.
+    let store = store.sharing_clock();
+    let alive = format!("orders/{id}/s00/000009.zst");
+    store.create(&alive, "alive".into()).await.unwrap();
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(due.waiting().map(|leftover| leftover.last_sign).collect::<Vec<_>>(), [clock.wall()]);
+    store.delete(&alive).await.unwrap();
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(due.removed().count(), 2, "{due:?}");
+
+    // The disk is that of a file server whose clock is right, and this machine's is not.
+    let server = Bucket::new(left, ahead.shared());
+    let elsewhere = on(&server, &clock).sharing_clock();
+    let before = server.contents();
+    let report = applied(&elsewhere, &due).await;
+    assert!(report.objects == 0 && report.kept.len() == 2, "{report:?}");
+    assert_eq!(server.contents(), before);
+
+    let report = applied(&store, &due).await;
+    assert_eq!((report.backups.len(), report.singles.len(), report.kept), (1, 1, vec![]));
+    assert_eq!(disk.contents(), Contents::default());
+}
+
 #[tokio::test]
 async fn what_is_locked_is_for_later_and_found_again() {
     let (bucket, clock) = bucket(Contents::default());
