@@ -25,6 +25,7 @@ mod resume;
 pub mod retention;
 mod segments;
 mod session;
+mod signs;
 mod stamp;
 pub mod store;
 pub(crate) mod verify;

@@ -45,7 +45,7 @@ pub struct Leftover {
     pub objects: u64,
     /// Their bytes. Those of multipart uploads are not known.
     pub bytes: u64,
-    /// Multipart uploads of which there are records.
+    /// Records of multipart uploads. One that ran for long may have two.
     pub uploads: u64,
     /// The last sign of life: when the newest of the objects was written, by the store's clock, or when the backup was begun. 1970 if
     /// no sign tells anything, because a clock was too far ahead.

@@ -9,7 +9,9 @@ use object_store::multipart::MultipartStore;
 
 use super::*;
 use crate::ErrorKind;
-use crate::backup::collection::{CollectionPlan, CollectionReport, DEFAULT_GRACE, Reason, Verdict, apply, plan};
+use crate::backup::collection::{
+    CollectionPlan, CollectionReport, DEFAULT_GRACE, Reason, SAFE_GRACE, Verdict, apply, plan,
+};
 use crate::backup::retention::{self, Descendants};
 use crate::backup::store::PartLimits;
 use crate::clock::Clock;
@@ -537,6 +539,81 @@ async fn a_backup_that_is_collected_after_its_last_completion_is_not_committed()
     assert!(list(&store, None).await.unwrap().backups.is_empty());
     collect(&store, Duration::ZERO).await;
     assert_eq!(bucket.contents(), Contents::default());
+}
+
+/// A backup on a link so slow that a part takes longer than a sign of life may be missing, and its input.
+async fn on_a_slow_link(store: &Store) -> (Backup, futures::channel::mpsc::UnboundedSender<Bytes>) {
+    let config = PipelineConfig { segment_bytes: 2_000_000, ..config() };
+    let mut backup = Backup::begin(store, "orders", options(1).pipeline(config)).await.unwrap();
+    let (input, pieces) = futures::channel::mpsc::unbounded();
+    backup.stripe_input(0, pieces.map(|piece| Ok(Input::Data(piece))).chain(complete(&Bytes::new()))).unwrap();
+    (backup, input)
+}
+
+/// Sends a piece that is a part, and waits until that is stored, and all that is asked for then has happened.
+async fn send_part(bucket: &Bucket, input: &futures::channel::mpsc::UnboundedSender<Bytes>, number: usize) -> Bytes {
+    let piece = noise(number as u64, 70_000);
+    input.unbounded_send(piece.clone()).unwrap();
+    until(bucket, |contents| contents.uploads.values().any(|upload| upload.parts.len() >= number)).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    piece
+}
+
+/// A segment of a slow link takes longer than the shortest safe grace time. A collection that was said to be safe ended its upload.
+#[tokio::test]
+async fn a_backup_whose_segment_takes_longer_than_the_grace_time_lives() {
+    let (bucket, clock) = bucket(Contents::default());
+    let bucket = bucket.dating_by_beginning();
+    let (store, beside) = (on(&bucket, &clock), on(&bucket, &clock));
+    let (mut backup, input) = on_a_slow_link(&store).await;
+    let mut content = Vec::new();
+    for number in 1..=10 {
+        content.extend_from_slice(&send_part(&bucket, &input, number).await);
+        assert_eq!(records(&bucket.contents()).len(), if number == 1 { 1 } else { 2 }, "the last sign alone stays");
+        clock.advance(Duration::from_secs(11 * 60));
+        assert_eq!(collect(&beside, SAFE_GRACE).await, CollectionReport::default(), "part {number}");
+    }
+    drop(input);
+    backup.wait_stripes().await.unwrap();
+    until(&bucket, |contents| contents.uploads.is_empty() && records(contents).len() == 1).await;
+    // The upload has ended, and its object is as old as its beginning.
+    clock.advance(HOUR / 3);
+    assert_eq!(collect(&beside, SAFE_GRACE).await, CollectionReport::default());
+    assert!(!backup.session.segments.was_silent());
+    let manifest = backup.commit().await.unwrap().manifest;
+    assert_eq!(records(&bucket.contents()), [""; 0]);
+    assert_eq!(restore(&store, &manifest).await.unwrap(), [content]);
+}
+
+#[tokio::test]
+async fn signs_of_life_end_with_their_backup_and_end_none_that_cannot_give_them() {
+    for is_denied in [false, true] {
+        for is_committed in [false, true] {
+            let (bucket, clock) = bucket(Contents::default());
+            let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+            let store = faults.store();
+            let (backup, input) = on_a_slow_link(&store).await;
+            send_part(&bucket, &input, 1).await;
+            if is_denied {
+                faults.add(Rule::new(Fault::Denied).on(Operation::Put).path("/uploads/"));
+            }
+            for number in 2..=4 {
+                clock.advance(Duration::from_secs(11 * 60));
+                send_part(&bucket, &input, number).await;
+            }
+            assert_eq!(records(&bucket.contents()).len(), if is_denied { 1 } else { 2 });
+            drop(input);
+            match is_committed {
+                true => drop(backup.commit().await.unwrap()),
+                false => backup.abort(given_up()).await.unwrap(),
+            }
+            store.wait_idle().await;
+            assert_eq!(records(&bucket.contents()), [""; 0]);
+            assert_eq!(bucket.contents() == Contents::default(), !is_committed);
+        }
+    }
 }
 
 #[tokio::test]
