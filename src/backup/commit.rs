@@ -20,6 +20,7 @@ pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Man
     session.settle().await;
     match write(session, &manifest).await {
         Ok(()) => {
+            session.end_signs().await;
             if manifest.writers.is_resumed() || session.names.writers().is_resumed() {
                 session.tidy(&manifest).await;
             }

@@ -208,7 +208,7 @@ impl RestoreOptions {
     }
 }
 
-/// A process that moves 4 MB/s begins or ends a segment of 1 GiB about as often.
+/// A process that moves 4 MB/s begins a segment of 1 GiB about as often.
 pub(super) const DEFAULT_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 const DEFAULT_CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);

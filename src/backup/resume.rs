@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
 use super::catalog;
 use super::claim::{Claim, Purpose};
+use super::dating::is_ahead;
 use super::document::corrupt;
 use super::id::BackupId;
 use super::intent::Intent;
@@ -128,8 +129,10 @@ async fn look(store: &Store, names: &Names, options: &ResumeOptions) -> Result<(
     {
         // The signs are dated by the store. A machine whose clock is ahead of it would take over what lives.
         let skew = store.skew().await.map_err(|error| error.context("cannot ask the store for its time"))?;
-        let silence = store.time().wall().duration_since(newest).saturating_add(skew);
+        let now = store.time().wall().checked_add(skew).unwrap_or(Timestamp::MAX);
         let needed = SignedDuration::try_from(options.silence).unwrap_or(SignedDuration::MAX);
+        let latest = now.checked_add(needed).unwrap_or(Timestamp::MAX);
+        let silence = now.duration_since(newest_until(store, names, newest, latest).await?);
         if silence < needed {
             let (seconds, needed) = (silence.as_secs(), needed.as_secs());
             return Err(Error::new(
@@ -151,6 +154,18 @@ async fn look(store: &Store, names: &Names, options: &ResumeOptions) -> Result<(
         ));
     }
     Ok((intent, found.claims.last().copied().unwrap_or(0)))
+}
+
+/// The newest sign of life that is not too far ahead: on local disk a clock may have been wrong that is right now, and would be waited
+/// for.
+async fn newest_until(store: &Store, names: &Names, newest: Timestamp, latest: Timestamp) -> Result<Timestamp> {
+    if !store.shares_clock() || !is_ahead(newest, latest) {
+        return Ok(newest);
+    }
+    let see = |newest: &mut Option<Timestamp>, seen: Seen| {
+        *newest = (*newest).max(Some(seen.modified).filter(|sign| !is_ahead(*sign, latest)));
+    };
+    Ok(store.fold(&names.directory(), see).await?.unwrap_or(Timestamp::MIN))
 }
 
 fn check_intent(store: &Store, names: &Names, intent: &Intent) -> Result<()> {
@@ -182,7 +197,7 @@ struct Found {
     claims: BTreeSet<u32>,
     /// By segment and claim: the size of each object.
     segments: BTreeMap<(SegmentId, u32), u64>,
-    newest: Option<jiff::Timestamp>,
+    newest: Option<Timestamp>,
 }
 
 impl Found {

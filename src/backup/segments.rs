@@ -5,21 +5,19 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 use object_store::multipart::PartId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::claim::{Claim, Purpose};
-use super::collection::LONGEST_SILENCE;
 use super::collection::uploads::{self, Ending};
 use super::intent::UploadRecord;
 use super::manifest::{MAX_SEGMENTS, Manifest};
 use super::names::{MAX_STRIPE_SEGMENTS, Names, ObjectName};
+use super::signs::Signs;
 use super::store::{NAMES_AT_ONCE, Seen, Store, may_have_worked};
 use crate::buffer::SlotMut;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,21 +46,11 @@ struct Shared {
     /// Uploads that are neither complete nor aborted.
     open: Mutex<HashMap<u64, Arc<Upload>>>,
     next_upload: AtomicUsize,
-    /// How often each segment was begun.
+    /// How many records of uploads of each segment were written.
     attempts: Mutex<HashMap<SegmentId, u32>>,
     /// Segments that an object may exist of.
     begun: Mutex<BTreeSet<SegmentId>>,
-    signs: Mutex<Signs>,
-}
-
-/// The signs of life that the backup has left in the store, by this machine's clocks: objects that a collection sees.
-struct Signs {
-    /// By the calendar, which a machine that sleeps does not lose, and which may be set back.
-    last: Timestamp,
-    /// By the clock that only goes on, which may stand still while the machine sleeps.
-    last_monotonic: Duration,
-    /// There was once none for so long that a collection may have taken the backup for dead.
-    was_silent: bool,
+    signs: Signs,
 }
 
 impl Segments {
@@ -86,31 +74,75 @@ impl Segments {
                 next_upload: AtomicUsize::new(0),
                 attempts: Mutex::default(),
                 begun: Mutex::default(),
-                signs: Mutex::new(Signs {
-                    last: store.time().wall(),
-                    last_monotonic: store.time().now(),
-                    was_silent: false,
-                }),
+                signs: Signs::new(Arc::clone(store.time())),
             }),
         }
     }
 
-    /// Notes that an object was stored just now.
-    fn note_sign(&self) {
-        let mut signs = self.shared.signs.lock();
-        // Asked for under the lock, so that of two at once none finds the other's time to be yet to come.
-        let (now, monotonic) = (self.shared.store.time().wall(), self.shared.store.time().now());
-        let silence = Duration::try_from(now.duration_since(signs.last));
-        // A calendar that went back by more than has passed tells nothing; by less, it hides some of it.
-        signs.was_silent |= !silence.is_ok_and(|silence| silence <= LONGEST_SILENCE)
-            || monotonic.saturating_sub(signs.last_monotonic) > LONGEST_SILENCE;
-        (signs.last, signs.last_monotonic) = (now, monotonic);
-    }
-
     /// True if a collection may have taken the backup for dead, now or before.
     pub(super) fn was_silent(&self) -> bool {
-        self.note_sign();
-        self.shared.signs.lock().was_silent
+        self.shared.signs.was_silent()
+    }
+
+    /// A part of `upload` was stored, which a store does not show to others. Gives a sign of life beside the parts, if there was none for a
+    /// while: another record of the upload.
+    fn show_life(&self, upload: &Upload) {
+        let shared = &self.shared;
+        if !shared.signs.is_due() {
+            return;
+        }
+        let (this, segment, id) = (self.clone(), upload.segment, upload.id.clone());
+        let abandoned = shared.abandoned.clone();
+        shared.tasks.spawn(async move {
+            let given = abandoned.run_until_cancelled(this.give_sign(segment, id)).await;
+            if let Some(Err(error)) = given {
+                tracing::warn!(error = %error.report(), "a sign of life could not be given, or the one before stays");
+            }
+        });
+    }
+
+    /// The sign stays until the next one is there, whatever becomes of the upload meanwhile: a collection must not see an older one.
+    async fn give_sign(&self, segment: SegmentId, upload: String) -> Result<()> {
+        let (store, signs) = (&self.shared.store, &self.shared.signs);
+        let dated = signs.now();
+        let (name, record) = self.record(segment, upload);
+        let old = match store.create(&name, record.encode()?.into()).await {
+            Ok(()) => {
+                signs.note(dated);
+                signs.replace(name)
+            }
+            Err(error) => {
+                // It may be there.
+                let _cause_is_told = store.delete(&name).await;
+                return Err(error);
+            }
+        };
+        match old {
+            Some(old) => store.delete(&old).await,
+            None => Ok(()),
+        }
+    }
+
+    /// After the end of the backup: removes what was only a sign of life.
+    pub(super) async fn end_signs(&self) -> Result<()> {
+        match self.shared.signs.take() {
+            Some(name) => self.shared.store.delete(&name).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The next record of an upload of a segment, and its name.
+    fn record(&self, segment: SegmentId, upload: String) -> (String, UploadRecord) {
+        let shared = &self.shared;
+        let attempt = {
+            let mut attempts = shared.attempts.lock();
+            let attempt = attempts.entry(segment).or_insert(0);
+            *attempt += 1;
+            *attempt - 1
+        };
+        let (created, is_encrypted) = (shared.store.time().wall(), shared.names.is_encrypted());
+        let (id, claim) = (shared.names.id(), shared.names.writers().of(segment));
+        (shared.names.upload(segment, attempt), UploadRecord { id, segment, claim, is_encrypted, upload, created })
     }
 
     /// How long ago this process began or resumed the backup; less, if its machine has slept since.
@@ -186,6 +218,7 @@ impl Segments {
             records.insert(upload.record_name.clone());
             first = first.and(ended);
         }
+        first = first.and(self.end_signs().await);
         match shared.names.writers().next() {
             0 => self.remove(is_begun, &records, first).await,
             claim => first.and(release(&shared.store, &shared.names, claim).await),
@@ -370,8 +403,9 @@ impl SegmentStore for Segments {
     async fn put(&self, segment: SegmentId, payload: Vec<Bytes>) -> Result<()> {
         self.count(segment)?;
         let (store, name) = (self.shared.store.clone(), self.shared.names.segment(segment));
+        let begun = self.shared.signs.now();
         self.tracked(async move { store.create_segment(&name, payload).await }).await?;
-        self.note_sign();
+        self.shared.signs.note(begun);
         Ok(())
     }
 
@@ -435,19 +469,15 @@ impl Segments {
         let shared = &self.shared;
         let name = shared.names.segment(segment);
         let path = shared.store.path(&name);
+        let begun = self.shared.signs.now();
         let id = shared.store.begin_upload(&path).await;
         let id = id.map_err(|error| shared.store.error(&error, "begin the upload of", &name))?;
-        let attempt = {
-            let mut attempts = shared.attempts.lock();
-            let attempt = attempts.entry(segment).or_insert(0);
-            *attempt += 1;
-            *attempt - 1
-        };
-        let record_name = shared.names.upload(segment, attempt);
+        let (record_name, record) = self.record(segment, id.clone());
         let key = shared.next_upload.fetch_add(1, Ordering::Relaxed) as u64;
         let upload = Arc::new(Upload {
             segments: self.clone(),
             key,
+            segment,
             name,
             record_name,
             id,
@@ -457,16 +487,14 @@ impl Segments {
             finishing: tokio::sync::Mutex::new(()),
         });
         shared.open.lock().insert(key, Arc::clone(&upload));
-        let created = shared.store.time().wall();
-        let is_encrypted = shared.names.is_encrypted();
-        let (id, claim) = (shared.names.id(), shared.names.writers().of(segment));
-        let record = UploadRecord { id, segment, claim, is_encrypted, upload: upload.id.clone(), created };
         if let Err(error) = shared.store.create(&upload.record_name, record.encode()?.into()).await {
             // It stays in the list of open uploads if this fails too.
             let _ = upload.give_up().await;
             return Err(error);
         }
-        self.note_sign();
+        // The record is a sign now, and the object later: Amazon dates it by the beginning of its upload, a local disk by the last
+        // part. So its completion is none.
+        self.shared.signs.note(begun);
         Ok(Box::new(Handle(upload)))
     }
 }
@@ -475,6 +503,7 @@ impl Segments {
 struct Upload {
     segments: Segments,
     key: u64,
+    segment: SegmentId,
     name: String,
     record_name: String,
     /// The store's id of the upload.
@@ -523,7 +552,6 @@ impl Upload {
             }
             store.settle(&self.name).await?;
         }
-        self.segments.note_sign();
         self.forget();
         Ok(())
     }
@@ -582,6 +610,7 @@ impl SegmentUpload for Handle {
             std::mem::forget(unanswered);
         }
         upload.parts.lock().insert(index, part?);
+        upload.segments.show_life(upload);
         Ok(())
     }
 

@@ -182,6 +182,15 @@ impl Session {
         }
     }
 
+    /// After the commit: removes what was only a sign of life, as far as that goes. A collection removes what stays.
+    pub(super) async fn end_signs(&self) {
+        let clock = self.store.time();
+        let ended = timeout(clock.as_ref(), Some(self.clean_up_timeout), self.segments.end_signs()).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::warn!(id = %self.names.id(), "the backup is committed, and its last sign of life stays");
+        }
+    }
+
     /// After the backup stopped: waits for its tasks and removes every object that it made. When its time is up, everything
     /// that still runs is ended, and what it would have removed stays.
     pub(super) async fn clean_up(&self, stripes: Vec<StripeTask>) -> Result<()> {

@@ -211,6 +211,8 @@ pub struct Bucket {
     condition: Condition,
     /// Parts that were sent and have not arrived, if there are such.
     on_their_way: Option<Arc<Mutex<Vec<Arriving>>>>,
+    /// What is uploaded in parts is dated by the beginning of its upload.
+    dates_by_beginning: bool,
 }
 
 /// What becomes of the condition of a create-only put.
@@ -240,6 +242,7 @@ impl Bucket {
             next_upload: Arc::new(Mutex::new(1)),
             condition: Condition::Kept,
             on_their_way: None,
+            dates_by_beginning: false,
         }
     }
 
@@ -265,6 +268,22 @@ impl Bucket {
     pub fn with_late_parts(mut self) -> Self {
         self.on_their_way = Some(Arc::default());
         self
+    }
+
+    /// The same bucket, in which an object that was uploaded in parts is dated by the beginning of its upload and not by its completion, as
+    /// on Amazon S3.
+    #[must_use]
+    pub fn dating_by_beginning(mut self) -> Self {
+        self.dates_by_beginning = true;
+        self
+    }
+
+    /// What an object is dated by that appears now.
+    fn date_of(&self, effect: &Effect) -> Timestamp {
+        match effect {
+            Effect::Complete { upload } if self.dates_by_beginning => begun(upload),
+            _ => self.clock.wall(),
+        }
     }
 
     /// Takes a part that was sent, if it is still on its way.
@@ -299,7 +318,7 @@ impl Bucket {
     }
 
     fn change(&self, effect: &Effect) -> Result<PutResult> {
-        let refusal = match self.contents.lock().change(effect, self.clock.wall()) {
+        let refusal = match self.contents.lock().change(effect, self.date_of(effect)) {
             Ok(()) => return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
             Err(refusal) => refusal,
         };
@@ -335,6 +354,12 @@ fn meta(path: &str, object: &StoredObject) -> ObjectMeta {
         e_tag: None,
         version: None,
     }
+}
+
+/// When an upload was begun, as its id tells.
+fn begun(upload: &str) -> Timestamp {
+    let nanos = upload.get(..16).and_then(|nanos| u64::from_str_radix(nanos, 16).ok()).unwrap_or(0);
+    Timestamp::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
 /// The bytes of a payload, copied: the caller may use its memory again.

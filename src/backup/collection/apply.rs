@@ -16,7 +16,7 @@ use super::super::store::{NAMES_AT_ONCE, Refused, Store};
 use super::found::Found;
 use super::meter::Meter;
 use super::named::Named;
-use super::plan::{self, CollectionPlan, Leftover, Reason, Subject, Verdict};
+use super::plan::{self, Ages, CollectionPlan, Leftover, Reason, Subject, Verdict};
 use super::{mark, uploads};
 use crate::error::{ErrorKind, Result};
 
@@ -107,6 +107,7 @@ impl CollectionReport {
 /// Cancel-safe: it only reads.
 pub async fn plan(store: &Store, series: Option<&Series>, grace: Duration) -> Result<CollectionPlan> {
     let time = store.time().wall();
+    let ages = Ages { now: time, grace, shares_clock: store.shares_clock() };
     let all = match series {
         Some(series) => vec![series.clone()],
         None => catalog::series_of(store).await?,
@@ -118,19 +119,19 @@ pub async fn plan(store: &Store, series: Option<&Series>, grace: Duration) -> Re
         let mut listings = stream::iter(ids)
             .map(|id| {
                 let names = Names::new(series.clone(), id);
-                async move { look(store, &names, gate).await.map(|found| (names, found)) }
+                async move { look(store, &names, ages, gate).await.map(|found| (names, found)) }
             })
             .buffered(LISTINGS_AT_ONCE);
         while let Some(listing) = listings.next().await {
             let (names, found) = listing?;
-            leftovers.extend(plan::judge(&names, &found, time, grace));
+            leftovers.extend(plan::judge(&names, &found, ages));
         }
     }
     if series.is_none() {
         let probes: Vec<Leftover> = store
             .fold(names::PROBES, |probes: &mut Vec<Leftover>, seen| {
                 if names::is_probe(&seen.name) && probes.len() < NAMES_AT_ONCE {
-                    probes.push(plan::probe(seen, time, grace));
+                    probes.push(plan::probe(seen, ages));
                 }
             })
             .await?;
@@ -140,15 +141,15 @@ pub async fn plan(store: &Store, series: Option<&Series>, grace: Duration) -> Re
 }
 
 /// What is there of a backup now.
-async fn look(store: &Store, names: &Names, gate: &Semaphore) -> Result<Found> {
+async fn look(store: &Store, names: &Names, ages: Ages, gate: &Semaphore) -> Result<Found> {
     // The manifest first: of a backup that is committed between the two, no segment is taken for one that is not named.
     let named = match catalog::read_gated(store, names, gate).await {
         Ok(committed) => committed.map(|committed| Named::of(&committed.manifest)),
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => return Ok(Found::protected()),
         Err(error) => return Err(error),
     };
-    let mut found: Found =
-        store.fold(&names.directory(), |found: &mut Found, seen| found.see(names, named.as_ref(), seen)).await?;
+    let see = |found: &mut Found, seen| found.see(names, named.as_ref(), ages, seen);
+    let mut found: Found = store.fold(&names.directory(), see).await?;
     // Some listings lag behind: what was read is there.
     found.has_manifest |= named.is_some();
     Ok(found)
@@ -187,10 +188,14 @@ pub async fn apply(store: &Store, plan: &CollectionPlan, report: &mut Collection
         return Ok(());
     }
     let skew = store.skew().await.map_err(|error| error.context("cannot ask the store for its time"))?;
-    let now = || store.time().wall().checked_add(skew).unwrap_or(plan.time);
+    let ages = || Ages {
+        now: store.time().wall().checked_add(skew).unwrap_or(plan.time),
+        grace: plan.grace,
+        shares_clock: store.shares_clock(),
+    };
     let gate = &catalog::gate();
     for (names, objects) in unnamed(plan) {
-        let removed = segments(store, &names, &objects, (now(), plan.grace), gate, report).await;
+        let removed = segments(store, &names, &objects, ages(), gate, report).await;
         meter.on_progress(report);
         removed.map_err(|error| error.context(format!("cannot remove what is left of {}", names.directory())))?;
     }
@@ -198,7 +203,7 @@ pub async fn apply(store: &Store, plan: &CollectionPlan, report: &mut Collection
     while !rest.is_empty() {
         let (mut again, mut full) = (Vec::new(), None);
         for leftover in &rest {
-            let removed = one(store, leftover, (now(), plan.grace), gate, report).await;
+            let removed = one(store, leftover, ages(), gate, report).await;
             meter.on_progress(report);
             match removed.map_err(|error| error.context(format!("cannot remove what is left of {}", leftover.subject)))
             {
@@ -224,15 +229,15 @@ pub async fn apply(store: &Store, plan: &CollectionPlan, report: &mut Collection
 async fn one(
     store: &Store,
     leftover: &Leftover,
-    (now, grace): (Timestamp, Duration),
+    ages: Ages,
     gate: &Semaphore,
     report: &mut CollectionReport,
 ) -> Result<()> {
-    let verdict = plan::verdict(leftover.last_sign, now, grace);
+    let verdict = ages.verdict(leftover.last_sign);
     match &leftover.subject {
         Subject::Backup { series, id } => {
             let names = Names::new(series.clone(), *id);
-            backup(store, &names, (now, grace), gate, report).await
+            backup(store, &names, ages, gate, report).await
         }
         Subject::Beside { series, id, object: name } => {
             let names = Names::new(series.clone(), *id);
@@ -246,14 +251,14 @@ async fn one(
 async fn backup(
     store: &Store,
     names: &Names,
-    when: (Timestamp, Duration),
+    ages: Ages,
     gate: &Semaphore,
     report: &mut CollectionReport,
 ) -> Result<()> {
     let mark = match mark::write(store, names).await {
         Err(error) if error.kind() == ErrorKind::Exhausted => {
-            let found = look(store, names, gate).await?;
-            if let Some(why) = alive(names, &found, when) {
+            let found = look(store, names, ages, gate).await?;
+            if let Some(why) = alive(names, &found, ages) {
                 report.keep(names.directory(), why);
                 return Ok(());
             }
@@ -266,8 +271,8 @@ async fn backup(
         }
         outcome => outcome?,
     };
-    let found = look(store, names, gate).await?;
-    if let Some(why) = alive(names, &found, when) {
+    let found = look(store, names, ages, gate).await?;
+    if let Some(why) = alive(names, &found, ages) {
         report.keep(names.directory(), why);
         // Nothing of what the plan removes.
         report.refuse(&store.delete_each(&[mark], &mut 0).await?);
@@ -285,11 +290,11 @@ async fn backup(
 }
 
 /// Why what was found of a backup stays, if it does.
-fn alive(names: &Names, found: &Found, (now, grace): (Timestamp, Duration)) -> Option<String> {
+fn alive(names: &Names, found: &Found, ages: Ages) -> Option<String> {
     if found.has_manifest {
         return Some("it was committed meanwhile".to_owned());
     }
-    match plan::verdict(plan::last_sign(names, found, now), now, grace) {
+    match ages.verdict(plan::last_sign(names, found, ages.now)) {
         Verdict::Remove => None,
         Verdict::Wait { until } => Some(young(until)),
     }
@@ -421,12 +426,12 @@ async fn segments(
     store: &Store,
     names: &Names,
     objects: &BTreeSet<&str>,
-    (now, grace): (Timestamp, Duration),
+    ages: Ages,
     gate: &Semaphore,
     report: &mut CollectionReport,
 ) -> Result<()> {
-    let found = look(store, names, gate).await?;
-    let why = match plan::verdict(found.newest_stray.unwrap_or(Timestamp::MIN), now, grace) {
+    let found = look(store, names, ages, gate).await?;
+    let why = match ages.verdict(found.newest_stray.unwrap_or(Timestamp::MIN)) {
         _ if !found.has_manifest => Some("the backup was deleted meanwhile".to_owned()),
         Verdict::Wait { until } => Some(young(until)),
         Verdict::Remove => None,

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::super::names::{Names, ObjectName};
 use super::super::store::Seen;
 use super::named::Named;
+use super::plan::Ages;
 
 /// Single objects beside a committed backup that one plan takes; the next one takes the others.
 const MOST_STRAYS: usize = 1000;
@@ -23,7 +24,8 @@ pub(super) struct Found {
     pub(super) bytes: u64,
     /// Records of uploads.
     pub(super) uploads: u64,
-    /// When the last of the objects was written, by the store's clock. The marks of collections are no sign of life.
+    /// When the last of the objects was written, by the store's clock, of those whose time counts. The marks of collections are no sign
+    /// of life.
     pub(super) newest: Option<Timestamp>,
     /// Objects that do not belong to a backup once it is committed.
     pub(super) strays: Vec<Seen>,
@@ -38,12 +40,13 @@ impl Found {
     }
 
     /// One object more. `named` is of the manifest, if it was there before the listing.
-    pub(super) fn see(&mut self, names: &Names, named: Option<&Named>, seen: Seen) {
+    pub(super) fn see(&mut self, names: &Names, named: Option<&Named>, ages: Ages, seen: Seen) {
         let Some(name) = names.parse(&seen.name) else { return };
+        let sign = Some(seen.modified).filter(|sign| ages.counts(*sign));
         self.objects += 1;
         self.bytes += seen.bytes;
         if !matches!(name, ObjectName::Collected(_)) {
-            self.newest = self.newest.max(Some(seen.modified));
+            self.newest = self.newest.max(sign);
         }
         let is_stray = match name {
             ObjectName::Sealed(_) | ObjectName::Segment(_) | ObjectName::Resumed { .. } => {
@@ -73,7 +76,7 @@ impl Found {
             ObjectName::Claim(_) | ObjectName::Partial => true,
         };
         if is_stray && !matches!(name, ObjectName::Deleted(_) | ObjectName::Collected(_)) {
-            self.newest_stray = self.newest_stray.max(Some(seen.modified));
+            self.newest_stray = self.newest_stray.max(sign);
         }
         if is_stray && self.strays.len() < MOST_STRAYS {
             self.strays.push(seen);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 
+use super::super::dating;
 use super::super::id::BackupId;
 use super::super::names::{Names, ObjectName, Series};
 use super::super::store::Seen;
@@ -44,9 +45,10 @@ pub struct Leftover {
     pub objects: u64,
     /// Their bytes. Those of multipart uploads are not known.
     pub bytes: u64,
-    /// Multipart uploads of which there are records.
+    /// Records of multipart uploads. One that ran for long may have two.
     pub uploads: u64,
-    /// The last sign of life: when the newest of the objects was written, by the store's clock, or when the backup was begun.
+    /// The last sign of life: when the newest of the objects was written, by the store's clock, or when the backup was begun. 1970 if
+    /// no sign tells anything, because a clock was too far ahead.
     pub last_sign: Timestamp,
     /// The judgement.
     #[serde(flatten)]
@@ -172,28 +174,49 @@ impl CollectionPlan {
     }
 }
 
-/// Old enough by `now`? Both times are of the same clock, or `last_sign` is a record's own.
-pub(super) fn verdict(last_sign: Timestamp, now: Timestamp, grace: Duration) -> Verdict {
-    // A sign that is yet to come was given by a clock that is ahead, just now for all that is known.
-    let age = Duration::try_from(now.duration_since(last_sign)).unwrap_or_default();
-    if age >= grace {
-        return Verdict::Remove;
+/// By what ages are judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ages {
+    /// By the same clock as the signs of life, as far as that is known.
+    pub(super) now: Timestamp,
+    pub(super) grace: Duration,
+    /// The signs are dated by this machine's clock, of whatever day, and not by a clock that no writer can set.
+    pub(super) shares_clock: bool,
+}
+
+impl Ages {
+    /// Whether a sign tells anything. One that is yet to come was given by a clock that was ahead: just now, for all that is known. One
+    /// that is further ahead than the grace time would be waited for longer than twice that, up to for ever.
+    pub(super) fn counts(&self, sign: Timestamp) -> bool {
+        !self.shares_clock || !dating::is_ahead(sign, self.after(self.now))
     }
-    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-    Verdict::Wait { until: last_sign.checked_add(grace).unwrap_or(Timestamp::MAX) }
+
+    pub(super) fn verdict(&self, last_sign: Timestamp) -> Verdict {
+        let age = Duration::try_from(self.now.duration_since(last_sign)).unwrap_or_default();
+        if age >= self.grace || !self.counts(last_sign) {
+            return Verdict::Remove;
+        }
+        Verdict::Wait { until: self.after(last_sign) }
+    }
+
+    /// The grace time later.
+    fn after(&self, time: Timestamp) -> Timestamp {
+        let grace = SignedDuration::try_from(self.grace).unwrap_or(SignedDuration::MAX);
+        time.checked_add(grace).unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// The last sign of life of an uncommitted backup.
 pub(super) fn last_sign(names: &Names, found: &Found, now: Timestamp) -> Timestamp {
     // By the clock of the machine that began it. A time that is yet to come shows that this clock was wrong, and tells nothing.
     let begun = Some(names.id().time()).filter(|begun| *begun <= now);
-    found.newest.max(begun).unwrap_or(Timestamp::MIN)
+    found.newest.max(begun).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The leftovers among the objects of one backup.
-pub(super) fn judge(names: &Names, found: &Found, now: Timestamp, grace: Duration) -> Vec<Leftover> {
+pub(super) fn judge(names: &Names, found: &Found, ages: Ages) -> Vec<Leftover> {
     if found.has_manifest {
-        return found.strays.iter().map(|stray| beside(names, found, stray, now, grace)).collect();
+        return found.strays.iter().map(|stray| beside(names, found, stray, ages)).collect();
     }
     if found.objects == 0 {
         return Vec::new();
@@ -204,7 +227,7 @@ pub(super) fn judge(names: &Names, found: &Found, now: Timestamp, grace: Duratio
         Found { has_intent: true, .. } => Reason::NeverCommitted,
         _ => Reason::WithoutIntent,
     };
-    let last_sign = last_sign(names, found, now);
+    let last_sign = last_sign(names, found, ages.now);
     vec![Leftover {
         subject: Subject::Backup { series: names.series().clone(), id: names.id() },
         reason,
@@ -212,11 +235,11 @@ pub(super) fn judge(names: &Names, found: &Found, now: Timestamp, grace: Duratio
         bytes: found.bytes,
         uploads: found.uploads,
         last_sign,
-        verdict: verdict(last_sign, now, grace),
+        verdict: ages.verdict(last_sign),
     }]
 }
 
-fn beside(names: &Names, found: &Found, stray: &Seen, now: Timestamp, grace: Duration) -> Leftover {
+fn beside(names: &Names, found: &Found, stray: &Seen, ages: Ages) -> Leftover {
     let name = names.parse(&stray.name);
     let is_segment = name.as_ref().is_some_and(|name| name.as_segment().is_some());
     // Segments wait for all that their processes have left: one that lives may have stored some of them long ago.
@@ -236,19 +259,19 @@ fn beside(names: &Names, found: &Found, stray: &Seen, now: Timestamp, grace: Dur
         bytes: stray.bytes,
         uploads,
         last_sign,
-        verdict: verdict(last_sign, now, grace),
+        verdict: ages.verdict(last_sign),
     }
 }
 
 /// A throw-away object.
-pub(super) fn probe(seen: Seen, now: Timestamp, grace: Duration) -> Leftover {
+pub(super) fn probe(seen: Seen, ages: Ages) -> Leftover {
     Leftover {
         reason: Reason::Probe,
         objects: 1,
         bytes: seen.bytes,
         uploads: 0,
         last_sign: seen.modified,
-        verdict: verdict(seen.modified, now, grace),
+        verdict: ages.verdict(seen.modified),
         subject: Subject::Object { object: seen.name },
     }
 }

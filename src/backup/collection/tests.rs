@@ -10,13 +10,17 @@ use super::super::names::{Names, ObjectName};
 use super::super::store::Seen;
 use super::found::Found;
 use super::named::Named;
-use super::plan::{Leftover, Reason, Subject, Verdict, judge};
+use super::plan::{Ages, Leftover, Reason, Subject, Verdict, judge};
 use crate::pipeline::SegmentId;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
+}
+
+fn ages(now: &str, grace: Duration) -> Ages {
+    Ages { now: at(now), grace, shares_clock: false }
 }
 
 fn names() -> Names {
@@ -27,7 +31,7 @@ fn names() -> Names {
 fn found(names: &Names, named: Option<&Named>, objects: &[(ObjectName, &str)]) -> Found {
     let mut found = Found::default();
     for (object, modified) in objects {
-        found.see(names, named, Seen { name: names.of(object), bytes: 10, modified: at(modified) });
+        found.see(names, named, ages(LATE, HOUR), Seen { name: names.of(object), bytes: 10, modified: at(modified) });
     }
     found
 }
@@ -39,7 +43,7 @@ const LATE: &str = "2026-01-01T12:00:00Z";
 
 fn judged(objects: &[(ObjectName, &str)], now: &str, grace: Duration) -> Vec<Leftover> {
     let names = names();
-    judge(&names, &found(&names, None, objects), at(now), grace)
+    judge(&names, &found(&names, None, objects), ages(now, grace))
 }
 
 #[test]
@@ -102,7 +106,7 @@ fn what_the_manifest_does_not_name_waits_for_all_that_its_process_has_left() {
     let judged = |sign: (ObjectName, &'static str)| {
         let objects =
             [(ObjectName::Manifest, LATE), (other(0), LATE), (other(1), EARLY), (other(2), EARLY), sign.clone()];
-        let leftovers = judge(&names, &found(&names, Some(&named), &objects), at(LATE), HOUR);
+        let leftovers = judge(&names, &found(&names, Some(&named), &objects), ages(LATE, HOUR));
         let segments = leftovers.into_iter().filter(|leftover| leftover.reason == Reason::Unnamed);
         segments.map(|leftover| (leftover.subject.to_string(), leftover.verdict)).collect::<Vec<_>>()
     };
@@ -151,12 +155,44 @@ fn the_newest_sign_of_life_counts() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_by_more_than_the_grace_time_tells_nothing() {
+    let year = "2027-01-01T00:00:00Z";
+    // At noon, with a grace time of an hour: up to a quarter of an hour more than that is not too far ahead.
+    for (sign, shares_clock, waits) in [
+        ("2026-01-01T11:30:00Z", true, true),
+        ("2026-01-01T13:15:00Z", true, true),
+        ("2026-01-01T13:15:01Z", true, false),
+        (year, true, false),
+        // The clock of another machine than any writer's: it is not ahead.
+        (year, false, true),
+    ] {
+        let (names, ages) = (names(), Ages { shares_clock, ..ages(LATE, HOUR) });
+        let judged = |objects: &[(ObjectName, &str)]| {
+            let mut found = Found::default();
+            for (object, modified) in objects {
+                found.see(&names, None, ages, Seen { name: names.of(object), bytes: 10, modified: at(modified) });
+            }
+            let leftovers = judge(&names, &found, ages);
+            leftovers.iter().map(|leftover| leftover.verdict != Verdict::Remove).collect::<Vec<_>>()
+        };
+        assert_eq!(judged(&[(ObjectName::Intent, sign)]), [waits], "{sign}");
+        assert_eq!(judged(&[(ObjectName::Manifest, EARLY), (ObjectName::Claim(1), sign)]), [waits], "{sign}");
+        // What was written when the clock was right again counts.
+        assert_eq!(judged(&[(ObjectName::Intent, sign), (UPLOAD, "2026-01-01T11:59:00Z")]), [true], "{sign}");
+        assert_eq!(judged(&[(ObjectName::Intent, sign), (UPLOAD, EARLY)]), [waits], "{sign}");
+    }
+    // No grace time is too long to be counted with.
+    let forever = Ages { grace: Duration::MAX, shares_clock: true, ..ages(LATE, HOUR) };
+    assert!(forever.counts(Timestamp::MAX) && forever.verdict(at(year)) != Verdict::Remove);
+}
+
+#[test]
 fn what_is_not_ours_is_not_seen() {
     let names = names();
     let mut found = Found::default();
     for stranger in ["readme.txt", "s0/0.zst", "manifest.json.bak", "intent.json.partial-1"] {
         let name = format!("{}/{stranger}", names.directory());
-        found.see(&names, None, Seen { name, bytes: 1, modified: at(EARLY) });
+        found.see(&names, None, ages(LATE, HOUR), Seen { name, bytes: 1, modified: at(EARLY) });
     }
-    assert!(judge(&names, &found, at(LATE), HOUR).is_empty());
+    assert!(judge(&names, &found, ages(LATE, HOUR)).is_empty());
 }

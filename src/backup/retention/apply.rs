@@ -1,6 +1,6 @@
 //! Deletion: hide first, then look who needs it, then remove.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::super::store::Store;
 use super::check;
 use super::plan::{Descendants, Evidence, Intended, PlannedBackup, RetentionPlan, judge, judge_deletion};
 use super::policy::RetentionPolicy;
-use super::record;
+use super::protection::Protection;
 use crate::error::{ErrorKind, Result};
 
 /// What a deletion did.
@@ -75,12 +75,16 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
 /// continues. The data stays for readers that began before; a collection
 /// removes it after its grace time.
 ///
+/// A collection beside it takes an old record for that of a deletion that did not happen. So where the deletion takes long, a backup
+/// whose turn comes more than 30 minutes after its record gets another one, and the new backups are asked again.
+///
 /// A backup that the plan removes and that is nowhere in the report was not reached: it still exists.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Exhausted`] if there is no room for the records; then nothing was deleted. Those of the store, by kind; what was
-/// deleted until then stays deleted and is in `report`, and the same plan can be applied again.
+/// [`ErrorKind::Exhausted`] if there is no room for the records; then nothing was deleted, but for what `report` has if the records
+/// had to be written again. Those of the store, by kind; what was deleted until then stays deleted and is in `report`, and the same
+/// plan can be applied again.
 ///
 /// # Cancel safety
 ///
@@ -90,43 +94,26 @@ pub async fn plan(store: &Store, series: &Series, policy: &RetentionPolicy) -> R
 pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionReport) -> Result<()> {
     *report = DeletionReport::default();
     let going: Vec<&PlannedBackup> = plan.removed().collect();
-    let names = |id: BackupId| Names::new(plan.series.clone(), id);
-    let mut records: HashMap<BackupId, String> = HashMap::new();
-    for backup in &going {
-        match record::write(store, &names(backup.id)).await {
-            Ok(record) => drop(records.insert(backup.id, record)),
-            Err(error) if error.kind() == ErrorKind::Exhausted => {
-                withdraw(store, records.values()).await;
-                return Err(error.context(
-                    "there is no room for the record of a deletion, a few KiB, and nothing was deleted: `gc` makes some, with a \
-                     shorter grace time if nothing else uses the store",
-                ));
-            }
-            Err(error) => return Err(error),
+    let mut protection = Protection::new(store, plan);
+    match protection.cover(&going).await {
+        Err(error) if error.kind() == ErrorKind::Exhausted => {
+            protection.withdraw_all().await;
+            return Err(error.context(
+                "there is no room for the record of a deletion, a few KiB, and nothing was deleted: `gc` makes some, with a \
+                 shorter grace time if nothing else uses the store",
+            ));
         }
+        outcome => outcome?,
     }
-    let known: BTreeSet<BackupId> = plan.backups.iter().map(|backup| backup.id).collect();
-    let since = catalog::ids_of(store, &plan.series).await?.into_iter().filter(|id| !known.contains(id));
-    let (mut needed, mut unknown) = (BTreeMap::new(), None);
-    for (child, intent) in intents(store, &plan.series, since).await? {
-        match intent {
-            Ok(intended) => {
-                needed.extend(intended.parent.map(|parent| (parent, format!("backup {child} continues it"))));
-            }
-            // It never began, or it has gone since.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => unknown = Some(format!("backup {child} may continue it: {}", error.report())),
-        }
-    }
-    let parents: HashMap<BackupId, BackupId> =
-        going.iter().filter_map(|backup| Some((backup.id, backup.parent?))).collect();
-    for backup in going {
-        let kept = match needed.remove(&backup.id).or_else(|| unknown.clone()) {
+    for (number, backup) in going.iter().enumerate() {
+        let renewed = protection.renew(&going[number..]).await;
+        renewed.map_err(|error| error.context("cannot protect anew what is left to delete"))?;
+        let kept = match protection.why_kept(backup.id) {
             Some(why) => Some(why),
             None => {
                 // Known before the request is made: it may have its effect although this fails, or is dropped.
                 report.in_doubt = Some(backup.id);
-                match store.delete(&names(backup.id).manifest()).await {
+                match store.delete(&Names::new(plan.series.clone(), backup.id).manifest()).await {
                     Ok(()) => None,
                     Err(error) if error.kind() == ErrorKind::Denied => Some(error.report()),
                     Err(error) => return Err(error.context(format!("cannot delete backup {}", backup.id))),
@@ -139,26 +126,17 @@ pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionRep
             continue;
         };
         report.kept.push((backup.id, why));
-        withdraw(store, records.get(&backup.id)).await;
-        if let Some(&parent) = parents.get(&backup.id) {
-            needed.entry(parent).or_insert_with(|| format!("backup {} continues it and stays", backup.id));
+        protection.withdraw(backup.id).await;
+        if let Some(parent) = backup.parent {
+            protection.need(parent, format!("backup {} continues it and stays", backup.id));
         }
     }
     report.keeps_versions = !report.deleted.is_empty() && store.keeps_versions().await;
     Ok(())
 }
 
-/// Removes the records of deletions that do not happen. Those that stay are for a collection.
-async fn withdraw(store: &Store, records: impl IntoIterator<Item = &String>) {
-    for record in records {
-        if let Err(error) = store.delete(record).await {
-            tracing::warn!(record, error = %error.report(), "the record of a deletion that did not happen stays");
-        }
-    }
-}
-
 /// What the intents of `ids` tell, or why they do not: there is none, it is damaged, or a newer version has written it.
-async fn intents(
+pub(super) async fn intents(
     store: &Store,
     series: &Series,
     ids: impl Iterator<Item = BackupId>,

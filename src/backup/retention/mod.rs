@@ -12,6 +12,7 @@
 //! | `order` | children before their parents |
 //! | `check` | looks whether all is there of what is to be kept |
 //! | `apply` | hides the manifests of what goes; the data follows after a grace time |
+//! | `protection` | keeps what goes from being continued until it is gone, however long that takes |
 //! | `record` | the object that says since when a backup is being deleted |
 //!
 //! The manual page on retention says what happens when several of these run at once, or beside a backup or a restore.
@@ -21,6 +22,7 @@ mod check;
 mod order;
 mod plan;
 mod policy;
+mod protection;
 mod record;
 
 #[cfg(test)]

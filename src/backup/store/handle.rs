@@ -218,7 +218,7 @@ impl Store {
         self.change(|inner| inner.shares_clock = true)
     }
 
-    pub(super) fn shares_clock(&self) -> bool {
+    pub(crate) fn shares_clock(&self) -> bool {
         self.inner.shares_clock
     }
 

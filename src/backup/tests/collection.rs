@@ -9,10 +9,13 @@ use object_store::multipart::MultipartStore;
 
 use super::*;
 use crate::ErrorKind;
-use crate::backup::collection::{CollectionPlan, CollectionReport, DEFAULT_GRACE, Reason, Verdict, apply, plan};
+use crate::backup::collection::{
+    CollectionPlan, CollectionReport, DEFAULT_GRACE, Reason, SAFE_GRACE, Verdict, apply, plan,
+};
 use crate::backup::retention::{self, Descendants};
 use crate::backup::store::PartLimits;
 use crate::clock::Clock;
+use crate::pipeline::{SegmentId, SegmentStore as _};
 use crate::sync::Mutex;
 use crate::testing::fault_store::Operation;
 use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule, SimClock, StoredObject};
@@ -119,7 +122,7 @@ async fn beside_a_committed_backup_only_strays_go() {
     // The record of a finished upload whose deletion was lost, a half-written record, and what a stopped deletion left.
     let directory = manifest.names().directory();
     let object = |bytes: &'static [u8]| StoredObject { bytes: Bytes::from_static(bytes), modified: clock.wall() };
-    let segment = crate::pipeline::SegmentId { stripe: 0, index: 0 };
+    let segment = SegmentId { stripe: 0, index: 0 };
     let record = intent::UploadRecord {
         id: manifest.id,
         segment,
@@ -255,6 +258,46 @@ async fn a_wrong_clock_removes_nothing_that_lives() {
     clock.advance(20 * HOUR);
     assert_eq!(collect(&store, DEFAULT_GRACE).await.backups.len(), 1);
     assert_eq!(bucket.contents(), Contents::default());
+}
+
+/// What was left on local disk by a machine whose clock was a year ahead stayed for a year and longer.
+#[tokio::test]
+async fn on_disk_what_is_dated_in_the_future_goes() {
+    let (wrong, ahead) = bucket(Contents::default());
+    ahead.advance(366 * DEFAULT_GRACE);
+    let id = killed(&wrong, &ahead).await;
+    let probe = StoredObject { bytes: Bytes::from_static(b"first"), modified: ahead.wall() };
+    let mut left = wrong.contents().on_disk(ahead.wall());
+    left.objects.insert(format!("{}/probe-{}", names::PROBES, "0".repeat(32)), probe);
+    let (disk, clock) = bucket(left.clone());
+    let store = on(&disk, &clock);
+    let found = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert!(
+        found.leftovers.len() == 2 && found.removed().count() == 0,
+        "another machine's clock is believed: {found:?}"
+    );
+
+    // What was written when the clock was right again counts.
+    let store = store.sharing_clock();
+    let alive = format!("orders/{id}/s00/000009.zst");
+    store.create(&alive, "alive".into()).await.unwrap();
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(due.waiting().map(|leftover| leftover.last_sign).collect::<Vec<_>>(), [clock.wall()]);
+    store.delete(&alive).await.unwrap();
+    let due = plan(&store, None, DEFAULT_GRACE).await.unwrap();
+    assert_eq!(due.removed().count(), 2, "{due:?}");
+
+    // The disk is that of a file server whose clock is right, and this machine's is not.
+    let server = Bucket::new(left, ahead.shared());
+    let elsewhere = on(&server, &clock).sharing_clock();
+    let before = server.contents();
+    let report = applied(&elsewhere, &due).await;
+    assert!(report.objects == 0 && report.kept.len() == 2, "{report:?}");
+    assert_eq!(server.contents(), before);
+
+    let report = applied(&store, &due).await;
+    assert_eq!((report.backups.len(), report.singles.len(), report.kept), (1, 1, vec![]));
+    assert_eq!(disk.contents(), Contents::default());
 }
 
 #[tokio::test]
@@ -423,6 +466,156 @@ fn a_calendar_that_is_set_back_hides_no_silence() {
     }
 }
 
+/// A backup whose uploads were completed a moment ago counted as alive, and a collection saw the dates of their beginnings.
+#[tokio::test]
+async fn a_completion_is_no_sign_of_life() {
+    let (bucket, clock) = bucket(Contents::default());
+    let bucket = bucket.dating_by_beginning();
+    let (store, begun) = (on(&bucket, &clock), clock.wall());
+    let names = names::Names::new(Series::default(), BackupId::generate(begun));
+    let segments = segments::Segments::new(&store, names.clone());
+    let segment = SegmentId { stripe: 0, index: 0 };
+    let upload = segments.begin(segment).await.unwrap();
+    upload.put_part(0, vec![Bytes::from_static(b"rows")]).await.unwrap();
+    clock.advance(HOUR / 3);
+    upload.complete(1, 4).await.unwrap();
+    assert_eq!(bucket.contents().objects[&names.segment(segment)].modified, begun);
+    assert!(!segments.was_silent());
+    clock.advance(HOUR / 3);
+    assert!(segments.was_silent(), "for 40 minutes");
+}
+
+/// Ends the input of a stripe.
+type End = tokio::sync::oneshot::Sender<()>;
+
+/// A backup of two stripes, each with an upload that has parts, and whose input ends when it is told to.
+async fn with_two_uploads(store: &Store, bucket: &Bucket) -> (Backup, [End; 2]) {
+    let mut backup = Backup::begin(store, "orders", options(2)).await.unwrap();
+    let ends = [0, 1].map(|stripe: u16| {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let rest = stream::once(async move {
+            ended.await.unwrap();
+            Ok(Input::Data(Bytes::new()))
+        });
+        let input = pieces(&noise(stripe.into(), 250_000)).chain(rest).chain(complete(&Bytes::new()));
+        backup.stripe_input(stripe, input).unwrap();
+        end
+    });
+    until(bucket, |contents| contents.uploads.values().filter(|upload| upload.parts.len() == 3).count() == 2).await;
+    (backup, ends)
+}
+
+/// Lets others work until the bucket is so.
+async fn until(bucket: &Bucket, is_so: impl Fn(&Contents) -> bool) {
+    while !is_so(&bucket.contents()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The names of the records of uploads.
+fn records(contents: &Contents) -> Vec<String> {
+    contents.objects.keys().filter(|name| name.contains("/uploads/")).cloned().collect()
+}
+
+#[tokio::test]
+async fn a_backup_that_is_collected_after_its_last_completion_is_not_committed() {
+    let (bucket, clock) = bucket(Contents::default());
+    let bucket = bucket.dating_by_beginning();
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+    let (mut backup, ends) = with_two_uploads(&faults.store(), &bucket).await;
+    // From now on it leaves no other signs of life than its data.
+    faults.add(Rule::new(Fault::Denied).on(Operation::Put).path("/uploads/"));
+    for (end, left) in ends.into_iter().zip([1, 0]) {
+        clock.advance(Duration::from_secs(29 * 60));
+        end.send(()).unwrap();
+        until(&bucket, |contents| contents.uploads.len() == left && records(contents).len() == left).await;
+    }
+    backup.wait_stripes().await.unwrap();
+    clock.advance(Duration::from_secs(10 * 60));
+    let store = on(&bucket, &clock);
+    assert_eq!(collect(&store, HOUR).await.backups, [backup.id()]);
+    let error = backup.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+    assert!(list(&store, None).await.unwrap().backups.is_empty());
+    collect(&store, Duration::ZERO).await;
+    assert_eq!(bucket.contents(), Contents::default());
+}
+
+/// A backup on a link so slow that a part takes longer than a sign of life may be missing, and its input.
+async fn on_a_slow_link(store: &Store) -> (Backup, futures::channel::mpsc::UnboundedSender<Bytes>) {
+    let config = PipelineConfig { segment_bytes: 2_000_000, ..config() };
+    let mut backup = Backup::begin(store, "orders", options(1).pipeline(config)).await.unwrap();
+    let (input, pieces) = futures::channel::mpsc::unbounded();
+    backup.stripe_input(0, pieces.map(|piece| Ok(Input::Data(piece))).chain(complete(&Bytes::new()))).unwrap();
+    (backup, input)
+}
+
+/// Sends a piece that is a part, and waits until that is stored, and all that is asked for then has happened.
+async fn send_part(bucket: &Bucket, input: &futures::channel::mpsc::UnboundedSender<Bytes>, number: usize) -> Bytes {
+    let piece = noise(number as u64, 70_000);
+    input.unbounded_send(piece.clone()).unwrap();
+    until(bucket, |contents| contents.uploads.values().any(|upload| upload.parts.len() >= number)).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    piece
+}
+
+/// A segment of a slow link takes longer than the shortest safe grace time. A collection that was said to be safe ended its upload.
+#[tokio::test]
+async fn a_backup_whose_segment_takes_longer_than_the_grace_time_lives() {
+    let (bucket, clock) = bucket(Contents::default());
+    let bucket = bucket.dating_by_beginning();
+    let (store, beside) = (on(&bucket, &clock), on(&bucket, &clock));
+    let (mut backup, input) = on_a_slow_link(&store).await;
+    let mut content = Vec::new();
+    for number in 1..=10 {
+        content.extend_from_slice(&send_part(&bucket, &input, number).await);
+        assert_eq!(records(&bucket.contents()).len(), if number == 1 { 1 } else { 2 }, "the last sign alone stays");
+        clock.advance(Duration::from_secs(11 * 60));
+        assert_eq!(collect(&beside, SAFE_GRACE).await, CollectionReport::default(), "part {number}");
+    }
+    drop(input);
+    backup.wait_stripes().await.unwrap();
+    until(&bucket, |contents| contents.uploads.is_empty() && records(contents).len() == 1).await;
+    // The upload has ended, and its object is as old as its beginning.
+    clock.advance(HOUR / 3);
+    assert_eq!(collect(&beside, SAFE_GRACE).await, CollectionReport::default());
+    assert!(!backup.session.segments.was_silent());
+    let manifest = backup.commit().await.unwrap().manifest;
+    assert_eq!(records(&bucket.contents()), [""; 0]);
+    assert_eq!(restore(&store, &manifest).await.unwrap(), [content]);
+}
+
+#[tokio::test]
+async fn signs_of_life_end_with_their_backup_and_end_none_that_cannot_give_them() {
+    for is_denied in [false, true] {
+        for is_committed in [false, true] {
+            let (bucket, clock) = bucket(Contents::default());
+            let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+            let store = faults.store();
+            let (backup, input) = on_a_slow_link(&store).await;
+            send_part(&bucket, &input, 1).await;
+            if is_denied {
+                faults.add(Rule::new(Fault::Denied).on(Operation::Put).path("/uploads/"));
+            }
+            for number in 2..=4 {
+                clock.advance(Duration::from_secs(11 * 60));
+                send_part(&bucket, &input, number).await;
+            }
+            assert_eq!(records(&bucket.contents()).len(), if is_denied { 1 } else { 2 });
+            drop(input);
+            match is_committed {
+                true => drop(backup.commit().await.unwrap()),
+                false => backup.abort(given_up()).await.unwrap(),
+            }
+            store.wait_idle().await;
+            assert_eq!(records(&bucket.contents()), [""; 0]);
+            assert_eq!(bucket.contents() == Contents::default(), !is_committed);
+        }
+    }
+}
+
 #[tokio::test]
 async fn two_collections_at_once_do_the_same() {
     for seed in 0..20 {
@@ -483,7 +676,7 @@ async fn more_objects_than_are_held_at_once_go_in_pieces() {
     let modified = clock.wall();
     bucket.edit(|contents| {
         for index in 0..COUNT {
-            let name = names.segment(crate::pipeline::SegmentId { stripe: 0, index });
+            let name = names.segment(SegmentId { stripe: 0, index });
             contents.objects.insert(name, StoredObject { bytes: Bytes::new(), modified });
         }
     });

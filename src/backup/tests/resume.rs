@@ -359,6 +359,35 @@ async fn silence_is_measured_by_the_stores_clock() {
     }
 }
 
+/// What was killed on a machine whose clock was a year ahead could be resumed only a year later.
+#[tokio::test(start_paused = true)]
+async fn on_disk_a_clock_that_was_ahead_is_not_waited_for() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (wrong, ahead) = collection::bucket(Contents::default());
+    ahead.advance(366 * 24 * collection::HOUR);
+    let id = collection::killed(&wrong, &ahead).await;
+    let clock = SimClock::new();
+    clock.advance(1000 * collection::HOUR);
+    let patient = || ResumeOptions::default().pipeline(config());
+    let disk = Bucket::new(wrong.contents(), clock.shared());
+    let store = collection::on(&disk, &clock);
+    let error = Backup::resume(&store, "orders", id, patient()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "another machine's clock is believed: {}", error.report());
+
+    // What was written when the clock was right again counts.
+    let store = store.sharing_clock();
+    store.create(&format!("orders/{id}/s00/000009.zst"), "alive".into()).await.unwrap();
+    for minutes in [0, 4] {
+        clock.advance(minutes * MINUTE);
+        let error = Backup::resume(&store, "orders", id, patient()).await.unwrap_err();
+        let said = format!("written to {} s ago", minutes * 60);
+        assert!(error.report().contains(&said), "{}", error.report());
+    }
+    clock.advance(MINUTE);
+    let resumed = Backup::resume(&store, "orders", id, patient()).await.unwrap();
+    resumed.abort(given_up()).await.unwrap();
+}
+
 /// How the first process ends, at which time, and whether the second one commits.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_taken_over_from_harms_nothing_whenever_it_wakes() {

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::collection::{HOUR, bucket, on};
 use super::*;
 use crate::ErrorKind;
+use crate::backup::collection::{CollectionReport, SAFE_GRACE};
 use crate::backup::retention::{
     DeletionReport, Descendants, Reason, RetentionPlan, RetentionPolicy, Verdict, apply, plan, plan_deletion,
 };
@@ -229,6 +233,92 @@ async fn what_cannot_be_deleted_keeps_its_parents_though_they_are_dated_after_it
     assert_eq!(kept, [ids[1], ids[0]]);
     assert!(why[0].contains("403") && why[1].contains(&ids[1].to_string()), "{why:?}");
     assert_eq!(listed(&store).await, BTreeSet::from([ids[0], ids[1], ids[3]]));
+}
+
+/// A collection took the records of a deletion that was under way for those of one that did not happen. Then nothing kept a new backup
+/// from continuing one whose turn was still to come.
+#[tokio::test]
+async fn a_deletion_that_takes_longer_than_the_grace_time_looks_again_who_continues_what_goes() {
+    let (bucket, clock) = bucket(Contents::default());
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(clock.shared());
+    let (store, mut ids) = (faults.store(), Vec::new());
+    for _ in 0..4 {
+        ids.extend(made(&store, 1).await);
+        clock.advance(HOUR);
+    }
+    let plan = keep_one(&store).await;
+    // The first that goes. The machine sleeps while it is waited for.
+    faults.add(Rule::new(Fault::Latency(Duration::from_secs(1))).on(Operation::Delete).path("#2/manifest.json"));
+    let mut report = DeletionReport::default();
+    let child = {
+        let mut deletion = std::pin::pin!(apply(&store, &plan, &mut report));
+        while faults.log().iter().all(|request| request.faults.is_empty()) {
+            assert!(futures::poll!(&mut deletion).is_pending());
+            tokio::task::yield_now().await;
+        }
+        clock.advance(2 * HOUR);
+        let beside = on(&bucket, &clock);
+        let due = crate::backup::collection::plan(&beside, None, SAFE_GRACE).await.unwrap();
+        let mut collected = CollectionReport::default();
+        crate::backup::collection::apply(&beside, &due, &mut collected).await.unwrap();
+        let records = collected.singles.iter().filter(|name| name.contains("/deleted/")).count();
+        assert_eq!(records, 3, "{collected:?}");
+        let mut child = Backup::begin(&beside, "orders", options(1).continues(ids[1], Kind::Log)).await.unwrap();
+        child.stripe_input(0, complete(&Bytes::from_static(b"more"))).unwrap();
+        deletion.await.unwrap();
+        child.commit().await.unwrap().manifest.id
+    };
+    assert_eq!(report.deleted, [ids[2], ids[0]]);
+    assert!(report.kept[0].0 == ids[1] && report.kept[0].1.contains(&child.to_string()), "{report:?}");
+    assert_eq!(listed(&store).await, BTreeSet::from([ids[1], ids[3], child]));
+    // What went is protected as if it had gone at once, and what stays can be continued.
+    let records = |id: BackupId| {
+        let directory = format!("orders/{id}/deleted/");
+        bucket.contents().objects.keys().filter(|name| name.starts_with(&directory)).count()
+    };
+    assert_eq!([records(ids[0]), records(ids[1])], [1, 0]);
+}
+
+/// A clock on which every wait is over at once, and takes so long.
+#[derive(Debug)]
+struct Leaping {
+    clock: SimClock,
+    by: Duration,
+}
+
+impl Clock for Leaping {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
+    fn sleep(&self, _: Duration) -> futures::future::BoxFuture<'static, ()> {
+        self.clock.advance(self.by);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[tokio::test]
+async fn a_record_is_written_again_only_when_it_is_old() {
+    // Four backups go: the turn of the last one comes after three times as long. In between, those that are left are protected again.
+    for (seconds, written) in [(0, 4), (600, 4), (601, 4 + 1), (1000, 4 + 2), (2000, 4 + 3 + 2 + 1)] {
+        let (bucket, clock) = bucket(Contents::default());
+        let slow = Leaping { clock: clock.clone(), by: Duration::from_secs(seconds) };
+        let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).clock(Arc::new(slow));
+        let store = faults.store().clock(clock.shared());
+        made(&store, 5).await;
+        let plan = keep_one(&store).await;
+        faults.forget();
+        faults.add(Rule::new(Fault::Latency(HOUR)).on(Operation::Delete).path("manifest.json"));
+        let mut report = DeletionReport::default();
+        apply(&store, &plan, &mut report).await.unwrap();
+        assert_eq!(report.deleted.len(), 4);
+        let puts = faults.log().iter().filter(|request| request.operation == Operation::Put).count();
+        assert_eq!(puts, written, "{seconds} s for each");
+    }
 }
 
 /// The same document as a later major version would write it, as far as this one can tell.

@@ -56,6 +56,7 @@ impl Shape {
 
 const ONE_STRIPE: Shape = shape("one stripe", 280, 150);
 const THREE_STRIPES: Shape = shape("three stripes", 270, 150);
+const SLOW_LINK: Shape = shape("a slow link", 180, 100);
 const TWO_BACKUPS: Shape = shape("two backups", 170, 120);
 const ABORT: Shape = shape("abort", 200, 110);
 const ABORT_WITH_PARTS: Shape = shape("abort with parts on their way", 100, 30).with_late_parts(10);
@@ -69,9 +70,10 @@ const COLLECTION: Shape = shape("collection", 880, 175);
 const COLLECTION_BESIDE_A_BACKUP: Shape = shape("collection beside a backup", 940, 225);
 const COLLECTION_OF_UNNAMED: Shape = shape("collection of what a manifest does not name", 180, 60);
 
-const ALL: [Shape; 14] = [
+const ALL: [Shape; 15] = [
     ONE_STRIPE,
     THREE_STRIPES,
+    SLOW_LINK,
     TWO_BACKUPS,
     ABORT,
     ABORT_WITH_PARTS,
@@ -148,6 +150,11 @@ async fn a_crash_anywhere_in_a_backup_of_one_stripe() {
 #[tokio::test]
 async fn a_crash_anywhere_in_a_backup_of_three_stripes() {
     every_crash(THREE_STRIPES, shapes::backup_of_three_stripes).await;
+}
+
+#[tokio::test]
+async fn a_crash_anywhere_in_a_backup_on_a_slow_link() {
+    every_crash(SLOW_LINK, shapes::backup_on_a_slow_link).await;
 }
 
 #[tokio::test]

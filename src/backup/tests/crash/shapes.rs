@@ -7,7 +7,7 @@ use super::*;
 use crate::backup::collection::{self, CollectionReport, DEFAULT_GRACE};
 use crate::backup::retention::{self, DeletionReport, Descendants, RetentionPlan, RetentionPolicy};
 use crate::clock::Clock;
-use crate::testing::{Contents, Effect, SimClock, StoredObject};
+use crate::testing::{Contents, Effect, Event, Operation, SimClock, StoredObject};
 
 /// A stripe of a segment in parts and another one.
 const LONG: usize = 200_000;
@@ -46,6 +46,44 @@ pub(super) async fn backup_of_three_stripes(seed: u64) -> Run {
     let content = [noise(seed, 3 * LONG), noise(seed + 1, 150_000), Bytes::new()];
     recorder.back_up(&content, small()).await;
     recorder.end().await
+}
+
+/// So slow that the backup gives signs of life beside its segment.
+pub(super) async fn backup_on_a_slow_link(seed: u64) -> Run {
+    let mut recorder = fresh(seed);
+    let content = noise(seed, 3 * 70_000);
+    let mut backup = Backup::begin(&recorder.store, "orders", options(1)).await.unwrap();
+    let (recording, clock) = (recorder.recording.clone(), recorder.clock.clone());
+    let is_part = |event: &&Event| matches!(event, Event::Began { operation: Operation::Change(Effect::Part { .. }) });
+    // Each piece is a part, and the next one comes long after it was stored.
+    let pieces: Vec<Bytes> = content.chunks(70_000).map(Bytes::copy_from_slice).collect();
+    let slow = stream::iter(pieces.into_iter().enumerate()).then(move |(number, piece)| {
+        let (recording, clock) = (recording.clone(), clock.clone());
+        async move {
+            let mut idle = 0;
+            while number > 0 && idle < 100 {
+                let log = recording.log();
+                let answered = log.events().iter().filter(|event| matches!(event, Event::Ended { .. })).count();
+                let is_idle = log.events().iter().filter(is_part).count() >= number && log.len() == 2 * answered;
+                idle = if is_idle { idle + 1 } else { 0 };
+                tokio::task::yield_now().await;
+            }
+            if number > 0 {
+                clock.advance(Duration::from_secs(11 * 60));
+            }
+            Ok(Input::Data(piece))
+        }
+    });
+    backup.stripe_input(0, slow.chain(complete(&Bytes::new()))).unwrap();
+    backup.wait_stripes().await.unwrap();
+    let (id, asked) = (backup.id(), recorder.events());
+    backup.commit().await.unwrap();
+    recorder.expect(Known { id, content: vec![content], commit: Some((asked, recorder.events())), deletion: None });
+    let run = recorder.end().await;
+    let is_record = |event: &&Event| matches!(event, Event::Began { operation: Operation::Change(Effect::Put { object, .. }) } if object.contains("/uploads/"));
+    let records = run.log.events().iter().filter(is_record).count();
+    assert_eq!(records, 3, "seed {seed}: that of the upload, and two signs of life");
+    run
 }
 
 /// Two at once, in one series.
