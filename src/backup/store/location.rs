@@ -80,14 +80,13 @@ impl Location {
 /// A URL as it may be shown: without user name, password, query and fragment.
 pub(super) fn redact(text: &str) -> String {
     let text = text.split(['?', '#']).next().unwrap_or_default();
-    match text.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-            match authority.rsplit_once('@') {
-                Some((_, host)) => format!("{scheme}://…@{host}{path}"),
-                None => text.to_owned(),
-            }
-        }
+    // One that lacks its slashes is refused, with all that is in it.
+    let Some((_, rest)) = text.split_once("://").or_else(|| split_scheme(text)) else { return text.to_owned() };
+    let rest = rest.trim_start_matches('/');
+    let before = &text[..text.len() - rest.len()];
+    // A secret may have slashes too.
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{before}…@{host}"),
         None => text.to_owned(),
     }
 }
@@ -186,6 +185,9 @@ mod tests {
             "https://a.blob.core.windows.net/c?sig=hunter2",
             "s3://hunter2:hunter2@[bad/x",
             "nope://u:hunter2@h/x",
+            "s3:hunter2:hunter2@b/x",
+            "s3:/hunter2:hunter2@b/x",
+            "s3://u:hun/hunter2@b/x",
         ] {
             let error = Location::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");
