@@ -48,7 +48,9 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next(), arguments.next()) {
         (Some(address), Some(url)) => {
-            serve(TcpListener::bind(address).await?, Service::new(Store::from_url(&url)?)).await
+            let listener = TcpListener::bind(address).await?;
+            println!("listening at {}", listener.local_addr()?);
+            serve(listener, Service::new(Store::from_url(&url)?)).await
         }
         _ => demonstrate().await,
     }

@@ -625,6 +625,13 @@ async fn a_passphrase_opens_its_backup_whatever_identities_there_are() {
         let restored = restore(identity, passphrase);
         assert!(restored.status.success(), "{identity} {passphrase}: {}", stderr(&restored));
     }
+    // An identity that opens it needs no passphrase, whatever the one that was given opens.
+    let neither = work.path().join("neither").to_str().unwrap().to_owned();
+    fs::write(&neither, "opens nothing").unwrap();
+    let both =
+        ["--identity", &mine, "--identity", &locked, "--passphrase-file", &neither, "--output", out.to_str().unwrap()];
+    succeed(&place, &[&["restore", &url, "latest"][..], &both].concat());
+    fs::remove_file(&out).unwrap();
     for (identity, parts) in [
         (&stranger, &["the passphrase is wrong", "the key is the wrong one"][..]),
         // It opens the key, and that is the wrong one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::collection::{check_not_deleted, check_not_removed};
+use super::collection::check_not_removed;
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use super::options::DEFAULT_SILENCE;
 use super::session::Session;
@@ -47,7 +47,8 @@ pub(super) async fn publish(session: &Session, manifest: Manifest) -> Result<Man
 /// Whether there may be a backup although its commit failed with `error`: a manifest is there, whoever wrote it, or may still
 /// come. The message says which.
 ///
-/// False of every other error, also if it is none of a commit: then nothing of the attempt is ever visible.
+/// False of every other error, also if it is none of a commit: then this process makes nothing visible. One that has resumed the backup
+/// may still commit it.
 pub fn may_be_committed(error: &Error) -> bool {
     let mut layer = std::error::Error::source(error);
     while let Some(cause) = layer {
@@ -160,10 +161,11 @@ async fn stand(session: &Session, manifest: &str) -> Result<(), Failure> {
     let looked = if session.segments.was_silent() {
         check_not_removed(store, names).await
     } else if may_be_resumed(session) {
-        match check_not_deleted(store, names).await {
+        // A process before this one may have been silent, and this one not yet have been when its backup was taken for dead.
+        match check_not_removed(store, names).await {
             // Whoever may only write makes whole backups too.
             Err(error) if error.kind() != ErrorKind::Conflict => {
-                tracing::warn!(error = %error.report(), "it was not looked whether the backup was resumed and deleted");
+                tracing::warn!(error = %error.report(), "it was not looked whether the backup was removed meanwhile");
                 return Ok(());
             }
             looked => looked,

@@ -347,8 +347,10 @@ async fn survey(
     watch: &ResumeWatch,
 ) -> Result<Vec<StripeSummary>> {
     let stripes = u16::try_from(runs.len()).unwrap_or(u16::MAX);
-    let bytes_of = |stripe, runs: &[Run]| found.in_order(names, stripe, runs).map(|(_, bytes)| bytes).sum::<u64>();
-    watch.begin((0..).zip(runs).map(|(stripe, runs)| bytes_of(stripe, runs)).sum());
+    let bytes_of =
+        |stripe, runs: &[Run]| found.in_order(names, stripe, runs).map(|(_, bytes)| bytes).fold(0, u64::saturating_add);
+    // A listing may claim any size.
+    watch.begin((0..).zip(runs).map(|(stripe, runs)| bytes_of(stripe, runs)).fold(0, u64::saturating_add));
     let objects = Arc::new(Segments::new(store, names.clone()));
     let pipeline = &Pipeline::restore(config, stripes, objects, Arc::clone(store.time()), false, None)?;
     let stripe = async |stripe: u16, runs: &Vec<Run>| {

@@ -227,11 +227,17 @@ impl Session {
 
     /// Something may be left, because of `error`: whoever asks the store is told.
     pub(super) fn note_remains(&self, error: Error) -> Error {
-        let error = error.context(format!(
-            "backup {} was given up, and objects or uploads below {} may be left; `vdstream gc` removes them later",
-            self.names.id(),
-            self.store.show(&self.names.directory())
-        ));
+        let (id, directory) = (self.names.id(), self.store.show(&self.names.directory()));
+        let remains = if self.names.writers().is_resumed() {
+            format!(
+                "backup {id} stays as it was, and running uploads below {directory} may be left; resume it again, or `vdstream gc` removes it later"
+            )
+        } else {
+            format!(
+                "backup {id} was given up, and objects or uploads below {directory} may be left; `vdstream gc` removes them later"
+            )
+        };
+        let error = error.context(remains);
         tracing::warn!(error = %error.report(), "leftovers stay");
         self.store.note_leftovers(error.clone());
         error

@@ -126,7 +126,7 @@ fn a_signal_while_files_get_their_names_waits_for_that() {
     assert!(run(&place, &["backup", &place.url(), "--", "echo", "new"]).status.success());
     let output = work.path().join("output");
     std::fs::write(&output, b"old\n").unwrap();
-    let mut command = vdstream_slow_to_rename(Duration::from_secs(3));
+    let mut command = vdstream_slow_to_rename(Duration::from_secs(15));
     command.args(["restore", &place.url(), "latest", "--output"]).arg(&output);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();

@@ -54,7 +54,7 @@ pub(super) async fn write(store: &Store, names: &Names) -> Result<String> {
 /// # Errors
 ///
 /// `Conflict` if it was.
-pub(in crate::backup) async fn check_not_deleted(store: &Store, names: &Names) -> Result<()> {
+async fn check_not_deleted(store: &Store, names: &Names) -> Result<()> {
     if !store.has_below(&names.deleted()).await? {
         return Ok(());
     }

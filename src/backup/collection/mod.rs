@@ -32,4 +32,4 @@ mod tests;
 pub use apply::{CollectionReport, Left, apply, plan};
 pub use plan::{CollectionPlan, DEFAULT_GRACE, Leftover, Reason, SAFE_GRACE, Subject, Verdict};
 
-pub(super) use mark::{LONGEST_SILENCE, check_not_deleted, check_not_removed};
+pub(super) use mark::{LONGEST_SILENCE, check_not_removed};

@@ -11,7 +11,7 @@ use super::super::store::Store;
 use super::apply::intents;
 use super::plan::{PlannedBackup, RetentionPlan};
 use super::record;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Backups whose protection is renewed at once: so few that the last of them goes long before its record is old again.
 const RENEWED_AT_ONCE: usize = 100;
@@ -76,13 +76,23 @@ impl<'a> Protection<'a> {
 
     /// Before the first of `rest` goes: covers it again if its record has become old, and those that are next with it.
     pub(super) async fn renew(&mut self, rest: &[&PlannedBackup]) -> Result<()> {
-        let mut most = RENEWED_AT_ONCE;
-        while rest.first().is_some_and(|next| self.is_old(next.id)) {
+        // If it has become old meanwhile, the store is very slow or the machine slept: then it alone.
+        for most in [RENEWED_AT_ONCE, 1, 1] {
+            if !rest.first().is_some_and(|next| self.is_old(next.id)) {
+                return Ok(());
+            }
             self.cover(&rest[..most.min(rest.len())]).await?;
-            // If it has become old meanwhile, the store is very slow or the machine slept: then one by one.
-            most = 1;
         }
-        Ok(())
+        match rest.first() {
+            Some(next) if self.is_old(next.id) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "the store took longer than {} minutes for what protects a deletion, three times; nothing more was deleted: try again later",
+                    LONGEST_SILENCE.as_secs() / 60
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn is_old(&self, id: BackupId) -> bool {

@@ -79,16 +79,14 @@ impl Location {
 
 /// A URL as it may be shown: without user name, password, query and fragment.
 pub(super) fn redact(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
     // One that lacks its slashes is refused, with all that is in it.
     let Some((_, rest)) = text.split_once("://").or_else(|| split_scheme(text)) else { return text.to_owned() };
     let rest = rest.trim_start_matches('/');
     let before = &text[..text.len() - rest.len()];
-    // A secret may have slashes too.
-    match rest.rsplit_once('@') {
-        Some((_, host)) => format!("{before}…@{host}"),
-        None => text.to_owned(),
-    }
+    // A secret may have any of the characters that end it in a URL.
+    let (secret, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
+    let shown = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{before}{secret}{shown}")
 }
 
 fn invalid(message: String) -> Error {
@@ -188,6 +186,9 @@ mod tests {
             "s3:hunter2:hunter2@b/x",
             "s3:/hunter2:hunter2@b/x",
             "s3://u:hun/hunter2@b/x",
+            "s3://hunter2:hun#hunter2@b/x",
+            "s3://hunter2:hun?hunter2@b/x",
+            "s3://b/x?a=hunter2#hunter2@b",
         ] {
             let error = Location::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");

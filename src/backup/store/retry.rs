@@ -69,7 +69,7 @@ impl RetryState {
 
     /// A request whose attempts come in steps.
     pub(super) fn steps<'a>(&'a self, policy: &'a RetryPolicy, clock: &'a dyn Clock) -> Steps<'a> {
-        let start = Start { time: clock.now(), has_failed: false };
+        let start = Start { time: clock.now(), steps: 0, furthest: 0 };
         Steps { retries: self, policy, clock, start: Mutex::new(start) }
     }
 
@@ -87,7 +87,8 @@ impl RetryState {
 /// One request, whose attempts come in steps: the pages of a listing.
 ///
 /// It may take as long as it goes on: each step has the time of an attempt, and the time after which no further attempt starts runs
-/// from the last step before the first failure. So one that fails at its end is made once more, however long it was.
+/// from the last step that no attempt before had come to. So one that fails at its end is made again, however long it was, and again
+/// if it fails at a later one.
 #[derive(Debug)]
 pub(super) struct Steps<'a> {
     retries: &'a RetryState,
@@ -100,8 +101,10 @@ pub(super) struct Steps<'a> {
 #[derive(Debug)]
 struct Start {
     time: Duration,
-    /// Further steps tell nothing: an attempt may fail at the same one each time.
-    has_failed: bool,
+    /// Of this attempt.
+    steps: u64,
+    /// Steps that an attempt before has made too tell nothing: each may fail at the same one.
+    furthest: u64,
 }
 
 impl Steps<'_> {
@@ -112,8 +115,9 @@ impl Steps<'_> {
         })?;
         self.retries.reached.store(true, Ordering::Relaxed);
         let mut start = self.start.lock();
-        if !start.has_failed {
-            start.time = self.clock.now();
+        start.steps += 1;
+        if start.steps > start.furthest {
+            (start.time, start.furthest) = (self.clock.now(), start.steps);
         }
         Ok(came)
     }
@@ -154,7 +158,7 @@ impl Steps<'_> {
             };
             let since = {
                 let mut start = start.lock();
-                start.has_failed = true;
+                start.steps = 0;
                 start.time
             };
             let wait = longest.mul_f64(retries.fraction());
@@ -253,8 +257,8 @@ mod tests {
         assert!(clock.now() <= Duration::from_secs(90));
     }
 
-    /// Three steps, longer together than an attempt may last, and then what `end` says of each attempt.
-    async fn run_long(end: impl AsyncFn(u32) -> Result<u32>) -> (Result<u32>, u32, Duration) {
+    /// Three steps, longer together than an attempt may last, and `more` with each attempt; then what `end` says of it.
+    async fn run_long(more: u32, end: impl AsyncFn(u32) -> Result<u32>) -> (Result<u32>, u32, Duration) {
         let clock = SystemClock::new();
         let state = RetryState::new(7);
         let policy = RetryPolicy::default();
@@ -265,7 +269,7 @@ mod tests {
         };
         let outcome = steps.run(|| async {
             let call = calls.fetch_add(1, Ordering::Relaxed);
-            for _ in 0..3 {
+            for _ in 0..3 + call * more {
                 steps.next(step()).await?;
             }
             steps.next(end(call)).await
@@ -277,14 +281,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_of_many_steps_may_take_long_and_ends_when_it_does_not_go_on() {
         let fails = |call: u32| Err(Error::new(ErrorKind::Unavailable, format!("attempt {call}")));
-        let (outcome, calls, took) = run_long(async |call| Ok(call)).await;
+        let (outcome, calls, took) = run_long(0, async |call| Ok(call)).await;
         assert_eq!((outcome.unwrap(), calls, took.as_secs()), (0, 1, 150));
-        let (outcome, calls, took) = run_long(async |call| if call == 0 { fails(call) } else { Ok(call) }).await;
+        let (outcome, calls, took) = run_long(0, async |call| if call == 0 { fails(call) } else { Ok(call) }).await;
         assert_eq!((outcome.unwrap(), calls, took.as_secs()), (1, 2, 300));
         // At the same step each time.
-        let (outcome, calls, _) = run_long(async |call| fails(call)).await;
+        let (outcome, calls, _) = run_long(0, async |call| fails(call)).await;
         assert_eq!((outcome.unwrap_err().kind(), calls), (ErrorKind::Unavailable, 2));
-        let (outcome, calls, took) = run_long(async |_| std::future::pending().await).await;
+        // Each a step later.
+        let (outcome, calls, _) = run_long(1, async |call| if call < 5 { fails(call) } else { Ok(call) }).await;
+        assert_eq!((outcome.unwrap(), calls), (5, 6));
+        let (outcome, calls, took) = run_long(0, async |_| std::future::pending().await).await;
         let error = outcome.unwrap_err();
         assert!(error.report().contains("no answer within 60s"), "{}", error.report());
         assert!(calls == 2 && took < Duration::from_secs(2 * 210 + 1), "{calls} calls in {took:?}");

@@ -534,6 +534,27 @@ async fn a_deleted_backup_does_not_come_back_by_a_process_that_was_taken_over_fr
     }
 }
 
+/// The one that resumes is no longer silent when it has read everything, so it does not know that it was.
+#[tokio::test(start_paused = true)]
+async fn what_a_collection_removed_while_it_was_read_back_is_not_committed() {
+    for is_marked in [false, true] {
+        let (bucket, store, id) = crashed().await;
+        let backup = resume(&store, id).await.unwrap();
+        assert!(backup.offsets()[0] > 500_000);
+        // As it is after the collection, or in its middle.
+        match is_marked {
+            true => store.create(&format!("orders/{id}/collected/mark"), "{}".into()).await.unwrap(),
+            false => {
+                bucket.edit(|contents| drop(contents.objects.remove(&format!("orders/{id}/intent.json")).unwrap()))
+            }
+        }
+        let error = finish(backup, &contents(), false).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Conflict && !may_be_committed(&error), "{}", error.report());
+        assert!(error.report().contains("took it for dead"), "{}", error.report());
+        assert!(list(&store, None).await.unwrap().backups.is_empty());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_damaged_segment_ends_what_is_kept() {
     let (bucket, store, id) = crashed().await;

@@ -145,14 +145,17 @@ impl Keys {
             given => given,
         };
         let Some(passphrase) = passphrase else { return Ok(Some(identities)) };
-        match (unlock(store, manifest, &passphrase).await, refused) {
-            (Ok(key), _) => identities.extend(&key),
-            (Err(_second), Some(refused)) => return Err(refused),
-            (Err(error), None) if identities.is_empty() => return Err(error),
+        match unlock(store, manifest, &passphrase).await {
+            Ok(key) => identities.extend(&key),
+            Err(error) if error.kind() == ErrorKind::Locked && identities.is_empty() => {
+                return Err(refused.unwrap_or(error));
+            }
             // It was the passphrase of an identity file.
-            (Err(error), None) if opens_a_file && error.kind() == ErrorKind::Locked => {}
+            Err(error) if error.kind() == ErrorKind::Locked && opens_a_file => {}
             // An identity may open the backup all the same. If none does, both were wrong, and both are told.
-            (Err(error), None) => output::note(&error.report()),
+            Err(error) if error.kind() == ErrorKind::Locked => output::note(&refused.unwrap_or(error).report()),
+            Err(error) if error.kind() == ErrorKind::Corrupt && !identities.is_empty() => output::note(&error.report()),
+            Err(error) => return Err(error),
         }
         Ok(Some(identities))
     }

@@ -112,7 +112,7 @@ fn failed(facts: &Facts<'_>, attempt: &Attempt, why: &str) -> Result<Markup> {
             "There is no backup ",
             "failed",
             " · would have been ",
-            "Nothing of this attempt can be restored. Earlier backups are as they were.",
+            "Nothing of this attempt can be restored, unless another process has resumed it. Earlier backups are as they were.",
         ),
         true => (
             "There may be a backup ",
