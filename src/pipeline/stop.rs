@@ -54,7 +54,12 @@ impl Stop {
 
     /// The first cause; if there is none, that the work was given up.
     pub(super) fn cause(&self) -> Error {
-        self.state.lock().cause.clone().unwrap_or_else(given_up)
+        self.first().unwrap_or_else(given_up)
+    }
+
+    /// The first cause.
+    pub(super) fn first(&self) -> Option<Error> {
+        self.state.lock().cause.clone()
     }
 }
 

@@ -178,6 +178,12 @@ where
         counters.position.store(if kept.is_replayed { 0 } else { kept_bytes }, Ordering::Relaxed);
     }
 
+    // Whoever holds an acknowledgement when the stripe is stopped, it tells why.
+    let source = source.map(|item| match item {
+        Ok(Input::Flush(ack)) => Ok(Input::Flush(ack.of(&stop))),
+        Ok(Input::Complete(ack)) => Ok(Input::Complete(ack.of(&stop))),
+        other => other,
+    });
     // Both halves are polled here, side by side, so that neither waits for memory that only the other can free.
     let outcome = {
         let mut pack = pin!(packer.run(&mut steps, sizes_in));
@@ -186,19 +192,20 @@ where
             let first = replay(shared, stripe, &kept, source.as_mut()).await?;
             assemble(shared, stripe, stream::iter(first.map(Ok)).chain(source), steps_in, sizes).await
         });
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
             outcome = &mut pack => outcome,
             Err(error) = &mut assemble => Err(error),
             cause = stop.stopped() => Err(cause),
-        }
+        };
+        // Before the halves go, and what they hold with them.
+        outcome.map_err(|error| stop.fail(error))
     };
-    let Err(error) = outcome else {
+    let Err(()) = outcome else {
         stop.succeeded();
         return Ok(packer.into_summary());
     };
 
-    stop.fail(error);
     let cause = stop.cause();
     packer.abandon(&cause).await;
     steps.close();

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -129,6 +130,40 @@ async fn every_operation_that_fails_for_good_aborts_and_tells_everybody_why() {
             assert!(store.objects(0).is_empty());
         }
     }
+}
+
+/// Wherever in the pipeline it is: the assembler waits with it until what is before it has gone on.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_was_taken_tells_why_the_stripe_failed() {
+    let mut counts = [0, 0];
+    for frames in 1..=24 {
+        for failing in [Op::Part(0), Op::Part(2), Op::Complete, Op::Put] {
+            let store =
+                MemoryStore::with_faults(move |_, op, _| (op == failing).then_some(Fault::Fail(ErrorKind::Denied)));
+            let pipeline = backup_pipeline(small(), 1, &store);
+            let (complete, told) = ack();
+            let is_taken = AtomicBool::new(false);
+            let inputs =
+                pieces(&data(frames * FRAME - 1, 2), FRAME).chain(stream::iter([Ok(Input::Complete(complete))]));
+            let inputs = inputs.inspect(|item| {
+                is_taken.fetch_or(matches!(item, Ok(Input::Complete(_))), Ordering::Relaxed);
+            });
+            let outcome = pipeline.backup_stripe(0, inputs).await;
+            let told = told.lock().clone().expect("answered");
+            match outcome {
+                Ok(_) => assert!(told.is_ok(), "{frames} {failing:?}"),
+                Err(error) => {
+                    let is_taken = is_taken.load(Ordering::Relaxed);
+                    assert_eq!(error.kind(), ErrorKind::Denied);
+                    let wanted = if is_taken { ErrorKind::Denied } else { ErrorKind::Aborted };
+                    assert_eq!(told.unwrap_err().kind(), wanted, "{frames} {failing:?}");
+                    counts[usize::from(is_taken)] += 1;
+                }
+            }
+            pipeline.wait_idle().await;
+        }
+    }
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 }
 
 #[tokio::test]
