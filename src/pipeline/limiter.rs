@@ -23,6 +23,7 @@ struct State {
     /// Successes since the limit last changed.
     successes: usize,
     last_cut: Option<Duration>,
+    last_success: Option<Duration>,
 }
 
 impl Limiter {
@@ -30,7 +31,7 @@ impl Limiter {
         Self {
             permits: Arc::new(Semaphore::new(max)),
             max,
-            state: Mutex::new(State { limit: max, debt: 0, successes: 0, last_cut: None }),
+            state: Mutex::new(State { limit: max, debt: 0, successes: 0, last_cut: None, last_success: None }),
         }
     }
 
@@ -63,9 +64,15 @@ impl Limiter {
         state.last_cut = Some(now);
     }
 
+    /// When any request succeeded last.
+    pub(super) fn last_success(&self) -> Option<Duration> {
+        self.state.lock().last_success
+    }
+
     /// Raises the limit by one after several rounds without a refusal.
-    pub(super) fn on_success(&self) {
+    pub(super) fn on_success(&self, now: Duration) {
         let mut state = self.state.lock();
+        state.last_success = Some(now);
         if state.limit == self.max {
             return;
         }
@@ -134,7 +141,7 @@ mod tests {
         assert_pending!(task::spawn(limiter.enter()).poll());
         drop(only);
         for _ in 0..ROUNDS_PER_RAISE * (1 + 2 + 3 + 4 + 5 + 6 + 7) {
-            limiter.on_success();
+            limiter.on_success(Duration::ZERO);
         }
         assert_eq!(limiter.limit(), 8);
         let held: Vec<_> = (0..8).map(|_| enter(&limiter)).collect();

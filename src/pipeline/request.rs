@@ -164,7 +164,7 @@ impl Requests {
             tracing::Span::current().record("attempts", tried);
             let error = match outcome {
                 Ok(value) => {
-                    self.limiter.on_success();
+                    self.limiter.on_success(now);
                     count(&self.counters.requests, 1);
                     return Ok(value);
                 }
@@ -174,8 +174,12 @@ impl Requests {
                 count(&self.counters.throttles, 1);
                 self.limiter.on_throttled(now);
             }
-            let failing = now.saturating_sub(*failing_since.get_or_insert(now));
-            if !error.is_retryable() || (tried >= attempts && failing >= outage) {
+            let since = *failing_since.get_or_insert(now);
+            let failing = now.saturating_sub(since);
+            // Those that fail take turns when fewer may go at once, so that none of them would come to its last attempt for hours.
+            let silent = now.saturating_sub(self.limiter.last_success().map_or(since, |last| last.max(since)));
+            let is_over = tried >= attempts && failing >= outage || silent >= self.longest(limit, attempts).max(outage);
+            if !error.is_retryable() || is_over {
                 let after = format!("attempt {tried}, {} s after the first failure", failing.as_secs());
                 return Err(error.context(format!("cannot {} ({after})", request.what)));
             }
@@ -199,6 +203,12 @@ impl Requests {
     fn attempt_limit(&self, bytes: u64) -> Duration {
         self.attempt_timeout
             .saturating_add(Duration::from_millis(bytes.saturating_mul(1000) / self.min_bytes_per_second))
+    }
+
+    /// Between the first failure and the one before the last, at most, if a request need not wait for its turn.
+    fn longest(&self, limit: Duration, attempts: u32) -> Duration {
+        let pauses = (1..attempts).map(|tried| self.backoff(tried)).fold(Duration::ZERO, Duration::saturating_add);
+        limit.saturating_mul(attempts.saturating_sub(2)).saturating_add(pauses)
     }
 
     /// The longest pause after `tried` failures.

@@ -1,6 +1,7 @@
 //! Requests that fail and answers that are lost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::ErrorKind;
@@ -61,6 +62,24 @@ async fn every_answer_lost_once_is_survived() {
     let store = faults.store();
     back_up(&store, &contents()).await.unwrap();
     is_good(&store).await;
+}
+
+/// Of each object, some requests are answered and then none. With the times that everyone has.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_silent_for_good_ends_a_backup_within_the_stated_time() {
+    let mut longest = Duration::ZERO;
+    for before in 0..8 {
+        let faults = FaultStore::memory(0).rule(Rule::new(Fault::Hang).after(before));
+        let start = tokio::time::Instant::now();
+        let outcome = back_up(&faults.store(), &contents()).await;
+        let took = start.elapsed();
+        // What comes after the manifest is not needed.
+        if let Err(error) = outcome {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{before}: {}", error.report());
+        }
+        longest = longest.max(took);
+    }
+    assert!(longest <= Duration::from_secs(19 * 60), "{longest:?}");
 }
 
 fn manifest_put(fault: Fault) -> FaultStore {

@@ -64,6 +64,24 @@ async fn a_fault_that_does_not_pass_ends_within_the_stated_time() {
     assert_eq!(store.count(|op| op == Op::Abort), 1);
 }
 
+/// Many at once, which take turns after the first of them came to nothing.
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_each_other_end_within_the_stated_time_too() {
+    for concurrency in [1, 2, 8, 64] {
+        let store = MemoryStore::with_faults(|_, op, _| matches!(op, Op::Part(_)).then_some(Fault::Hang));
+        let clock = SystemClock::shared();
+        let config = PipelineConfig { concurrency, memory_limit: 256 << 20, ..small() };
+        let pipeline = Pipeline::for_backup(config, 1, Arc::new(store.clone()), Arc::clone(&clock)).unwrap();
+        let begun = clock.now();
+        let error = pipeline.backup_stripe(0, pieces(&data(400 * FRAME, 1), FRAME)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        // One attempt more than one request alone: whose turn it is when the time is up.
+        let most = Duration::from_millis(11 * 30_500 + 100 * 127 + 12_800 + 15_000);
+        assert!(clock.now() - begun <= most, "{concurrency}: {:?}", clock.now() - begun);
+        assert_idle(&pipeline, &store).await;
+    }
+}
+
 /// A server that is restarted, or a link that is down, for less than the stated time ends no backup, however soon the ten
 /// attempts are used up.
 #[tokio::test(start_paused = true)]
