@@ -158,23 +158,18 @@ fn unsettled(session: &Session, error: Error) -> Error {
 /// The manifest was written. Takes it back if the backup was taken for dead before, or was resumed, committed and deleted.
 async fn stand(session: &Session, manifest: &str) -> Result<(), Failure> {
     let (store, names) = (&session.store, &session.names);
-    let looked = if session.segments.was_silent() {
-        check_not_removed(store, names).await
-    } else if may_be_resumed(session) {
-        // A process before this one may have been silent, and this one not yet have been when its backup was taken for dead.
-        match check_not_removed(store, names).await {
-            // Whoever may only write makes whole backups too.
-            Err(error) if error.kind() != ErrorKind::Conflict => {
-                tracing::warn!(error = %error.report(), "it was not looked whether the backup was removed meanwhile");
-                return Ok(());
-            }
-            looked => looked,
-        }
-    } else {
+    let was_silent = session.segments.was_silent();
+    // Who resumed it is not silent any more when it was taken for dead while it was read back.
+    if !was_silent && !may_be_resumed(session) {
         return Ok(());
-    };
-    let Err(error) = looked else { return Ok(()) };
+    }
+    let Err(error) = check_not_removed(store, names).await else { return Ok(()) };
     if error.kind() != ErrorKind::Conflict {
+        // Whoever may only write makes whole backups too.
+        if !was_silent {
+            tracing::warn!(error = %error.report(), "it was not looked whether the backup was removed meanwhile");
+            return Ok(());
+        }
         let message =
             format!("backup {} was committed, and it is not known whether it is whole; verify it", session.names.id());
         return Err(Failure::Other(error.context(message)));

@@ -135,10 +135,16 @@ impl Requests {
         let outage = if request.attempts.is_some() { Duration::ZERO } else { self.outage };
         let mut tried = 0;
         let mut failing_since = None;
+        // Since then, for the limit that the caller has set.
+        let mut held = Duration::ZERO;
         loop {
             // Before the place: who waits for its turn keeps nobody else from the store.
             let turn = async {
+                let begun = self.clock.now();
                 self.pace.wait(request.bytes).await;
+                if failing_since.is_some() {
+                    held += self.clock.now().saturating_sub(begun);
+                }
                 self.limiter.enter().await
             };
             let place = match request.stop {
@@ -177,7 +183,8 @@ impl Requests {
             let since = *failing_since.get_or_insert(now);
             let failing = now.saturating_sub(since);
             // Those that fail take turns when fewer may go at once, so that none of them would come to its last attempt for hours.
-            let silent = now.saturating_sub(self.limiter.last_success().map_or(since, |last| last.max(since)));
+            let silent_since = (since + held).max(self.limiter.last_success().unwrap_or_default());
+            let silent = now.saturating_sub(silent_since);
             let is_over = tried >= attempts && failing >= outage || silent >= self.longest(limit, attempts).max(outage);
             if !error.is_retryable() || is_over {
                 let after = format!("attempt {tried}, {} s after the first failure", failing.as_secs());

@@ -70,6 +70,18 @@ async fn what_is_sent_again_counts_again() {
     assert_paced(2 * stored, took);
 }
 
+/// The time that the limit takes is not the store's silence.
+#[tokio::test(start_paused = true)]
+async fn a_low_limit_is_not_taken_for_a_silent_store() {
+    let store = MemoryStore::with_faults(|_, op, before| {
+        (matches!(op, Op::Part(_)) && before < 4).then_some(Fault::Fail(ErrorKind::Unavailable))
+    });
+    let pipeline = backup_pipeline(PipelineConfig { upload_bytes_per_second: Some(1 << 10), ..small() }, 1, &store);
+    let inputs = pieces(&data(800 * KIB, 1), 100 * KIB);
+    let summary = pipeline.backup_stripe(0, inputs).await.unwrap();
+    assert_eq!(summary.raw_bytes, 800 * KIB as u64);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_no_time_passes() {
     let (_, progress, took) = back_up(small(), &MemoryStore::new()).await;
