@@ -1,5 +1,7 @@
 //! Encryption of a backup: what is recorded of it, and the key that a passphrase opens.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
@@ -45,10 +47,15 @@ impl IdentityObject {
         if found == *self {
             return Ok(());
         }
+        // Any of its bytes may be what is wrong, and of one that is too short or too long the first that differs.
+        let place = match found.stored_bytes.cmp(&self.stored_bytes) {
+            Ordering::Equal => format!("0 to {}", self.stored_bytes),
+            _ => found.stored_bytes.min(self.stored_bytes).to_string(),
+        };
         Err(Error::new(
             ErrorKind::Corrupt,
             format!(
-                "{object}, offset 0: expected {} bytes with hash {}, found {} with {}",
+                "{object}, offset {place}: expected {} bytes with hash {}, found {} with {}",
                 self.stored_bytes, self.stored_hash, found.stored_bytes, found.stored_hash
             ),
         ))

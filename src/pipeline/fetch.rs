@@ -158,9 +158,9 @@ impl Shared {
         let found = blake3::hash(&header);
         if found != expected.hash {
             let expected = expected.hash;
-            return Err(corrupt(
+            return Err(corrupt_within(
                 &object,
-                0,
+                0..header.len() as u64,
                 format!("wrong hash of the age header: expected {expected}, found {found}"),
             ));
         }
@@ -186,9 +186,9 @@ impl Shared {
         let opened = self.cpu.run(move || (view.open(&range, at, &mut slot), slot)).await?;
         match opened {
             (Ok(found), slot) => Ok(slot.freeze().into_bytes().slice(found)),
-            (Err(offset), _) => Err(corrupt(
+            (Err(place), _) => Err(corrupt_within(
                 &self.store.describe(id),
-                offset,
+                place,
                 "expected a chunk that its key opens, found a damaged one",
             )),
         }

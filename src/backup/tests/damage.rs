@@ -9,6 +9,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::ErrorKind;
+#[cfg(feature = "encryption")]
+use crate::pipeline::{Identities, Passphrase};
 
 type Objects = BTreeMap<String, Bytes>;
 
@@ -45,19 +47,58 @@ fn contents() -> [Bytes; 2] {
     [first.into(), noise(2, 100)]
 }
 
+/// A backup as it was made.
+#[derive(Debug, Clone)]
+struct Whole {
+    manifest: Manifest,
+    contents: Vec<Bytes>,
+    /// What opens it.
+    #[cfg(feature = "encryption")]
+    identities: Identities,
+}
+
+impl Whole {
+    fn to_verify(&self, level: VerifyLevel) -> VerifyOptions {
+        let options = VerifyOptions::new(level).pipeline(tiny());
+        #[cfg(feature = "encryption")]
+        let options = options.identities(self.identities.clone());
+        options
+    }
+
+    fn to_restore(&self) -> RestoreOptions {
+        let options = RestoreOptions::default().pipeline(tiny());
+        #[cfg(feature = "encryption")]
+        let options = options.identities(self.identities.clone());
+        options
+    }
+}
+
 /// One backup of these contents in `series`, verified once.
-async fn make(store: &Store, series: &str, contents: &[Bytes]) -> Manifest {
-    let options = BackupOptions::default().stripes(u16::try_from(contents.len()).unwrap()).pipeline(tiny());
+async fn make(store: &Store, series: &str, contents: &[Bytes]) -> Whole {
+    make_with(store, series, contents, BackupOptions::default()).await
+}
+
+async fn make_with(store: &Store, series: &str, contents: &[Bytes], options: BackupOptions) -> Whole {
+    let options = options.stripes(u16::try_from(contents.len()).unwrap()).pipeline(tiny());
     let mut backup = Backup::begin(store, series, options).await.unwrap();
     for (stripe, content) in (0..).zip(contents) {
         backup.stripe_input(stripe, complete(content)).unwrap();
     }
-    let manifest = backup.commit().await.unwrap().manifest;
-    let options = VerifyOptions::new(VerifyLevel::Full).pipeline(tiny());
-    let report = verify(store, &manifest, options).await.unwrap();
+    let whole = Whole {
+        manifest: backup.commit().await.unwrap().manifest,
+        contents: contents.to_vec(),
+        #[cfg(feature = "encryption")]
+        identities: Identities::new(),
+    };
+    store.wait_idle().await;
+    whole
+}
+
+/// Verifies a backup, so that there is a record of it.
+async fn verify_once(store: &Store, whole: &Whole) {
+    let report = verify(store, &whole.manifest, whole.to_verify(VerifyLevel::Full)).await.unwrap();
     assert!(report.is_good() && report.record.is_some(), "{report:?}");
     store.wait_idle().await;
-    manifest
 }
 
 /// A store that was changed.
@@ -121,15 +162,16 @@ fn names_the_place(level: VerifyLevel, findings: &[String], change: &Change, ref
     }
 }
 
-/// Looks at the damaged store with everything there is. `manifest` is that of the time before.
-async fn look(change: &Change, manifest: &Manifest, contents: &[Bytes]) -> Seen {
+/// Looks at the damaged store with everything there is.
+async fn look(change: &Change, whole: &Whole) -> Seen {
+    let manifest = &whole.manifest;
     let (_, store) = opened(&change.objects).await;
     let at = &change.what;
     let mut seen = Seen::default();
     let found = find(&store, &manifest.series, Select::Id(manifest.id)).await;
     let levels = if change.is_brief { &[VerifyLevel::Stored][..] } else { &[VerifyLevel::Stored, VerifyLevel::Full] };
     for level in levels.iter().copied() {
-        let options = VerifyOptions::new(level).pipeline(tiny()).record(false);
+        let options = whole.to_verify(level).record(false);
         let findings: Vec<Error> = match &found {
             // Whoever opened it before still verifies it; whoever opens it now is told at once.
             Err(error) => {
@@ -160,8 +202,8 @@ async fn look(change: &Change, manifest: &Manifest, contents: &[Bytes]) -> Seen 
         return seen;
     }
     let manifest = found.as_ref().unwrap_or(manifest);
-    let restore = Restore::begin(&store, manifest, RestoreOptions::default().pipeline(tiny())).unwrap();
-    for (stripe, content) in (0..).zip(contents) {
+    let restore = Restore::begin(&store, manifest, whole.to_restore()).unwrap();
+    for (stripe, content) in (0..).zip(&whole.contents) {
         let mut delivered = 0;
         let mut frames = std::pin::pin!(restore.stripe(stripe));
         while let Some(frame) = frames.next().await {
@@ -180,7 +222,7 @@ async fn look(change: &Change, manifest: &Manifest, contents: &[Bytes]) -> Seen 
 }
 
 /// Runs all `changes`, some at once; each must be found by both levels, and its place be told. Answers how many the restore refused.
-async fn all_found(manifest: &Manifest, contents: &[Bytes], changes: impl Iterator<Item = Change>) -> (usize, usize) {
+async fn all_found(whole: &Whole, changes: impl Iterator<Item = Change>) -> (usize, usize) {
     let (mut count, mut refused) = (0, 0);
     let mut running = tokio::task::JoinSet::new();
     let mut changes = changes.peekable();
@@ -188,9 +230,9 @@ async fn all_found(manifest: &Manifest, contents: &[Bytes], changes: impl Iterat
         while running.len() < 8
             && let Some(change) = changes.next()
         {
-            let (manifest, contents) = (manifest.clone(), contents.to_vec());
+            let whole = whole.clone();
             running.spawn(async move {
-                let seen = look(&change, &manifest, &contents).await;
+                let seen = look(&change, &whole).await;
                 let levels = [(VerifyLevel::Stored, &seen.stored), (VerifyLevel::Full, &seen.full)];
                 for (level, findings) in levels.into_iter().take(if change.is_brief { 1 } else { 2 }) {
                     assert!(!findings.is_empty(), "{}: not found by {level}", change.what);
@@ -207,16 +249,12 @@ async fn all_found(manifest: &Manifest, contents: &[Bytes], changes: impl Iterat
     (count, refused)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_changed_byte_of_a_backup_is_found() {
-    let (memory, store) = opened(&Objects::new()).await;
-    let manifest = make(&store, "orders", &contents()).await;
-    let objects = snapshot(&memory).await;
+/// Changes every byte of a store that holds `whole` and nothing else.
+async fn every_byte_is_found(objects: &Objects, whole: &Whole) {
     let total: usize = objects.values().map(Bytes::len).sum();
     let nothing = Change { objects: objects.clone(), ..Change::default() };
-    assert_eq!(look(&nothing, &manifest, &contents()).await.stored, [""; 0]);
+    assert_eq!(look(&nothing, whole).await.stored, [""; 0]);
     let flips = objects.iter().flat_map(|(name, bytes)| {
-        let objects = &objects;
         // Every bit of a document: some make it another one that could be meant, such as one of another version. Of a segment another
         // bit at each place.
         let bits = move |at: usize| if name.ends_with(".json") { 0..8 } else { at % 8..at % 8 + 1 };
@@ -229,12 +267,34 @@ async fn every_changed_byte_of_a_backup_is_found() {
             Change { what, objects: changed, names: vec![name.clone()], byte: Some(at), is_brief: bit != at % 8 }
         })
     });
-    let (count, refused) = all_found(&manifest, &contents(), flips).await;
+    let (count, refused) = all_found(whole, flips).await;
     assert!(count > total, "{count} of {total}");
     println!(
         "{count} bits of {total} bytes of {} objects changed: all found by stored and by full, {refused} restores refused",
         objects.len()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_changed_byte_of_a_backup_is_found() {
+    let (memory, store) = opened(&Objects::new()).await;
+    let whole = make(&store, "orders", &contents()).await;
+    verify_once(&store, &whole).await;
+    every_byte_is_found(&snapshot(&memory).await, &whole).await;
+}
+
+#[cfg(feature = "encryption")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_changed_byte_of_an_encrypted_backup_is_found() {
+    let (memory, store) = opened(&Objects::new()).await;
+    let passphrase = Passphrase::new("correct horse").unwrap();
+    let options = BackupOptions::default().passphrase(passphrase.clone());
+    let mut whole = make_with(&store, "orders", &[noise(1, 100)], options).await;
+    whole.identities = unlock(&store, &whole.manifest, &passphrase).await.unwrap();
+    verify_once(&store, &whole).await;
+    let objects = snapshot(&memory).await;
+    assert!(objects.keys().any(|name| name.ends_with("/identity.age")), "{:?}", objects.keys());
+    every_byte_is_found(&objects, &whole).await;
 }
 
 /// Names of one backup's segments, and of everything of it.
@@ -248,10 +308,14 @@ async fn dropped_cut_grown_swapped_and_replayed_objects_are_found() {
     let (memory, store) = opened(&Objects::new()).await;
     // The same lengths with other bytes, in the same series and in another one.
     let older = make(&store, "orders", &[contents()[0].clone(), noise(8, 100)]).await;
-    let manifest = make(&store, "orders", &contents()).await;
+    let whole = make(&store, "orders", &contents()).await;
     let foreign = make(&store, "logs", &[contents()[0].slice(1..), noise(9, 100)]).await;
+    for whole in [&older, &whole, &foreign] {
+        verify_once(&store, whole).await;
+    }
+    let (older, manifest, foreign) = (older.manifest, &whole.manifest, foreign.manifest);
     let objects = snapshot(&memory).await;
-    let ours = of(&objects, &manifest);
+    let ours = of(&objects, manifest);
     let mut changes: Vec<Change> = Vec::new();
     let mut change = |what: String, edit: &dyn Fn(&mut Objects)| {
         let mut changed = objects.clone();
@@ -316,7 +380,7 @@ async fn dropped_cut_grown_swapped_and_replayed_objects_are_found() {
         }
     });
     let made = changes.len();
-    let (count, refused) = all_found(&manifest, &contents(), changes.into_iter()).await;
+    let (count, refused) = all_found(&whole, changes.into_iter()).await;
     assert_eq!(count, made);
     println!("{count} changes of whole objects: all found by stored and by full, {refused} restores refused");
 }

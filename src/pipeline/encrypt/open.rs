@@ -68,26 +68,30 @@ impl View {
 
     /// Opens what was read for `range`, in place, from `at` of the slot on.
     ///
-    /// Answers where in the slot the range is then, or, for damage, where in the object the chunk starts that is not what was
+    /// Answers where in the slot the range is then, or, for damage, where in the object the chunk is that is not what was
     /// written. Nothing of a slot with damage may be used.
     pub(in crate::pipeline) fn open(
         &self,
         range: &Range<u64>,
         at: usize,
         slot: &mut SlotMut,
-    ) -> Result<Range<usize>, u64> {
+    ) -> Result<Range<usize>, Range<u64>> {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let Some(sealed) = &self.sealed else { return Ok(at..at.saturating_add(len)) };
         let window = Window::new(range, self.content_bytes);
         let bytes = slot.filled_mut().get_mut(at..).unwrap_or_default();
         let count = bytes.len().div_ceil(SEALED_BYTES);
+        let place = |chunk: Range<usize>| {
+            let offset = sealed.header_bytes + window.payload.start;
+            offset + chunk.start as u64..offset + chunk.end as u64
+        };
         let mut end = 0;
         for nth in 0..count {
             let start = nth * SEALED_BYTES;
             let stop = bytes.len().min(start + SEALED_BYTES);
             let is_last = window.is_last && nth + 1 == count;
             if !sealed.cipher.open(window.first + nth as u64, is_last, &mut bytes[start..stop]) {
-                return Err(sealed.header_bytes + window.payload.start + start as u64);
+                return Err(place(start..stop));
             }
             // Over the tag of the chunk before.
             let content = start..stop - TAG_BYTES;
@@ -96,6 +100,6 @@ impl View {
             end = next;
         }
         let found = at + window.skip..at.saturating_add(window.skip).saturating_add(len);
-        if found.end > at + end { Err(sealed.header_bytes + window.payload.start + end as u64) } else { Ok(found) }
+        if found.end > at + end { Err(place(0..bytes.len())) } else { Ok(found) }
     }
 }
