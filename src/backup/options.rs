@@ -105,6 +105,9 @@ impl BackupOptions {
     }
 
     /// Protects the backup: retention and deletion leave it alone until `time`. The store itself is not asked to lock it.
+    ///
+    /// Later than the moment at which the backup begins, by the clock of this machine: an earlier time would protect nothing, and is
+    /// refused. By default nothing is protected.
     pub fn keep_until(mut self, time: Timestamp) -> Self {
         self.keep_until = Some(time);
         self

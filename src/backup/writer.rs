@@ -58,8 +58,9 @@ impl Backup {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a name, a number of stripes or a configuration that cannot work; [`ErrorKind::NotFound`] or
-    /// [`ErrorKind::Conflict`] if the backup that it continues is not there or being deleted; those of the store, by kind.
+    /// [`ErrorKind::Invalid`] for a name, a number of stripes or a configuration that cannot work, and for a protection that has ended
+    /// already; [`ErrorKind::NotFound`] or [`ErrorKind::Conflict`] if the backup that it continues is not there or being deleted; those
+    /// of the store, by kind.
     /// Nothing is left behind then, unless the store has stopped answering; the log says so.
     ///
     /// # Cancel safety
@@ -81,6 +82,14 @@ impl Backup {
         }
         let clock = store.time();
         let created = clock.wall();
+        if let Some(until) = options.keep_until.filter(|&until| until <= created) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "keep_until is {until}, which is not after now, {created}: it protects nothing; give a later time, or none"
+                ),
+            ));
+        }
         let sealing = options.readers.prepare(store, options.pipeline.memory_limit).await?;
         let names = Names::new(series.clone(), BackupId::generate(created)).encrypted(sealing.is_some());
         let segments = Segments::new(store, names.clone());

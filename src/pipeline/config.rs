@@ -22,6 +22,15 @@ pub const MAX_SEGMENT_BYTES: u64 = 1 << 40;
 /// The longest `outage`: whoever waits longer for a store should be told.
 const MAX_OUTAGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The shortest of the longest pauses: without one, a store that asks for fewer requests would get more.
+const MIN_BACKOFF: Duration = Duration::from_millis(1);
+
+/// The longest first pause.
+const MAX_BACKOFF_BASE: Duration = Duration::from_secs(60);
+
+/// The longest pause: as many as there can be are shorter together than the longest `outage`.
+const MAX_BACKOFF_CAP: Duration = Duration::from_secs(10 * 60);
+
 /// The smallest limit on bytes per second: below it a part of the default size takes hours.
 const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
@@ -101,10 +110,17 @@ pub struct PipelineConfig {
     /// at most 1 day, default 90 s.
     pub outage: Duration,
 
-    /// The longest pause before the second attempt, doubled before each further one; default 100 ms.
+    /// The longest pause before the second attempt, doubled before each further one; 1 ms to 1 min, default 100 ms. Pauses are random
+    /// up to that, so that requests which failed together do not come again together.
+    ///
+    /// A longer one spares a store that is in trouble, and delays what failed by chance. A request that pauses holds its part and no
+    /// place in flight.
     pub backoff_base: Duration,
 
-    /// The longest pause before any attempt; default 15 s.
+    /// The longest pause before any attempt, the second too; 1 ms to 10 min, default 15 s.
+    ///
+    /// So much later than the store a request may be back. With many `attempts` the pauses together may last longer than `outage`, and
+    /// that long a store that is gone for good is waited for.
     pub backoff_cap: Duration,
 
     /// Time that every attempt has, whatever its size; at least 1 ms, default 30 s. Completing an upload has 50 ms more for
@@ -183,6 +199,13 @@ impl PipelineConfig {
         if self.outage > MAX_OUTAGE {
             return Err(invalid(format!("outage is {:?}, it must be at most {MAX_OUTAGE:?}", self.outage)));
         }
+        for (name, pause, most) in
+            [("backoff_base", self.backoff_base, MAX_BACKOFF_BASE), ("backoff_cap", self.backoff_cap, MAX_BACKOFF_CAP)]
+        {
+            if !(MIN_BACKOFF..=most).contains(&pause) {
+                return Err(invalid(format!("{name} is {pause:?}, it must be from {MIN_BACKOFF:?} to {most:?}")));
+            }
+        }
         if self.attempt_timeout < Duration::from_millis(1) {
             return Err(invalid("attempt_timeout must be at least 1 ms".to_owned()));
         }
@@ -212,4 +235,27 @@ fn within(name: &str, value: u64, min: u64, max: u64) -> Result<()> {
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_have_bounds() {
+        const NANOSECOND: Duration = Duration::from_nanos(1);
+        let base: fn(Duration) -> _ = |backoff_base| PipelineConfig { backoff_base, ..PipelineConfig::default() };
+        let cap: fn(Duration) -> _ = |backoff_cap| PipelineConfig { backoff_cap, ..PipelineConfig::default() };
+        for (name, config, most) in [("backoff_base", base, 60), ("backoff_cap", cap, 600)] {
+            let (least, most) = (Duration::from_millis(1), Duration::from_secs(most));
+            for good in [least, least + NANOSECOND, most - NANOSECOND, most] {
+                config(good).check().unwrap();
+            }
+            for wrong in [Duration::ZERO, least - NANOSECOND, most + NANOSECOND, Duration::MAX] {
+                let error = config(wrong).check().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Invalid);
+                assert!(error.to_string().starts_with(&format!("{name} is {wrong:?}, ")), "{error}");
+            }
+        }
+    }
 }

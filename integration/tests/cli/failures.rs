@@ -51,6 +51,16 @@ async fn an_input_that_cannot_be_read_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_protection_that_has_ended_is_refused_and_leaves_nothing() {
+    let place = Place::disk();
+    for until in ["2020-01-01", "2020-01-01T00:00:00Z", "0s"] {
+        let wrong = run(&place, &["backup", &place.url(), "--keep-until", until, "--", "echo", "x"]);
+        assert_fails(&wrong, 2, "it protects nothing; give a later time, or none");
+    }
+    place.assert_empty().await;
+}
+
+#[tokio::test]
 async fn wrong_urls_ids_and_credentials_are_told_apart_in_one_line() {
     let place = Place::disk();
     for (url, part) in [("ftp://host/path", "ftp"), ("s3://", "bucket"), ("http//x y", "")] {

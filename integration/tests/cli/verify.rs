@@ -37,7 +37,8 @@ async fn verifications_are_recorded_and_told_and_what_a_store_holds_commands_no_
     let report: Value = serde_json::from_slice(&unrecorded.stdout).unwrap();
     assert_eq!(report["record"], Value::Null);
     assert_eq!(place.objects().await.iter().filter(|name| name.contains("/verified/")).count(), 2);
-    for wrong in [&["--sample", "0"][..], &["--sample", "5%"], &["--since-last=yesterday"], &["--seed", "1"]] {
+    let no_level = [&["--sample", "5%"][..], &["--since-last"], &["--since-last=30d"]];
+    for wrong in no_level.into_iter().chain([&["--sample", "0"][..], &["--since-last=yesterday"], &["--seed", "1"]]) {
         let arguments: Vec<&str> = ["verify", &url, "latest"].into_iter().chain(wrong.iter().copied()).collect();
         assert_eq!(code(&run(&place, &arguments)), 2, "{wrong:?}");
     }

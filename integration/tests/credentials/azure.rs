@@ -1,6 +1,7 @@
 //! Managed identities, workload identities, the Azure command line tool, signatures and connection strings.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use integration::recorder::{Answer, Recorder, Request};
 use integration::server::{AZURE_ACCOUNT, AZURE_KEY};
@@ -45,6 +46,32 @@ async fn a_managed_identity_is_asked_where_the_service_says() {
     assert!(asked[0].target.starts_with("/msi/token?") && asked[0].target.contains("client_id=client"), "{asked:?}");
     assert_eq!(asked[0].header("x-identity-header"), "a-header");
     assert_used(&asked);
+}
+
+/// Once it has given a token, one bad answer is not taken for a machine without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metadata_service_that_is_busy_for_a_moment_ends_nothing() {
+    let home = Home::new();
+    let [tokens, listings] = [AtomicU32::new(0), AtomicU32::new(0)];
+    // A proxy stands in the place of its address.
+    let service = Recorder::answering(move |request| {
+        if request.target.starts_with("http://169.254.169.254/metadata/") {
+            return match tokens.fetch_add(1, Ordering::Relaxed) {
+                1 => (429, String::new()),
+                _ => (200, format!(r#"{{"access_token": "{SECRET}", "expires_on": "1", "token_type": "Bearer"}}"#)),
+            };
+        }
+        match listings.fetch_add(1, Ordering::Relaxed) {
+            0 => (500, String::new()),
+            _ => answer(request),
+        }
+    })
+    .await;
+    let proxy = [("HTTP_PROXY", service.endpoint()), ("NO_PROXY", "127.0.0.1")];
+    home.succeed(&["list", URL], &[&storage(&service)[..], &proxy].concat());
+    let asked = service.requests();
+    let tokens = asked.iter().filter(|request| request.target.contains("/metadata/identity/")).count();
+    assert!(tokens >= 3, "given, busy, given: {asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Access tokens, service accounts and the machine's own account of Google Cloud.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use integration::recorder::{Answer, Recorder, Request};
 
@@ -44,6 +45,33 @@ async fn a_machine_asks_its_metadata_server() {
     assert!(asked[0].target.starts_with("/computeMetadata/v1/instance/service-accounts/default/token"), "{asked:?}");
     assert_eq!(asked[0].header("metadata-flavor"), "Google");
     assert_eq!(bearer(&asked), SECRET);
+}
+
+/// Once it has given a token, one bad answer is not taken for a machine without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metadata_server_that_is_busy_for_a_moment_ends_nothing() {
+    let home = Home::new();
+    let [tokens, listings] = [AtomicU32::new(0), AtomicU32::new(0)];
+    // A proxy stands in the place of its name and of its address.
+    let service = Recorder::answering(move |request| {
+        if request.target.starts_with("http://") {
+            return match tokens.fetch_add(1, Ordering::Relaxed) {
+                1 | 2 => (503, String::new()),
+                _ => (200, format!(r#"{{"access_token": "{SECRET}", "expires_in": 0, "token_type": "Bearer"}}"#)),
+            };
+        }
+        match listings.fetch_add(1, Ordering::Relaxed) {
+            0 => (500, String::new()),
+            _ => answer(request),
+        }
+    })
+    .await;
+    let proxy = [("HTTP_PROXY", service.endpoint()), ("NO_PROXY", "127.0.0.1")];
+    home.succeed(&["list", URL], &[&proxy[..], &[("GOOGLE_BASE_URL", service.endpoint())]].concat());
+    let asked = service.requests();
+    let tokens = asked.iter().filter(|request| request.target.starts_with("http://"));
+    let hosts: Vec<&str> = tokens.map(|request| request.target.split('/').nth(2).unwrap()).take(3).collect();
+    assert_eq!(hosts, ["metadata.google.internal", "metadata.google.internal", "169.254.169.254"], "{asked:?}");
 }
 
 /// Runs openssl and gives what it prints.

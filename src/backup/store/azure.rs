@@ -1,8 +1,11 @@
 //! `az://`: Azure Blob Storage, set up from the `AZURE_*` variables.
 
+use std::sync::Arc;
+
 use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
 
 use super::client;
+use super::credentials::Asked;
 use super::environment::Environment;
 use super::patience::Patient;
 use crate::error::Result;
@@ -67,7 +70,11 @@ pub(super) fn open(
     if emulator || endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
         builder = builder.with_allow_http(true);
     }
-    builder.with_container_name(container).build().map_err(|error| client::refused(label, &error))
+    let builder = builder.with_container_name(container);
+    let refused = |error: object_store::Error| client::refused(label, &error);
+    let store = builder.clone().build().map_err(refused)?;
+    let asked = Asked::new(Arc::clone(store.credentials()));
+    builder.with_credentials(Arc::new(asked)).build().map_err(refused)
 }
 
 /// Finds a service principal that is only half there, or of a kind that is not read, before another identity is taken for it.

@@ -13,32 +13,26 @@ use crate::error::{Error, ErrorKind};
 pub(crate) fn convert(error: &object_store::Error, action: &str, object: &str) -> Error {
     let facts = Facts::of(error);
     let (kind, text) = classify(error, &facts);
-    Error::new(kind, format!("cannot {action} {object}"))
-        .with_source(Cause { text, asks_to_slow_down: facts.asks_to_slow_down() })
+    let has_refused = kind == ErrorKind::Throttled && facts.asks_to_slow_down();
+    let is_without_effect = has_refused || facts.lacks_credentials();
+    Error::new(kind, format!("cannot {action} {object}")).with_source(Cause { text, is_without_effect })
 }
 
 /// True if a request that failed so may have had its effect all the same, or may have it later.
 ///
 /// A store that asks to slow down has refused. A bare 503 is no such answer: a proxy gives it too when it has lost the store to
-/// which it had handed the request on.
+/// which it had handed the request on. Without credentials nothing was sent.
 pub(crate) fn may_have_worked(error: &Error) -> bool {
-    let asks_to_slow_down = || {
-        let cause = error.source().and_then(|cause| cause.downcast_ref::<Cause>());
-        cause.is_some_and(|cause| cause.asks_to_slow_down)
-    };
-    match error.kind() {
-        ErrorKind::Unavailable => true,
-        ErrorKind::Throttled => !asks_to_slow_down(),
-        _ => false,
-    }
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<Cause>());
+    error.is_retryable() && !cause.is_some_and(|cause| cause.is_without_effect)
 }
 
 /// The cause beneath a store error, already cleaned.
 #[derive(Debug)]
 struct Cause {
     text: String,
-    /// In the store's own words.
-    asks_to_slow_down: bool,
+    /// The request was refused in the store's own words, or not even sent.
+    is_without_effect: bool,
 }
 
 impl fmt::Display for Cause {
@@ -51,23 +45,8 @@ impl StdError for Cause {}
 
 fn classify(error: &object_store::Error, facts: &Facts) -> (ErrorKind, String) {
     use object_store::Error as E;
-    if facts.metadata_service {
-        return (
-            ErrorKind::Denied,
-            match &facts.unread {
-                Some(unread) => format!(
-                    "no credentials: none are set in the environment and this machine has no metadata service to ask; {unread}"
-                ),
-                None => "no credentials: none are set in the environment and this machine has no metadata service to ask; set \
-                         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_NAME and \
-                         AZURE_STORAGE_ACCOUNT_KEY or AZURE_USE_AZURE_CLI=true, or GOOGLE_APPLICATION_CREDENTIALS"
-                    .to_owned(),
-            },
-        );
-    }
-    let mut cause = facts.describe(error);
-    if let Some(unread) = &facts.unread {
-        cause = format!("the metadata service gave no credentials: {cause}; {unread}");
+    if facts.lacks_credentials() {
+        return facts.without_credentials(error);
     }
     let kind = match error {
         // Azure answers 409 where others say 403: a policy or a legal hold keeps the blob as it is.
@@ -80,13 +59,9 @@ fn classify(error: &object_store::Error, facts: &Facts) -> (ErrorKind, String) {
         | E::NotImplemented { .. }
         | E::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
         E::JoinError { .. } => ErrorKind::Internal,
-        _ => match facts.kind() {
-            // Credentials, and not an object.
-            ErrorKind::NotFound if facts.unread.is_some() => ErrorKind::Denied,
-            kind => kind,
-        },
+        _ => facts.kind(),
     };
-    (kind, cause)
+    (kind, facts.describe(error))
 }
 
 /// What the chain of a foreign error tells.
@@ -100,7 +75,15 @@ struct Facts {
     /// An error document in an answer of status 200.
     error_in_success: bool,
     bare_redirect: bool,
-    metadata_service: bool,
+    /// Credentials were asked for, and did not come.
+    not_given: bool,
+    /// Nor did they ever before.
+    never_given: bool,
+    /// They were asked of the machine's metadata service, wherever that is.
+    by_machine: bool,
+    /// They were asked of it where it is on every machine.
+    at_machine: bool,
+    at_container: bool,
     /// What to tell of profiles that were not read.
     unread: Option<String>,
     /// `object_store`'s memory store has no error of its own for an upload that is not there.
@@ -136,10 +119,12 @@ impl Facts {
             }
             facts.error_in_success |= text.contains("Server returned error response");
             facts.bare_redirect |= text.contains("redirect without LOCATION");
-            facts.metadata_service |= METADATA_HOSTS.iter().any(|host| text.contains(host));
-            #[cfg(feature = "aws")]
-            if let Some(unread) = current.downcast_ref::<super::aws::Unread>() {
-                facts.unread = Some(unread.says.clone());
+            facts.at_machine |= MACHINES.iter().any(|place| text.contains(place));
+            facts.at_container |= text.contains(CONTAINERS);
+            #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+            if let Some(not_given) = current.downcast_ref::<super::credentials::NotGiven>() {
+                (facts.not_given, facts.never_given) = (true, !not_given.ever_given);
+                (facts.by_machine, facts.unread) = (not_given.by_machine, not_given.unread.clone());
             }
             #[cfg(feature = "fs")]
             {
@@ -183,6 +168,40 @@ impl Facts {
             (Some(status), _) if (300..500).contains(&status) || status == 501 => ErrorKind::Invalid,
             _ => ErrorKind::Unavailable,
         }
+    }
+
+    /// A caller's store tells it by the address only.
+    fn lacks_credentials(&self) -> bool {
+        self.not_given || self.at_machine || self.at_container
+    }
+
+    /// Kind and text of a failure to get credentials.
+    ///
+    /// Who is not there and never was will not come. Whoever is there, or was, may pass as a store may: too many ask it, it is
+    /// started anew. If it answers that there are none, that is final.
+    fn without_credentials(&self, error: &object_store::Error) -> (ErrorKind, String) {
+        let advice = self.unread.as_deref().unwrap_or(
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or \
+             AZURE_USE_AZURE_CLI=true, or GOOGLE_APPLICATION_CREDENTIALS",
+        );
+        if self.never_given && self.at_machine && self.status.is_none() {
+            let nowhere = "none are set in the environment and this machine has no metadata service to ask";
+            return (ErrorKind::Denied, format!("no credentials: {nowhere}; {advice}"));
+        }
+        let kind = match self.kind() {
+            // It is not the store that asks for fewer requests.
+            ErrorKind::Throttled | ErrorKind::Unavailable => ErrorKind::Unavailable,
+            // Credentials, and not an object.
+            _ => ErrorKind::Denied,
+        };
+        let is_machine = self.by_machine || self.at_machine || self.at_container;
+        let none = if is_machine { "the metadata service gave no credentials" } else { "no credentials were given" };
+        let mut text = format!("{none}: {}", self.describe(error));
+        if self.never_given && (self.at_machine || self.unread.is_some()) {
+            text.push_str("; ");
+            text.push_str(advice);
+        }
+        (kind, text)
     }
 
     fn asks_to_slow_down(&self) -> bool {
@@ -232,8 +251,10 @@ impl Facts {
     }
 }
 
-/// Where cloud machines ask for their own credentials. A request that fails there means that no others were given.
-const METADATA_HOSTS: [&str; 3] = ["169.254.169.254", "metadata.google.internal", "169.254.170.2"];
+/// Where cloud machines ask for their own credentials. A request that fails there means that no others were named.
+const MACHINES: [&str; 2] = ["http://169.254.169.254/", "http://metadata.google.internal/"];
+/// Where containers ask, if the environment says so. Others that it names begin alike.
+const CONTAINERS: &str = "http://169.254.170.2";
 
 fn io_kind(kind: io::ErrorKind) -> ErrorKind {
     use io::ErrorKind as Io;
@@ -306,7 +327,9 @@ mod tests {
             ("Bulk delete request failed for key a: Busy (code: 503)", ErrorKind::Throttled),
             ("Received redirect without LOCATION, this", ErrorKind::Invalid),
             ("HTTP error: connection reset", ErrorKind::Unavailable),
-            ("Error performing PUT http://169.254.169.254/latest/api/token in 1s", ErrorKind::Denied),
+            // A caller's store does not tell whether it had credentials before.
+            ("Error performing PUT http://169.254.169.254/latest/api/token in 1s", ErrorKind::Unavailable),
+            ("Error performing GET https://s3/x/169.254.169.254/: status code: 404 x", ErrorKind::NotFound),
         ];
         for (text, kind) in cases {
             assert_eq!(convert(&generic(text), "put", "x").kind(), kind, "{text}");

@@ -1,10 +1,12 @@
 //! `gs://`: Google Cloud Storage, set up from the `GOOGLE_*` variables.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 
 use super::client;
+use super::credentials::Asked;
 use super::environment::Environment;
 use super::patience::Patient;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +45,14 @@ pub(super) fn open(bucket: &str, label: &str, environment: &Environment) -> Resu
         let options = client::options(environment)?.with_allow_http(true);
         builder = builder.with_client_options(options);
     }
-    builder.with_bucket_name(bucket).build().map_err(|error| client::refused(label, &error))
+    let builder = builder.with_bucket_name(bucket);
+    let refused = |error: object_store::Error| client::refused(label, &error);
+    let store = builder.clone().build().map_err(refused)?;
+    if token.is_some() {
+        return Ok(store);
+    }
+    let asked = Asked::new(Arc::clone(store.credentials()));
+    builder.with_credentials(Arc::new(asked)).build().map_err(refused)
 }
 
 /// The file with the application default credentials: named, or where `gcloud auth application-default login` writes it.

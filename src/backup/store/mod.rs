@@ -5,6 +5,7 @@
 //! | [`Store`] | the handle: opened from a URL, cloned freely |
 //! | `location` | URLs and paths, parsed once and printable without secrets |
 //! | `aws`, `azure`, `gcp`, `client` | the network stores, set up from the environment |
+//! | `credentials` | what it means that none come, before and after there were some |
 //! | `demand` | the storage class and the tags of what is put |
 //! | `patience`, `work` | how long the answer to one request may take |
 //! | `local`, `tree`, `walk`, `syncs` | local disk: staged, synced, published without overwriting; no link is followed |
@@ -22,6 +23,8 @@ mod aws;
 mod azure;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod client;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod credentials;
 mod demand;
 mod durable;
 mod environment;
@@ -48,6 +51,8 @@ mod tree;
 mod walk;
 mod work;
 
+#[cfg(all(test, any(feature = "aws", feature = "azure", feature = "gcp")))]
+pub(super) use credentials::Asked;
 pub(super) use demand::Content;
 pub(crate) use error::may_have_worked;
 pub(crate) use handle::Read;

@@ -2,6 +2,8 @@
 
 mod collection;
 mod crash;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod credentials;
 mod crowded;
 mod damage;
 mod devices;

@@ -321,6 +321,24 @@ async fn a_record_is_written_again_only_when_it_is_old() {
     }
 }
 
+/// It would look like a protection, and be none.
+#[tokio::test]
+async fn a_protection_that_has_ended_is_refused_and_nothing_is_stored() {
+    let (bucket, clock) = bucket(Contents::default());
+    let (store, now) = (on(&bucket, &clock), clock.wall());
+    let begin = async |until| Backup::begin(&store, "orders", options(1).keep_until(until)).await;
+    let moment = Duration::from_nanos(1);
+    for until in [Timestamp::MIN, now - moment, now] {
+        let error = begin(until).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{until}: {}", error.report());
+        assert!(error.to_string().ends_with("give a later time, or none"), "{error}");
+        assert_eq!(bucket.contents(), Contents::default());
+    }
+    for until in [now + moment, Timestamp::MAX] {
+        begin(until).await.unwrap().abort(given_up()).await.unwrap();
+    }
+}
+
 /// The same document as a later major version would write it, as far as this one can tell.
 fn of_a_newer_version(bucket: &Bucket, name: &str) {
     bucket.edit(|contents| {

@@ -355,8 +355,12 @@ async fn samples_add_up_to_everything() {
     }
     assert_eq!(reads.iter().sum::<usize>(), total);
     println!("{total} segments in {} samples", reads.len());
-    let wrong = VerifyOptions::new(VerifyLevel::Quick).sample(Sample { size: SampleSize::Count(1), seed: 0 });
-    assert_eq!(verify(&store, &manifest, wrong).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let quick = || VerifyOptions::new(VerifyLevel::Quick);
+    for wrong in [quick().sample(Sample { size: SampleSize::Count(1), seed: 0 }), quick().since_last(Duration::MAX)] {
+        let error = verify(&store, &manifest, wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().ends_with("use level stored or full"), "{error}");
+    }
 }
 
 /// Eight reads at once share a link of a megabyte per second: each piece of 8 MiB takes longer than a small request may, however often

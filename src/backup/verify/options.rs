@@ -152,7 +152,8 @@ impl VerifyOptions {
 
     /// Does not read again what an earlier verification has read: segments that a record of this very backup, of this
     /// level or a deeper one and not older than `max_age`, found good. [`Duration::MAX`] is any age. Names and sizes of all
-    /// are checked nevertheless. A sample is taken from what is left, so samples add up.
+    /// are checked nevertheless. A sample is taken from what is left, so samples add up. Not for [`VerifyLevel::Quick`], which
+    /// reads none.
     pub fn since_last(mut self, max_age: Duration) -> Self {
         self.since_last = Some(max_age);
         self
@@ -186,6 +187,10 @@ impl VerifyOptions {
             Some(sample) if !sample.size.is_valid() => {
                 Err(Error::new(ErrorKind::Invalid, "a sample is at least 1 segment, or above 0 and up to 100 percent"))
             }
+            _ if self.since_last.is_some() && self.level == VerifyLevel::Quick => Err(Error::new(
+                ErrorKind::Invalid,
+                "level quick reads no segments, so there is nothing to leave out: use level stored or full",
+            )),
             _ => Ok(()),
         }
     }

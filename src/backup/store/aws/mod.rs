@@ -13,4 +13,3 @@ mod rules;
 mod source;
 
 pub(super) use open::open;
-pub(super) use profile::Unread;

@@ -9,6 +9,7 @@ use super::profile;
 use super::rules::{Rules, Style};
 use super::source::{self, Source};
 use crate::backup::store::client;
+use crate::backup::store::credentials::Asked;
 use crate::backup::store::environment::Environment;
 use crate::backup::store::patience::Patient;
 use crate::error::Result;
@@ -53,11 +54,12 @@ pub(in crate::backup::store) fn open(bucket: &str, label: &str, environment: &En
     let style = if environment.is_true("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") { Style::VirtualHost } else { Style::Path };
     let refused = |error: object_store::Error| client::refused(label, &error);
     let mut store = builder.clone().build().map_err(refused)?;
-    if source == Source::Machine
-        && let Some(file) = profile::file(environment)
-    {
-        let machine = profile::Machine::new(Arc::clone(store.credentials()), file);
-        store = builder.with_credentials(Arc::new(machine)).build().map_err(refused)?;
+    if source != Source::Environment {
+        let mut asked = Asked::new(Arc::clone(store.credentials()));
+        if source == Source::Machine {
+            asked = asked.of_machine(profile::file(environment).map(|file| profile::unread(&file)));
+        }
+        store = builder.with_credentials(Arc::new(asked)).build().map_err(refused)?;
     }
     let store = Arc::new(store);
     let rules = Rules::new(Arc::clone(&store), bucket, label, region, endpoint, style, options);

@@ -1,14 +1,7 @@
 //! The files of the AWS tool. They are not read; but who has one expects that it is, so where no other credentials are found, the
 //! error names it.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use object_store::CredentialProvider;
-use object_store::aws::{AwsCredential, AwsCredentialProvider};
 
 use crate::backup::store::environment::Environment;
 
@@ -28,51 +21,6 @@ pub(super) fn unread(file: &Path) -> String {
         "profiles, as in {}, are not read: `aws configure export-credentials --format env` prints the variables of one",
         file.display()
     )
-}
-
-/// Asks the machine for credentials, and says of a failure which file was not read.
-#[derive(Debug)]
-pub(super) struct Machine {
-    asked: AwsCredentialProvider,
-    file: PathBuf,
-}
-
-impl Machine {
-    pub(super) fn new(asked: AwsCredentialProvider, file: PathBuf) -> Self {
-        Self { asked, file }
-    }
-}
-
-#[async_trait]
-impl CredentialProvider for Machine {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        self.asked.get_credential().await.map_err(|error| {
-            let source = Unread { says: unread(&self.file), error: Box::new(error) };
-            object_store::Error::Generic { store: "S3", source: Box::new(source) }
-        })
-    }
-}
-
-/// The machine gave nothing, and profiles are there.
-#[derive(Debug)]
-pub(in crate::backup::store) struct Unread {
-    /// What to tell of them.
-    pub(in crate::backup::store) says: String,
-    error: Box<object_store::Error>,
-}
-
-impl fmt::Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the machine gave no credentials")
-    }
-}
-
-impl StdError for Unread {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.error)
-    }
 }
 
 #[cfg(test)]

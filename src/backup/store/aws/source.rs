@@ -15,8 +15,10 @@ const CONTAINER_TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 /// Who has the credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The environment names them, or who gives them.
+    /// The environment has them, or none are needed.
     Environment,
+    /// The environment names who gives them.
+    Service,
     /// The machine, if it has any: nothing else is there.
     Machine,
 }
@@ -44,16 +46,16 @@ pub(super) fn check(label: &str, environment: &Environment, endpoint: Option<&st
     }
     if environment.value(TOKEN_FILE).is_some() {
         return match environment.value("AWS_ROLE_ARN") {
-            Some(_) => Ok(Source::Environment),
+            Some(_) => Ok(Source::Service),
             None => denied(format!("{TOKEN_FILE} is set, but AWS_ROLE_ARN is not")),
         };
     }
     if environment.value(RELATIVE_URI).is_some() {
-        return Ok(Source::Environment);
+        return Ok(Source::Service);
     }
     if environment.value(FULL_URI).is_some() {
         return match environment.value(CONTAINER_TOKEN_FILE) {
-            Some(_) => Ok(Source::Environment),
+            Some(_) => Ok(Source::Service),
             None => denied(format!("{FULL_URI} is set, but it is only asked with {CONTAINER_TOKEN_FILE}")),
         };
     }
@@ -78,6 +80,10 @@ mod tests {
         let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("AWS_ROLE_ARN", "arn")];
         let full = [(FULL_URI, "http://127.0.0.1/hunter2"), (CONTAINER_TOKEN_FILE, "/token")];
         for suffices in [&[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x")][..], &web, &full] {
+            assert_eq!(check(suffices).unwrap(), Source::Service);
+        }
+        let keys = STATIC_KEYS.map(|key| (key, "a"));
+        for suffices in [&keys[..], &[("AWS_SKIP_SIGNATURE", "true")]] {
             assert_eq!(check(suffices).unwrap(), Source::Environment);
         }
         assert_eq!(check(&[]).unwrap(), Source::Machine);

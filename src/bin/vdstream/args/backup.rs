@@ -57,7 +57,7 @@ pub(crate) struct Backup {
     /// Everything, or what changed since its parent, which the last two need.
     #[arg(long, value_name = "KIND", requires_if("differential", "parent"), requires_if("log", "parent"))]
     pub(crate) kind: Option<Kind>,
-    /// Protect it from `prune` and `delete` until a time, or for a span such as 90d
+    /// Protect it from `prune` and `delete` until a time to come, or for a span such as 90d
     #[arg(hide_short_help = true, long, value_name = "TIME|SPAN", value_parser = until)]
     pub(crate) keep_until: Option<Until>,
     /// The raw size to expect, for the time that is left; nothing else depends on it

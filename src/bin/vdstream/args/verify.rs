@@ -38,6 +38,8 @@ pub(crate) struct Verify {
     #[arg(hide_short_help = true, long, value_name = "N", requires = "sample")]
     pub(crate) seed: Option<u64>,
     /// Do not read again what a recorded verification of this level or a deeper one found good, at most AGE (12h, 30d) ago
+    ///
+    /// It needs a level that reads, `stored` or `full`, and so does `--sample`.
     #[arg(long, value_name = "AGE", num_args = 0..=1, require_equals = true, value_parser = age,
           default_missing_value = "any")]
     pub(crate) since_last: Option<Duration>,
