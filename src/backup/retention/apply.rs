@@ -41,7 +41,7 @@ pub struct DeletionReport {
 ///
 /// Costs what [`list`](super::super::list) costs, one small read per backup that is damaged or not committed, and for each that is kept, or
 /// was found not to be whole, one small read and one listing; 32 backups at once, with 128 MiB of manifests at most. What a listing
-/// lacks is looked up by name, of each backup until the first object that is missing.
+/// lacks is looked up by name, eight segments of a backup at once, of each until the first object that is missing.
 ///
 /// # Errors
 ///
