@@ -3,7 +3,8 @@
 //! A shape (a backup, an abort, one that is killed and resumed, a deletion, a collection) runs on a store that records each request and its
 //! effect, with requests that overlap as they do on a network. Then the bucket is rebuilt as of every prefix of the log: requests that
 //! were answered have had their effect; of those in flight any may have had it, in any order. That is also the request that is
-//! half done, and the one whose answer was lost; requests of a process that was killed stay in flight for ever. Up to
+//! half done, and the one whose answer was lost; one that lost against another in the end may have come before it until then; requests
+//! of a process that was killed stay in flight for ever. Up to
 //! [`Log::ALL_SUBSETS`] requests in flight every subset is tried; beyond that the subsets of at
 //! most two, of all but one, and all that are the first or the last. On local disk, what is not finished is a file without its
 //! name, or half of one.
