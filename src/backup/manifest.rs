@@ -316,6 +316,22 @@ pub(crate) mod tests {
     use super::*;
     use crate::pipeline::SegmentSummary;
 
+    /// A document can say so, and nobody else. To look through all of its runs for each of its segments took minutes, within which a
+    /// signal was not seen.
+    #[test]
+    fn as_many_runs_as_there_may_be_segments_are_gone_through_at_once() {
+        let count = u32::try_from(MAX_SEGMENTS).unwrap();
+        let mut manifest = manifest(vec![stripe(&vec![(1, 1); MAX_SEGMENTS])]);
+        manifest.writers = Writers::of_segments([(0..count).collect()]);
+        let mut claims = 0;
+        for (id, name, _) in manifest.objects() {
+            claims += u64::from(manifest.writers.of(id));
+            assert!(id.index == 0 || name.ends_with(&format!("/{:06}-c{:02}.zst", id.index, id.index)), "{name}");
+        }
+        assert_eq!(claims, u64::from(count) * u64::from(count - 1) / 2);
+        assert_eq!(manifest.writers.complete([MAX_SEGMENTS]), manifest.writers);
+    }
+
     pub(crate) fn stripe(lengths: &[(u64, u64)]) -> StripeSummary {
         let mut summary = StripeSummary::default();
         for (index, (raw_bytes, stored_bytes)) in (0u32..).zip(lengths) {

@@ -27,7 +27,7 @@ pub mod retention;
 mod segments;
 mod session;
 mod signs;
-mod stamp;
+pub(crate) mod stamp;
 pub mod store;
 pub(crate) mod verify;
 mod wire;

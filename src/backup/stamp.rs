@@ -22,7 +22,7 @@ impl Stamp {
     }
 
     /// What `text` says, if it may be one: `20260102T030405.678Z`, or with `-` and 16 hexadecimal digits after it.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (time, tail) = match text.split_once('-') {
             None => (text, None),
             Some((time, tail)) if tail.len() == 16 && tail.bytes().all(|b| b.is_ascii_hexdigit()) => {

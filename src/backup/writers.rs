@@ -14,13 +14,21 @@ pub(crate) struct Run {
     pub(crate) segments: u32,
 }
 
+/// A run, by where it ends: found in a few steps, however many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reach {
+    claim: u32,
+    /// The number of the first segment after it.
+    end: u32,
+}
+
 /// Of every segment the claim of the process that stored it, which is part of the object's name.
 ///
 /// Processes come one after the other, so in a stripe the claims never fall.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Writers {
     /// The runs of each stripe; nothing at all if no process has resumed the backup.
-    stripes: Vec<Vec<Run>>,
+    stripes: Vec<Vec<Reach>>,
     /// Who stores what follows.
     next: u32,
 }
@@ -44,20 +52,25 @@ impl Writers {
     /// What was kept of each stripe, and the claim of the process that goes on.
     pub(crate) fn new(stripes: Vec<Vec<Run>>, next: u32) -> Self {
         let is_plain = stripes.iter().flatten().all(|run| run.claim == 0);
-        Self { stripes: if is_plain && next == 0 { Vec::new() } else { stripes }, next }
+        if is_plain && next == 0 {
+            return Self::default();
+        }
+        let reaches = |runs: Vec<Run>| {
+            let mut end = 0_u32;
+            let reach = |run: Run| {
+                end = end.saturating_add(run.segments);
+                Reach { claim: run.claim, end }
+            };
+            runs.into_iter().map(reach).collect()
+        };
+        Self { stripes: stripes.into_iter().map(reaches).collect(), next }
     }
 
     /// The claim of the process that stored `segment`, or that is to store it.
     pub(crate) fn of(&self, segment: SegmentId) -> u32 {
         let Some(runs) = self.stripes.get(usize::from(segment.stripe)) else { return self.next };
-        let mut end = 0_u32;
-        for run in runs {
-            end = end.saturating_add(run.segments);
-            if segment.index < end {
-                return run.claim;
-            }
-        }
-        self.next
+        let run = runs.partition_point(|run| run.end <= segment.index);
+        runs.get(run).map_or(self.next, |run| run.claim)
     }
 
     /// The claim of the process that stores what follows.
@@ -108,6 +121,15 @@ mod tests {
         let complete = writers.complete([4, 1]);
         assert_eq!(complete, Writers::of_segments([vec![0, 0, 3, 5], vec![5]]));
         assert!(complete.is_resumed());
+    }
+
+    #[test]
+    fn a_run_of_nothing_is_nobodys_and_one_without_end_is_of_all_that_follows() {
+        let run = |claim, segments| Run { claim, segments };
+        let writers = Writers::new(vec![vec![run(1, 0), run(2, 1), run(3, 0), run(4, u32::MAX), run(5, 7)]], 9);
+        for (index, claim) in [(0, 2), (1, 4), (2, 4), (u32::MAX - 1, 4), (u32::MAX, 9)] {
+            assert_eq!(writers.of(segment(0, index)), claim, "{index}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Found {
         let Some(name) = names.parse(&seen.name) else { return };
         let sign = Some(seen.modified).filter(|sign| ages.counts(*sign));
         self.objects += 1;
-        self.bytes += seen.bytes;
+        self.bytes = self.bytes.saturating_add(seen.bytes);
         if !matches!(name, ObjectName::Collected(_)) {
             self.newest = self.newest.max(sign);
         }

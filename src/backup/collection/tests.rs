@@ -46,6 +46,17 @@ fn judged(objects: &[(ObjectName, &str)], now: &str, grace: Duration) -> Vec<Lef
     judge(&names, &found(&names, None, objects), ages(now, grace))
 }
 
+/// A store says of an object what it likes.
+#[test]
+fn sizes_that_are_too_large_together_are_the_largest() {
+    let (names, mut found) = (names(), Found::default());
+    for object in [ObjectName::Intent, ObjectName::Segment(SEGMENT)] {
+        let seen = Seen { name: names.of(&object), bytes: 1 << 63, modified: at(EARLY) };
+        found.see(&names, None, ages(LATE, HOUR), seen);
+    }
+    assert_eq!(judge(&names, &found, ages(LATE, HOUR))[0].bytes, u64::MAX);
+}
+
 #[test]
 fn what_is_there_tells_why_it_is_left_over() {
     let (segment, deleted, marked) =

@@ -41,7 +41,7 @@ pub struct DeletionReport {
 ///
 /// Costs what [`list`](super::super::list) costs, one small read per backup that is damaged or not committed, and for each that is kept, or
 /// was found not to be whole, one small read and one listing; 32 backups at once, with 128 MiB of manifests at most. What a listing
-/// lacks is looked up by name, of each backup until the first object that is missing.
+/// lacks is looked up by name, eight segments of a backup at once, of each until the first object that is missing.
 ///
 /// # Errors
 ///
@@ -113,11 +113,7 @@ pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionRep
             None => {
                 // Known before the request is made: it may have its effect although this fails, or is dropped.
                 report.in_doubt = Some(backup.id);
-                match store.delete(&Names::new(plan.series.clone(), backup.id).manifest()).await {
-                    Ok(()) => None,
-                    Err(error) if error.kind() == ErrorKind::Denied => Some(error.report()),
-                    Err(error) => return Err(error.context(format!("cannot delete backup {}", backup.id))),
-                }
+                hide(store, &Names::new(plan.series.clone(), backup.id)).await?
             }
         };
         report.in_doubt = None;
@@ -133,6 +129,21 @@ pub async fn apply(store: &Store, plan: &RetentionPlan, report: &mut DeletionRep
     }
     report.keeps_versions = !report.deleted.is_empty() && store.keeps_versions().await;
     Ok(())
+}
+
+/// Deletes the manifest of a backup. Answers why it stays, if the store refuses that.
+async fn hide(store: &Store, names: &Names) -> Result<Option<String>> {
+    let manifest = names.manifest();
+    let Err(error) = store.delete(&manifest).await else { return Ok(None) };
+    if error.kind() == ErrorKind::Denied {
+        // The store may have repeated a request whose answer it had lost itself, and refuse to delete what is gone.
+        match store.find_size(&manifest).await {
+            Ok(Some(_)) => return Ok(Some(error.report())),
+            Ok(None) => return Ok(None),
+            Err(unknown) => tracing::debug!(manifest, error = %unknown.report(), "it is not known whether it stays"),
+        }
+    }
+    Err(error.context(format!("cannot delete backup {}", names.id())))
 }
 
 /// What the intents of `ids` tell, or why they do not: there is none, it is damaged, or a newer version has written it.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `policy` | [`RetentionPolicy`]: the rules |
 //! | `plan` | [`RetentionPlan`]: the judgement, a pure function of a list, the rules and the time |
+//! | `chain` | who continues whom, however long a chain is |
 //! | `order` | children before their parents |
 //! | `check` | looks whether all is there of what is to be kept |
 //! | `apply` | hides the manifests of what goes; the data follows after a grace time |
@@ -18,6 +19,7 @@
 //! The manual page on retention says what happens when several of these run at once, or beside a backup or a restore.
 
 mod apply;
+mod chain;
 mod check;
 mod order;
 mod plan;

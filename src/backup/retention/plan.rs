@@ -12,6 +12,7 @@ use super::super::id::BackupId;
 use super::super::kind::Kind;
 use super::super::names::Series;
 use super::super::verify::LastVerification;
+use super::chain;
 use super::order;
 use super::policy::{RetentionPolicy, Rule};
 use crate::error::{Error, ErrorKind, Result};
@@ -200,13 +201,8 @@ pub(super) fn judge(
     // What is not deleted needs its parents. That is also true of what is ignored: it may be good after all.
     let all = newest_first.iter().map(|backup| backup.id).chain(evidence.damaged.iter().map(|damaged| damaged.id));
     let staying = all.filter(|id| reasons.contains_key(id) || faults.contains_key(id));
-    for child in staying.collect::<Vec<_>>() {
-        for parent in ancestors(child, &parents) {
-            let known = reasons.entry(parent).or_default();
-            if !known.iter().any(|reason| matches!(reason, Reason::ParentOf(_))) {
-                known.push(Reason::ParentOf(child));
-            }
-        }
+    for (parent, child) in chain::needed(staying.collect::<Vec<_>>(), &parents) {
+        reasons.entry(parent).or_default().push(Reason::ParentOf(child));
     }
 
     Ok(RetentionPlan {
@@ -243,8 +239,9 @@ pub(super) fn judge_deletion(
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     let parents = evidence.parents();
-    let continues = |id: &BackupId| ancestors(*id, &parents).any(|parent| parent == named);
-    let children: Vec<BackupId> = committed.iter().copied().filter(continues).collect();
+    let others = || committed.iter().copied().filter(|id| *id != named);
+    let continuing = chain::nearest(others(), &parents, |id| id == named);
+    let children: Vec<BackupId> = others().filter(|id| continuing.contains_key(id)).collect();
     if let (Descendants::Refuse, Some(child)) = (descendants, children.first()) {
         let others = match children.len() {
             1 => String::new(),
@@ -317,24 +314,15 @@ fn faults(evidence: &Evidence, parents: &HashMap<BackupId, BackupId>) -> HashMap
         evidence.backups.iter().filter_map(|backup| Some((backup.id, told(backup.standing_damage?)))).collect();
     faults.extend(evidence.missing.iter().map(|(id, why)| (*id, why.clone())));
     faults.extend(evidence.damaged.iter().map(|damaged| (damaged.id, damaged.error.to_string())));
-    let broken: Vec<(BackupId, String)> = readable
-        .iter()
-        .filter(|id| !faults.contains_key(id))
-        .filter_map(|&id| {
-            let missing = ancestors(id, parents).find(|id| !readable.contains(id) || faults.contains_key(id))?;
-            let state = if faults.contains_key(&missing) { "damaged" } else { "not there" };
-            Some((id, format!("it continues {missing}, which is {state}")))
-        })
-        .collect();
+    let is_bad = |id: BackupId| !readable.contains(&id) || faults.contains_key(&id);
+    let good = readable.iter().copied().filter(|id| !is_bad(*id));
+    let broken = chain::nearest(good, parents, is_bad).into_iter().map(|(id, missing)| {
+        let state = if faults.contains_key(&missing) { "damaged" } else { "not there" };
+        (id, format!("it continues {missing}, which is {state}"))
+    });
+    let broken: Vec<(BackupId, String)> = broken.collect();
     faults.extend(broken);
     faults
-}
-
-/// The parents of `id`, nearest first, up to and including the first that is not there. Ends even in a circle.
-fn ancestors(id: BackupId, parents: &HashMap<BackupId, BackupId>) -> impl Iterator<Item = BackupId> + use<'_> {
-    let mut seen = BTreeSet::from([id]);
-    let parent = |id: &BackupId| parents.get(id).copied();
-    std::iter::successors(parent(&id), parent).take_while(move |id| seen.insert(*id))
 }
 
 /// The backups that the policy wants, of good ones from the newest on.

@@ -186,6 +186,33 @@ fn chains_stay_whole() {
     assert_eq!(kept(&plan), ["01T00", "01T01", "01T02", "02T00"]);
 }
 
+/// A log every minute. Each was once compared with all before it, which took minutes, within which a signal was not seen.
+#[test]
+fn a_chain_as_long_as_a_series_is_judged_at_once() {
+    const LINKS: i64 = 50_000;
+    let mut backups: Vec<BackupSummary> = Vec::new();
+    for minutes in 0..LINKS {
+        let parent = backups.last().map(|backup| backup.id);
+        backups.push(summary(at("2026-01-01T00:00:00Z") + minutes.minutes(), parent));
+    }
+    let (first, last) = (backups[0].id, backups[backups.len() - 1].id);
+    let mut evidence = Evidence { backups, ..Evidence::default() };
+    let (one, now) = (RetentionPolicy::new().keep_last(1), "2026-03-01T00:00:00Z");
+    let plan = judged(&evidence, &one, now);
+    let (newest, rest) = plan.backups.split_last().unwrap();
+    assert_eq!(newest.verdict, Verdict::Keep { reasons: vec![Reason::Newest, Reason::Last] });
+    let parent = Verdict::Keep { reasons: vec![Reason::ParentOf(last)] };
+    assert!(rest.iter().all(|backup| backup.verdict == parent));
+
+    let plan = judge_deletion(&Series::default(), &evidence, first, Descendants::Delete, at(now)).unwrap();
+    assert!(plan.removed().map(|backup| backup.id).eq(plan.backups.iter().rev().map(|backup| backup.id)));
+
+    evidence.missing.insert(first, "its first segment is gone".to_owned());
+    let plan = judged(&evidence, &one, now);
+    let broken = Verdict::Ignore { why: format!("it continues {first}, which is damaged") };
+    assert!(plan.backups[1..].iter().all(|backup| backup.verdict == broken));
+}
+
 fn damaged(id: BackupId) -> DamagedBackup {
     DamagedBackup { id, series: Series::default(), error: Error::new(ErrorKind::Corrupt, "its seal is broken") }
 }

@@ -11,7 +11,7 @@ use super::scenarios::{FAULTS, How, is_clear, rule};
 use super::*;
 use crate::ErrorKind;
 use crate::backup::collection::{self, DEFAULT_GRACE};
-use crate::backup::retention::{self, Descendants, RetentionPolicy};
+use crate::backup::retention::{self, DeletionReport, Descendants, RetentionPolicy};
 use crate::backup::store::PartLimits;
 use crate::clock::SystemClock;
 use crate::testing::fault_store::Operation;
@@ -48,7 +48,7 @@ async fn before() -> Before {
     }
     let series = latest().0;
     let plan = retention::plan_deletion(&store, &series, ids[0], Descendants::Refuse).await.unwrap();
-    retention::apply(&store, &plan, &mut retention::DeletionReport::default()).await.unwrap();
+    retention::apply(&store, &plan, &mut DeletionReport::default()).await.unwrap();
     let dead = killed(&bucket, &clock).await;
     content.insert(dead, noise(7, 800_000));
     store.wait_idle().await;
@@ -56,7 +56,8 @@ async fn before() -> Before {
 }
 
 impl Before {
-    async fn run(&self, command: Command, store: &Store, silence: Duration) -> Result<()> {
+    /// What goes is told by `report`.
+    async fn run(&self, command: Command, store: &Store, silence: Duration, report: &mut DeletionReport) -> Result<()> {
         let series = latest().0;
         match command {
             Command::Collect => {
@@ -65,11 +66,11 @@ impl Before {
             }
             Command::Prune => {
                 let plan = retention::plan(store, &series, &RetentionPolicy::new().keep_last(1)).await?;
-                retention::apply(store, &plan, &mut retention::DeletionReport::default()).await?;
+                retention::apply(store, &plan, report).await?;
             }
             Command::Delete => {
                 let plan = retention::plan_deletion(store, &series, self.older, Descendants::Refuse).await?;
-                retention::apply(store, &plan, &mut retention::DeletionReport::default()).await?;
+                retention::apply(store, &plan, report).await?;
             }
             Command::Resume => {
                 let options = ResumeOptions::default().pipeline(config()).silence(silence);
@@ -137,6 +138,24 @@ async fn whole(
     listing.backups.iter().map(|summary| summary.id).collect()
 }
 
+/// What the report of a deletion says is what is visible: of what may go, only what was deleted is gone, or what is in doubt.
+fn is_told(
+    report: &DeletionReport,
+    visible: &BTreeSet<BackupId>,
+    least: &BTreeSet<BackupId>,
+    most: &BTreeSet<BackupId>,
+    at: &str,
+) {
+    let kept: Vec<BackupId> = report.kept.iter().map(|(id, _)| *id).collect();
+    let named = report.deleted.iter().chain(&kept).chain(&report.in_doubt);
+    assert!(named.clone().collect::<BTreeSet<_>>().len() == named.count(), "{at}: named twice: {report:?}");
+    assert!(kept.iter().all(|id| visible.contains(id)), "{at}: kept and gone: {report:?}");
+    assert!(report.deleted.iter().all(|id| !visible.contains(id)), "{at}: deleted and there: {report:?}");
+    for id in most.difference(least).filter(|id| !report.deleted.contains(id) && report.in_doubt != Some(**id)) {
+        assert!(visible.contains(id), "{at}: {id} is gone, and nothing is said of it: {report:?}");
+    }
+}
+
 /// The command on stores with each of the faults, and once more without.
 async fn meet_every_fault(command: Command, hows: &[How]) {
     let before = before().await;
@@ -151,10 +170,15 @@ async fn meet_every_fault(command: Command, hows: &[How]) {
                 let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 3);
                 let faults = faults.rule(rule(fault.0, operation, how));
                 let store = faults.store();
-                let outcome = before.run(command, &store, Duration::from_secs(300)).await;
+                let mut report = DeletionReport::default();
+                let outcome = before.run(command, &store, Duration::from_secs(300), &mut report).await;
                 store.wait_idle().await;
                 let visible = whole(&bucket, &before, &mut seen, &at).await;
                 assert!(visible.is_superset(&least) && visible.is_subset(&most), "{at}: {visible:?}");
+                if matches!(command, Command::Prune | Command::Delete) {
+                    is_told(&report, &visible, &least, &most, &at);
+                    assert!(outcome.is_err() || report.in_doubt.is_none(), "{at}: {report:?}");
+                }
                 let word = match &outcome {
                     Ok(()) => "done",
                     // A stale listing shows neither the backup nor its intent: it is as if it were not there, or were being removed.
@@ -171,7 +195,7 @@ async fn meet_every_fault(command: Command, hows: &[How]) {
 
                 // Once more, when everything works again.
                 faults.heal();
-                match before.run(command, &plain(&bucket), Duration::ZERO).await {
+                match before.run(command, &plain(&bucket), Duration::ZERO, &mut DeletionReport::default()).await {
                     Ok(()) => {}
                     // The first time it was done, and no answer came.
                     Err(error) if command == Command::Delete && error.kind() == ErrorKind::NotFound => {}

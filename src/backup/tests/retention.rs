@@ -235,6 +235,41 @@ async fn what_cannot_be_deleted_keeps_its_parents_though_they_are_dated_after_it
     assert_eq!(listed(&store).await, BTreeSet::from([ids[0], ids[1], ids[3]]));
 }
 
+/// It was said to stay, and the record of its deletion was taken away; a collection then took its data for that of a backup that had died
+/// long ago, and left its readers no time.
+#[tokio::test]
+async fn a_backup_that_is_gone_although_its_deletion_was_refused_is_deleted_and_its_data_waits_for_its_readers() {
+    let (bucket, clock) = bucket(Contents::default());
+    let faults = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket), 1);
+    let store = on(&faults, &clock);
+    let ids = made(&store, 2).await;
+    let manifest = find(&store, &orders(), Select::Id(ids[0])).await.unwrap();
+    clock.advance(100 * HOUR);
+    let plan = plan_deletion(&store, &orders(), ids[0], Descendants::Refuse).await.unwrap();
+    faults.add(Rule::new(Fault::DeniedAfter).on(Operation::Delete).path("#0/manifest.json"));
+    let mut report = DeletionReport::default();
+    apply(&store, &plan, &mut report).await.unwrap();
+    assert_eq!((&report.deleted, report.kept.len(), report.in_doubt), (&vec![ids[0]], 0, None));
+    let collection = crate::backup::collection::plan(&store, None, SAFE_GRACE).await.unwrap();
+    assert!(collection.removed().next().is_none(), "{collection:?}");
+    assert_eq!(restore(&store, &manifest).await.unwrap(), [Bytes::from_static(b"rows")]);
+}
+
+/// Whoever may neither delete nor look is told what has happened, and not what came after it.
+#[tokio::test]
+async fn a_refusal_of_which_nothing_is_known_leaves_a_backup_in_doubt() {
+    let faults = FaultStore::memory(1);
+    let store = faults.store();
+    let ids = made(&store, 2).await;
+    let plan = keep_one(&store).await;
+    faults.add(Rule::new(Fault::Denied).on(Operation::Delete).path("#0/manifest.json"));
+    faults.add(Rule::new(Fault::Conflict).on(Operation::Head).path("#0/manifest.json"));
+    let mut report = DeletionReport::default();
+    let error = apply(&store, &plan, &mut report).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Denied && error.report().contains("403"), "{}", error.report());
+    assert_eq!((report.deleted, report.kept, report.in_doubt), (vec![], vec![], Some(ids[0])));
+}
+
 /// A collection took the records of a deletion that was under way for those of one that did not happen. Then nothing kept a new backup
 /// from continuing one whose turn was still to come.
 #[tokio::test]

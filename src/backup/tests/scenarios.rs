@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::ErrorKind;
+use crate::backup::collection::{self, CollectionReport};
+use crate::backup::retention::{self, DeletionReport, Descendants};
 use crate::testing::fault_store::Operation;
 use crate::testing::{Fault, FaultStore, Rule};
 
@@ -14,9 +16,12 @@ const LONG: Duration = Duration::from_secs(100);
 /// Each fault with the kind of error and the words that it shows as, if it does not pass.
 pub(super) const FAULTS: &[(Fault, ErrorKind, &str)] = &[
     (Fault::Denied, ErrorKind::Denied, "403"),
+    (Fault::DeniedAfter, ErrorKind::Denied, "403"),
+    (Fault::Conflict, ErrorKind::Conflict, "409"),
     (Fault::RequestTimeout, ErrorKind::Unavailable, "408"),
     (Fault::TooManyRequests, ErrorKind::Throttled, "429"),
     (Fault::SlowDown, ErrorKind::Throttled, "503 SlowDown"),
+    (Fault::ServiceUnavailable, ErrorKind::Throttled, "503"),
     (Fault::Internal, ErrorKind::Unavailable, "500 InternalError"),
     (Fault::Reset, ErrorKind::Unavailable, "connection reset"),
     (Fault::BrokenPipe, ErrorKind::Unavailable, "broken pipe"),
@@ -56,7 +61,9 @@ pub(super) fn rule(fault: Fault, operation: Operation, how: How) -> Rule {
 
 pub(super) fn is_clear(error: &Error, (fault, kind, words): (Fault, ErrorKind, &str), at: &str) {
     let report = error.report();
-    assert_eq!(error.kind(), kind, "{at}: {report}");
+    // A put that is refused although nobody else has the name is made again, and given up as what may pass.
+    let is_of_puts = fault == Fault::Conflict && error.kind() == ErrorKind::Unavailable;
+    assert!(error.kind() == kind || is_of_puts, "{at}: {report}");
     assert!(report.contains(words), "{at}: the first cause is lost: {report}");
     assert!(!fault.is_harmless(), "{at}: {report}");
 }
@@ -101,13 +108,16 @@ async fn backups_meet_every_fault_at_every_operation() {
                 let is_first_contact = operation == Operation::Put && fault.2 == "no answer within";
                 // A completion must not run twice at once, so one that hangs for ever cannot be tried again.
                 let is_stuck = operation == Operation::Complete && fault.0 == Fault::Hang;
-                if how == How::Once && fault.1 != ErrorKind::Denied && !is_first_contact && !is_stuck {
+                // What is refused is not asked for again, but for a put that nobody else has won.
+                let is_refused =
+                    fault.1 == ErrorKind::Denied || fault.0 == Fault::Conflict && operation != Operation::Put;
+                if how == How::Once && !is_refused && !is_first_contact && !is_stuck {
                     assert!(outcome.is_ok(), "{at}: {outcome:?}");
                 }
                 // What cleaning up needs is what failed, or hung for longer than is waited for it: then a collection finds the
                 // rest.
                 let can_clean = !matches!(operation, Operation::Delete | Operation::List | Operation::Abort)
-                    || how == How::Once && fault.1 != ErrorKind::Denied && fault.2 != "no answer within";
+                    || how == How::Once && !is_refused && fault.2 != "no answer within";
                 let left = names(&store).await;
                 let is_said = store.take_leftovers().is_some();
                 if can_clean && outcome.is_err() && !left.is_empty() {
@@ -286,6 +296,34 @@ async fn the_same_seed_has_the_same_log() {
         store.wait_idle().await;
         let mut log: Vec<String> = faults.log().iter().map(ToString::to_string).collect();
         // Objects that are written at once come in any order.
+        log.sort();
+        log
+    }
+    for seed in 0..10 {
+        assert_eq!(log(seed).await, log(seed).await, "seed {seed}");
+    }
+    assert_ne!(log(1).await, log(2).await);
+}
+
+/// The records of deletions and the marks of collections have names that no seed decides.
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_has_the_same_log_of_deletions_and_collections() {
+    async fn log(seed: u64) -> Vec<String> {
+        let faults = weather(seed);
+        let store = faults.store();
+        let older = back_up(&store, &contents()).await.unwrap().manifest.id;
+        back_up(&store, &contents()).await.unwrap();
+        let plan = retention::plan_deletion(&store, &latest().0, older, Descendants::Refuse).await.unwrap();
+        retention::apply(&store, &plan, &mut DeletionReport::default()).await.unwrap();
+        let plan = collection::plan(&store, None, Duration::ZERO).await.unwrap();
+        let mut report = CollectionReport::default();
+        collection::apply(&store, &plan, &mut report).await.unwrap();
+        assert_eq!(report.backups, [older], "seed {seed}");
+        store.wait_idle().await;
+        let mut log: Vec<String> = faults.log().iter().map(ToString::to_string).collect();
+        for part in ["/deleted/", "/collected/"] {
+            assert!(log.iter().any(|request| request.contains(part)), "seed {seed}: nothing below {part}");
+        }
         log.sort();
         log
     }

@@ -363,6 +363,30 @@ async fn samples_add_up_to_everything() {
     }
 }
 
+/// A listing that lagged far behind once cost one request after the other.
+#[tokio::test(start_paused = true)]
+async fn what_a_listing_lacks_is_asked_for_a_few_at_once_and_told_in_order() {
+    let faults = FaultStore::memory(0);
+    let store = faults.store();
+    let manifest = back_up(&store, &[noise(1, 6_000_000), noise(2, 400_000)]).await.unwrap().manifest;
+    assert!(manifest.segments() > 10, "{}", manifest.segments());
+    faults.add(Rule::new(Fault::StaleList(usize::MAX)));
+    // The first are answered last.
+    faults.add(Rule::new(Fault::Latency(Duration::from_secs(5))).on(Operation::Head).path("s00/00000"));
+    faults.add(Rule::new(Fault::Latency(Duration::from_secs(1))).on(Operation::Head));
+    let options = || VerifyOptions::new(VerifyLevel::Quick).record(false);
+    let report = verify(&store, &manifest, options()).await.unwrap();
+    assert!(report.is_good(), "{report:?}");
+    assert_eq!(faults.most_at_once(Operation::Head), 8);
+
+    let missing: Vec<String> = manifest.objects().step_by(3).map(|(_, name, _)| name).collect();
+    for name in &missing {
+        store.delete(name).await.unwrap();
+    }
+    let report = verify(&store, &manifest, options()).await.unwrap();
+    assert_eq!(report.damage.iter().map(|damage| damage.object.as_str()).collect::<Vec<_>>(), missing);
+}
+
 /// Eight reads at once share a link of a megabyte per second: each piece of 8 MiB takes longer than a small request may, however often
 /// it is asked for again.
 #[tokio::test(start_paused = true)]

@@ -118,7 +118,7 @@ fn text(document: &GcDocument) -> String {
         let fate = fate(leftover, document);
         match fate {
             Fate::Remove | Fate::Removed => {
-                bytes += leftover.bytes;
+                bytes = leftover.bytes.saturating_add(bytes);
                 going += 1;
             }
             Fate::NotFinished => unfinished += 1,

@@ -195,7 +195,7 @@ fn text(document: &PruneDocument) -> String {
             match fate {
                 Fate::Delete | Fate::Deleted => {
                     going += 1;
-                    bytes += backup.stored_bytes;
+                    bytes = backup.stored_bytes.saturating_add(bytes);
                 }
                 Fate::InDoubt | Fate::NotReached => unfinished += 1,
                 Fate::Keep | Fate::Ignored | Fate::Stays => {}
@@ -228,4 +228,41 @@ fn text(document: &PruneDocument) -> String {
         text.push_str(output::KEEPS_VERSIONS);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::ObjectStoreExt as _;
+    use object_store::memory::InMemory;
+    use tokio::io::AsyncWriteExt;
+    use vdstream::backup::{Backup, BackupOptions};
+
+    use super::*;
+
+    /// Whoever writes to the store can write sizes that no store has.
+    #[tokio::test]
+    async fn sizes_that_are_too_large_together_are_the_largest() {
+        let memory = Arc::new(InMemory::new());
+        let store = Store::new(Arc::<InMemory>::clone(&memory), "");
+        for is_forged in [true, true, false] {
+            let mut backup = Backup::begin(&store, "a", BackupOptions::default()).await.unwrap();
+            let mut writer = backup.take_writers().unwrap().remove(0);
+            writer.write_all(b"rows").await.unwrap();
+            writer.shutdown().await.unwrap();
+            let mut manifest = backup.commit().await.unwrap().manifest;
+            if is_forged {
+                let stripe = &mut manifest.stripes[0];
+                (stripe.stored_bytes, stripe.segments[0].stored_bytes) = (1 << 63, 1 << 63);
+                let path = format!("a/{}/manifest.json", manifest.id).into();
+                memory.put(&path, manifest.encode().unwrap().into()).await.unwrap();
+            }
+        }
+        let series = "a".parse().unwrap();
+        let plan = retention::plan(&store, &series, &RetentionPolicy::new().keep_last(1)).await.unwrap();
+        let series = vec![SeriesDocument { plan, report: None }];
+        let text = text(&PruneDocument { confirmed: false, series, error: None });
+        assert!(text.contains("2 backups with 16777216.0 TiB would be deleted"), "{text}");
+    }
 }

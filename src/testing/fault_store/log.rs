@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::rule::{Fault, Operation};
+use crate::backup::stamp::Stamp;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,8 +12,8 @@ use super::rule::{Fault, Operation};
 pub struct LogEntry {
     /// What was asked.
     pub operation: Operation,
-    /// Of which object or directory. Ids of backups, which no seed decides, are replaced by `#0`, `#1` and so on, in the order in
-    /// which they were first seen.
+    /// Of which object or directory. Ids of backups and times within names, which no seed decides, are replaced by `#0`, `#1` and so
+    /// on, in the order in which they were first seen: ids among all ids, times among those of their directory.
     pub path: String,
     /// How often this was asked of it before.
     pub before: u64,
@@ -30,21 +31,35 @@ impl fmt::Display for LogEntry {
     }
 }
 
-/// Gives ids of backups and other random names a number each.
+/// Gives ids of backups and other names that no seed decides a number each.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
-    seen: HashMap<String, usize>,
+    ids: HashMap<String, usize>,
+    /// Names that are a time, with a random tail or without one, by their directories.
+    stamps: HashMap<String, HashMap<String, usize>>,
 }
 
 impl Numbers {
     pub(super) fn normalise(&mut self, path: &str) -> String {
-        let parts = path.split('/').map(|part| {
-            if uuid::Uuid::try_parse(part.strip_prefix("probe-").unwrap_or(part)).is_err() {
-                return part.to_owned();
-            }
-            let next = self.seen.len();
-            format!("#{}", self.seen.entry(part.to_owned()).or_insert(next))
-        });
-        parts.collect::<Vec<_>>().join("/")
+        let mut parts: Vec<String> = Vec::new();
+        for part in path.split('/') {
+            let is_id = uuid::Uuid::try_parse(part.strip_prefix("probe-").unwrap_or(part)).is_ok();
+            let is_stamp = || part.strip_suffix(".json").and_then(Stamp::parse).is_some();
+            let normal = if is_id {
+                format!("#{}", number(&mut self.ids, part))
+            } else if is_stamp() {
+                format!("#{}.json", number(self.stamps.entry(parts.join("/")).or_default(), part))
+            } else {
+                part.to_owned()
+            };
+            parts.push(normal);
+        }
+        parts.join("/")
     }
+}
+
+/// The number of `name`; the next one if it was not seen yet.
+fn number(seen: &mut HashMap<String, usize>, name: &str) -> usize {
+    let next = seen.len();
+    *seen.entry(name.to_owned()).or_insert(next)
 }

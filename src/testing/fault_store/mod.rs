@@ -23,6 +23,8 @@ mod body;
 mod log;
 mod rule;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use log::LogEntry;
 pub use rule::{Fault, Operation, Rule};

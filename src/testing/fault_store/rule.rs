@@ -54,7 +54,7 @@ impl Operation {
 pub enum Fault {
     /// It takes so much longer, and then goes on.
     Latency(Duration),
-    /// Its payload takes its size divided by so many bytes per second, at least 1, and then goes on.
+    /// What is written or read takes its size divided by so many bytes per second, at least 1, and then goes on. Other requests pass.
     Bandwidth(u64),
     /// 403, without effect.
     Denied,
@@ -128,6 +128,7 @@ impl Fault {
     /// True if it can happen to such a request.
     pub(super) const fn fits(self, operation: Operation) -> bool {
         match self {
+            Self::Bandwidth(_) => matches!(operation, Operation::Put | Operation::Get | Operation::Part),
             Self::Truncated | Self::CutBody | Self::WrongBytes => matches!(operation, Operation::Get),
             Self::StaleList(_) => matches!(operation, Operation::List),
             _ => true,

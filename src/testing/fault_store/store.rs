@@ -56,9 +56,19 @@ struct State {
 /// What was decided about a request.
 struct Fate {
     delay: Duration,
+    /// In bytes per second, of what is written or read.
+    rates: Vec<u64>,
     fault: Option<Fault>,
     /// Decides what the fault leaves open.
     random: u64,
+}
+
+impl Fate {
+    /// The time that so many bytes take.
+    fn time_of(&self, bytes: u64) -> Duration {
+        let time = |rate: &u64| Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / (*rate).max(1));
+        self.rates.iter().map(time).sum()
+    }
 }
 
 impl FaultStore {
@@ -131,16 +141,16 @@ impl FaultStore {
         Store::with_multipart(objects, multipart, "").part_limits(PartLimits::LOCAL).clock(Arc::clone(&self.clock))
     }
 
-    /// Notes a request of `bytes` bytes and decides about it.
-    fn decide(&self, operation: Operation, path: &Path, bytes: u64) -> Fate {
+    /// Notes a request and decides about it.
+    fn decide(&self, operation: Operation, path: &Path) -> Fate {
         let mut state = self.state.lock();
         let state = &mut *state;
         let path = state.numbers.normalise(path.as_ref());
         let asked = state.asked.entry((operation, path.clone())).or_default();
         let before = *asked;
         *asked += 1;
-        let mut fate =
-            Fate { delay: Duration::ZERO, fault: None, random: draw(self.seed, u64::MAX, &path, operation, before) };
+        let random = draw(self.seed, u64::MAX, &path, operation, before);
+        let mut fate = Fate { delay: Duration::ZERO, rates: Vec::new(), fault: None, random };
         let mut faults = Vec::new();
         for ((number, rule), applied) in (0..).zip(&state.rules).zip(&mut state.applied) {
             let fault = rule.fault;
@@ -158,9 +168,7 @@ impl FaultStore {
             faults.push(fault);
             match fault {
                 Fault::Latency(time) => fate.delay += time,
-                Fault::Bandwidth(rate) => {
-                    fate.delay += Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate.max(1))
-                }
+                Fault::Bandwidth(rate) => fate.rates.push(rate),
                 _ => fate.fault = Some(fault),
             }
             if !fault.is_delay() {
@@ -171,7 +179,7 @@ impl FaultStore {
         fate
     }
 
-    /// Runs a request to its fate. The body of a read is not spoiled here.
+    /// Runs a request that writes `bytes` bytes to its fate. The body of a read is neither waited for nor spoiled here.
     async fn run<T>(
         &self,
         operation: Operation,
@@ -179,12 +187,16 @@ impl FaultStore {
         bytes: u64,
         work: impl Future<Output = Result<T>>,
     ) -> Result<(T, Fate)> {
-        let fate = self.decide(operation, path, bytes);
+        let mut fate = self.decide(operation, path);
         let _running = Running::enter(&self.state, operation);
-        if !fate.delay.is_zero() {
-            self.clock.sleep(fate.delay).await;
-        }
-        let Some(fault) = fate.fault else { return Ok((work.await?, fate)) };
+        fate.delay += fate.time_of(bytes);
+        Ok((self.meet(&fate, work).await?, fate))
+    }
+
+    /// Waits as long as the request is delayed, and then does what becomes of it.
+    async fn meet<T>(&self, fate: &Fate, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.wait(fate.delay).await;
+        let Some(fault) = fate.fault else { return work.await };
         match fault {
             Fault::Hang => std::future::pending::<()>().await,
             Fault::TimeoutBefore(time) => self.clock.sleep(time).await,
@@ -195,12 +207,18 @@ impl FaultStore {
             Fault::LostAnswer | Fault::DeniedAfter => {
                 let _lost = work.await;
             }
-            _ if fault.error().is_none() => return Ok((work.await?, fate)),
+            _ if fault.error().is_none() => return work.await,
             _ => {}
         }
         match fault.error() {
             Some(error) => Err(error),
             None => std::future::pending().await,
+        }
+    }
+
+    async fn wait(&self, time: Duration) {
+        if !time.is_zero() {
+            self.clock.sleep(time).await;
         }
     }
 
@@ -297,12 +315,13 @@ impl ObjectStore for FaultStore {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let operation = if options.head { Operation::Head } else { Operation::Get };
-        // The size is known only afterwards; what a range asks for is near enough.
-        let bytes = match &options.range {
-            Some(object_store::GetRange::Bounded(range)) => range.end.saturating_sub(range.start),
-            _ => 0,
-        };
-        let (found, fate) = self.run(operation, path, bytes, self.objects.get_opts(path, options)).await?;
+        let fate = self.decide(operation, path);
+        let _running = Running::enter(&self.state, operation);
+        let found = self.meet(&fate, self.objects.get_opts(path, options)).await?;
+        // How much there is to read is known only now. Whoever looks an object up reads nothing of it.
+        if operation == Operation::Get {
+            self.wait(fate.time_of(found.range.end - found.range.start)).await;
+        }
         match fate.fault {
             Some(fault) => body::spoil(found, fault, fate.random).await,
             None => Ok(found),

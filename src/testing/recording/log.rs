@@ -118,8 +118,8 @@ impl Log {
 
     /// Every bucket that a crash after the first `events` events can leave, starting from `before`.
     ///
-    /// Requests that were answered have had their effect. Of those in flight, and of those whose answer says nothing about the
-    /// effect, any may have had it, in any order. Beyond [`Log::ALL_SUBSETS`] such requests the subsets are those with at most
+    /// Requests that were answered with success have had their effect, and those that were refused have not. Of those in flight, and of
+    /// those whose answer says nothing about the effect, any may have had it, in any order, as far as the bucket lets it. Beyond [`Log::ALL_SUBSETS`] such requests the subsets are those with at most
     /// two members, with all but at most one, and all that are the first or the last of them.
     pub fn crashes(&self, before: &Contents, events: usize, at: Timestamp) -> Vec<Crash> {
         let base = self.rebuild(before, events, at);
@@ -172,10 +172,10 @@ impl Log {
             }
         }
         let is_open = |began: &usize| match ends.get(began) {
-            // What was refused in the end cannot have happened before.
-            Some((_, Outcome::Refused)) => false,
             Some((_, Outcome::Unknown)) | None => true,
-            Some((place, Outcome::Done { .. })) => *place >= events,
+            // What is refused in the end lost against another request: until it is answered it may as well have been the one that came
+            // first. Where it could not, to apply it changes nothing.
+            Some((place, Outcome::Done { .. } | Outcome::Refused)) => *place >= events,
         };
         (0..events.min(self.events.len())).filter(is_open).filter_map(|began| self.effect(began)).collect()
     }

@@ -3,7 +3,8 @@
 //! A shape (a backup, an abort, one that is killed and resumed, a deletion, a collection) runs on a store that records each request and its
 //! effect, with requests that overlap as they do on a network. Then the bucket is rebuilt as of every prefix of the log: requests that
 //! were answered have had their effect; of those in flight any may have had it, in any order. That is also the request that is
-//! half done, and the one whose answer was lost; requests of a process that was killed stay in flight for ever. Up to
+//! half done, and the one whose answer was lost; one that lost against another in the end may have come before it until then; requests
+//! of a process that was killed stay in flight for ever. Up to
 //! [`Log::ALL_SUBSETS`] requests in flight every subset is tried; beyond that the subsets of at
 //! most two, of all but one, and all that are the first or the last. On local disk, what is not finished is a file without its
 //! name, or half of one.
@@ -13,7 +14,7 @@
 //!
 //! Of each such bucket, [`image::check`] says what must hold. In the one where none of the requests in flight had its effect, each
 //! has it after the collection all the same, and the next collection finds it; only the creation of a manifest is never so late: no
-//! request is on its way for longer than the grace time. In the shapes that resume, a further process also goes on from that bucket.
+//! request is on its way for longer than the grace time. In the shapes that resume, a further process also goes on from each bucket.
 //!
 //! Many prefixes leave the same bucket. What lists, verifies, restores and collects sees the bucket and not the prefix, so one that
 //! is, byte for byte, a bucket from before is not built again: only what must be visible after this prefix is compared with what was
@@ -112,10 +113,10 @@ async fn every_crash(shape: Shape, record: impl AsyncFn(u64) -> Run) {
                 }
                 if number == 0 {
                     image::check_late(&run, events, crash, &collected, &mut seen, &mut tally).await;
-                    if run.is_resumed && seed < SEEDS_RESUMED {
-                        for crash in [crash].into_iter().chain(&late) {
-                            image::check_resumed(&run, crash, &mut seen, &mut tally).await;
-                        }
+                }
+                if run.is_resumed && seed < SEEDS_RESUMED {
+                    for crash in [crash].into_iter().chain(&late) {
+                        image::check_resumed(&run, crash, &mut seen, &mut tally).await;
                     }
                 }
             }
