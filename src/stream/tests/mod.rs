@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `streams` | bytes, flushes and ends, as they should be |
 //! | `buffers` | the buffers that a producer fills itself |
+//! | `failures` | what goes wrong, and what each side is told |
 
 mod buffers;
+mod failures;
 mod streams;
 
 use tokio::task::JoinHandle;
