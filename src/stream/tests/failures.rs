@@ -31,3 +31,16 @@ async fn bytes_whose_buffer_does_not_come_back_are_not_skipped() {
         assert!(error.report().contains("a read of 5 bytes while their buffer was mapped"), "{}", error.report());
     }
 }
+
+#[tokio::test]
+async fn an_abort_is_told_to_every_read() {
+    let pair = Pair::pipe().await;
+    let (_engine, agent) = pair.devices();
+    let mut reader = ClientReader::new(DeviceStream::new(&pair.client, agent), OnFlush::Acknowledge);
+    pair.server.abort(Error::new(ErrorKind::Denied, "the key expired")).unwrap();
+    for _ in 0..3 {
+        let error = reader.read(&mut [0; 8]).await.expect_err("an abort is no end");
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+        assert_eq!(Error::from(error).report(), "the device set was aborted: the key expired");
+    }
+}
