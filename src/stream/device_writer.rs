@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vdi::server::{Buffer, Command, CommandFuture, Completion, Device, DeviceSet};
-use crate::vdi::{Features, Status};
+use crate::vdi::{CompletionCode, Features, Status};
 
 /// Writes one stripe into a device: `AsyncWrite` over `Write`, `Flush` and `Complete` commands, several in flight.
 ///
@@ -64,6 +64,8 @@ enum Phase {
     Open,
     Flushing(CommandFuture),
     Completing(CommandFuture),
+    /// A write was answered with a failure that was not seen yet. The error is what a later one was refused with.
+    Failing(Error),
     Closed,
     Failed(Error),
 }
@@ -175,6 +177,8 @@ impl DeviceWriter {
             return Ok(());
         }
         self.send_write(buffer.with_lease(None), len)?;
+        // If it was refused because an earlier one failed, that one's answer says why.
+        std::future::poll_fn(|cx| self.poll_open(cx)).await?;
         if self.existing == self.limit {
             // It takes the place of one of ours.
             if self.free.pop().is_none() {
@@ -198,6 +202,7 @@ impl DeviceWriter {
         ready!(self.poll_open(cx))?;
         if self.filling.as_ref().is_some_and(|filling| filling.len > 0) {
             self.send_filling()?;
+            ready!(self.poll_open(cx))?;
         }
         while self.in_flight.len() >= self.limit {
             ready!(self.poll_reap(cx))?;
@@ -251,7 +256,7 @@ impl DeviceWriter {
         match &self.phase {
             Phase::Open => Poll::Ready(Ok(())),
             Phase::Failed(error) => Poll::Ready(Err(error.clone())),
-            Phase::Flushing(_) => self.poll_answer(cx),
+            Phase::Flushing(_) | Phase::Failing(_) => self.poll_answer(cx),
             Phase::Completing(_) | Phase::Closed => Poll::Ready(Err(Error::new(
                 ErrorKind::Closed,
                 format!("device {}: written to after its shutdown", self.device.name()),
@@ -294,9 +299,7 @@ impl DeviceWriter {
     /// Ready when one write in flight has been answered, or none is in flight.
     fn poll_reap(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match ready!(self.in_flight.poll_next_unpin(cx)) {
-            Some(completion) if !completion.is_success() => {
-                Poll::Ready(Err(self.fail(failure::of_completion(self.device.name(), "write", &completion))))
-            }
+            Some(completion) if !completion.is_success() => Poll::Ready(Err(self.fail_write(completion, cx))),
             Some(Completion { buffer: Some(buffer), .. }) => {
                 self.free.push(buffer);
                 Poll::Ready(Ok(()))
@@ -309,6 +312,20 @@ impl DeviceWriter {
         }
     }
 
+    /// A write that failed takes those behind it along. It was answered before them, but theirs may be seen first.
+    fn fail_write(&mut self, seen: Completion, cx: &mut Context<'_>) -> Error {
+        let mut first = seen;
+        while first.reason.is_none()
+            && first.code == CompletionCode::IoDevice
+            && let Poll::Ready(Some(other)) = self.in_flight.poll_next_unpin(cx)
+        {
+            if !other.is_success() {
+                first = other;
+            }
+        }
+        self.fail(failure::of_completion(self.device.name(), "write", &first))
+    }
+
     fn send_filling(&mut self) -> Result<()> {
         match self.filling.take() {
             Some(Filling { buffer, len }) => self.send_write(buffer, len),
@@ -316,10 +333,15 @@ impl DeviceWriter {
         }
     }
 
+    /// Sends a write, unless an earlier one has failed: the writer is `Failing` then.
     fn send_write(&mut self, buffer: Buffer, len: usize) -> Result<()> {
         match self.device.send(Command::write(buffer, len).short()) {
             Ok(future) => {
                 self.in_flight.push(future);
+                Ok(())
+            }
+            Err(error) if error.status() == Status::IoError && !self.in_flight.is_empty() => {
+                self.phase = Phase::Failing(error.into_error().into());
                 Ok(())
             }
             // The caller's buffer cannot be sent; what was written before is untouched.
@@ -355,8 +377,15 @@ impl DeviceWriter {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the `Flush` or `Complete` in flight has been answered.
+    /// Ready when the `Flush` or `Complete` in flight has been answered, or the write that failed.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Phase::Failing(refusal) = &self.phase {
+            let refusal = refusal.clone();
+            while !self.in_flight.is_empty() {
+                ready!(self.poll_reap(cx))?;
+            }
+            return Poll::Ready(Err(self.fail(refusal)));
+        }
         let (future, what) = match &mut self.phase {
             Phase::Flushing(future) => (future, "flush"),
             Phase::Completing(future) => (future, "complete"),
@@ -392,7 +421,7 @@ impl DeviceWriter {
             match &self.phase {
                 Phase::Closed => return Poll::Ready(Ok(())),
                 Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
-                Phase::Flushing(_) | Phase::Completing(_) => ready!(self.poll_answer(cx))?,
+                Phase::Flushing(_) | Phase::Completing(_) | Phase::Failing(_) => ready!(self.poll_answer(cx))?,
                 Phase::Open if !self.is_dirty => return Poll::Ready(Ok(())),
                 Phase::Open => {
                     ready!(self.poll_drain(cx))?;
@@ -407,7 +436,7 @@ impl DeviceWriter {
             match &self.phase {
                 Phase::Closed => return Poll::Ready(Ok(())),
                 Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
-                Phase::Flushing(_) | Phase::Completing(_) => ready!(self.poll_answer(cx))?,
+                Phase::Flushing(_) | Phase::Completing(_) | Phase::Failing(_) => ready!(self.poll_answer(cx))?,
                 Phase::Open if self.has_complete => {
                     // Everything before `Complete` is durable when it is answered, so a flush before it would add nothing.
                     ready!(self.poll_drain(cx))?;
@@ -450,7 +479,7 @@ impl Drop for DeviceWriter {
     fn drop(&mut self) {
         if !self.is_closed() {
             let reason = match &self.phase {
-                Phase::Failed(error) => error.clone(),
+                Phase::Failed(error) | Phase::Failing(error) => error.clone(),
                 _ => failure::dropped("writer", self.device.name()),
             };
             // An error means that the set has ended already.

@@ -1,9 +1,10 @@
 //! What goes wrong, and what each side is told.
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_test::{assert_pending, task};
 
 use super::super::*;
-use super::Pair;
+use super::{Pair, TRANSFER, data};
 use crate::error::{Error, ErrorKind};
 use crate::vdi::CompletionCode;
 use crate::vdi::client::Completion;
@@ -43,4 +44,48 @@ async fn an_abort_is_told_to_every_read() {
         assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
         assert_eq!(Error::from(error).report(), "the device set was aborted: the key expired");
     }
+}
+
+/// A failed write puts the device in error, so the next one is refused. The answer to the first one has the cause.
+#[tokio::test]
+async fn a_failed_write_is_told_with_its_cause_also_if_the_next_one_meets_it_first() {
+    for in_place in [false, true] {
+        let pair = Pair::pipe().await;
+        let (engine, mut agent) = pair.devices();
+        let mut writer = DeviceWriter::new(&pair.server, engine, 4).unwrap();
+        writer.write_all(&data(TRANSFER)).await.unwrap();
+        let buffer = writer.next_buffer().await.unwrap();
+        let command = agent.next_command(None).await.unwrap();
+        command.fail(CompletionCode::DiskFull, Error::new(ErrorKind::Exhausted, "the tape has no space")).unwrap();
+        let error = if in_place {
+            writer.write_buffer(buffer, TRANSFER).await.unwrap_err()
+        } else {
+            drop(buffer);
+            Error::from(writer.write_all(&data(2 * TRANSFER)).await.unwrap_err())
+        };
+        assert_eq!(error.kind(), ErrorKind::Exhausted, "{}", error.report());
+        assert!(error.report().contains("the tape has no space"), "{}", error.report());
+        let again = Error::from(writer.flush().await.unwrap_err());
+        assert_eq!(again.report(), error.report());
+    }
+}
+
+/// The client fails the second write. The third one, which it had not taken, is dropped with it, and its answer is seen first.
+#[tokio::test]
+async fn a_failed_write_is_told_with_its_cause_also_if_one_behind_it_is_seen_first() {
+    let pair = Pair::pipe().await;
+    let (engine, mut agent) = pair.devices();
+    let mut writer = DeviceWriter::new(&pair.server, engine, 2).unwrap();
+    writer.write_all(&data(2 * TRANSFER)).await.unwrap();
+    assert_pending!(task::spawn(writer.write(b"more")).poll(), "it waits for both");
+    let (first, second) = (agent.next_command(None).await.unwrap(), agent.next_command(None).await.unwrap());
+    first.complete(Completion::transferred(TRANSFER)).unwrap();
+    writer.write_all(&data(TRANSFER)).await.unwrap();
+    second.fail(CompletionCode::DiskFull, Error::new(ErrorKind::Exhausted, "the tape has no space")).unwrap();
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    let error = Error::from(writer.write_all(b"more").await.unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{}", error.report());
+    assert!(error.report().contains("the tape has no space"), "{}", error.report());
 }
