@@ -268,11 +268,13 @@ impl Area {
     pub(crate) fn available(&self, size: usize, alignment: usize) -> Result<usize, Error> {
         let inner = self.inner.lock();
         let layout = inner.layout(size, alignment)?;
+        let left = usize::try_from((inner.capacity - inner.taken) / layout.stride() as u64).unwrap_or(usize::MAX);
         #[cfg(feature = "shm")]
         if let Some(space) = &inner.space {
-            return Ok(space.available(layout));
+            // Regions are larger than what was asked for, and may have no gap of this size.
+            return Ok(left.min(space.available(layout)));
         }
-        Ok(usize::try_from((inner.capacity - inner.taken) / layout.stride() as u64).unwrap_or(usize::MAX))
+        Ok(left)
     }
 
     pub(crate) fn allocate(self: &Arc<Self>, size: usize, alignment: usize) -> Result<Buffer, Error> {
