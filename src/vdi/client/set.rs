@@ -191,7 +191,7 @@ impl DeviceSet {
         verdict
     }
 
-    /// Waits until the client's end is closed.
+    /// Waits until the client's end is closed, and the tasks of a hub between processes have ended.
     ///
     /// # Cancel safety
     ///
@@ -200,6 +200,7 @@ impl DeviceSet {
         let core = self.core();
         let mut waiter = CloseWaiter { core, place: Place::default() };
         poll_fn(|cx| core.poll_client_closed(self.member(), &mut waiter.place, cx.waker())).await;
+        core.home().settled().await;
     }
 }
 

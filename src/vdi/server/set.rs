@@ -211,7 +211,7 @@ impl DeviceSet {
         verdict
     }
 
-    /// Waits until the server's end is closed and its agent has returned.
+    /// Waits until the server's end is closed and its agent has returned, and the tasks of a hub between processes with it.
     ///
     /// # Cancel safety
     ///
@@ -220,6 +220,7 @@ impl DeviceSet {
         let core = self.core();
         let mut waiter = CloseWaiter { core, place: Place::default() };
         poll_fn(|cx| core.poll_server_closed(&mut waiter.place, cx.waker())).await;
+        core.home().settled().await;
     }
 }
 
