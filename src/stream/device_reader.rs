@@ -57,7 +57,7 @@ impl DeviceReader {
     ///
     /// # Errors
     ///
-    /// `Aborted` with the reason if the set was aborted, `Closed` if it was closed.
+    /// The reason, with its kind, if the set was aborted; `Invalid` if it was closed.
     pub fn new(set: &DeviceSet, device: Device, buffers: usize) -> Result<Self> {
         let configuration = set.configuration()?;
         let (depth, transfer_bytes) = (configuration.max_io_depth as usize, configuration.max_transfer_size as usize);

@@ -6,8 +6,8 @@ use tokio_test::{assert_pending, task};
 use super::super::*;
 use super::{Pair, TRANSFER, data};
 use crate::error::{Error, ErrorKind};
-use crate::vdi::CompletionCode;
 use crate::vdi::client::Completion;
+use crate::vdi::{CompletionCode, Config};
 
 /// A client fills a read through its own mapping, and answers before it unmaps: the bytes stay with it. A restore must not go
 /// on without them.
@@ -88,4 +88,23 @@ async fn a_failed_write_is_told_with_its_cause_also_if_one_behind_it_is_seen_fir
     let error = Error::from(writer.write_all(b"more").await.unwrap_err());
     assert_eq!(error.kind(), ErrorKind::Exhausted, "{}", error.report());
     assert!(error.report().contains("the tape has no space"), "{}", error.report());
+}
+
+#[tokio::test]
+async fn a_set_that_has_ended_has_no_more_streams() {
+    for (is_aborted, kind) in [(true, ErrorKind::Denied), (false, ErrorKind::Invalid)] {
+        let pair = Pair::open(Config::pipe(2), 4).await;
+        let (first, second) = (pair.server.open_device().unwrap(), pair.server.open_device().unwrap());
+        let agents = pair.client.open_all().unwrap();
+        if is_aborted {
+            pair.client.abort(Error::new(ErrorKind::Denied, "the key expired")).unwrap();
+        } else {
+            first.close().unwrap();
+            second.close().unwrap();
+            pair.server.clone().close().await.unwrap();
+        }
+        assert_eq!(DeviceWriter::new(&pair.server, first, 4).unwrap_err().kind(), kind);
+        assert_eq!(DeviceReader::new(&pair.server, second, 4).unwrap_err().kind(), kind);
+        drop(agents);
+    }
 }

@@ -66,6 +66,9 @@ impl DeviceSet {
     /// `Protocol` if there is no such set, or its primary client has not fetched the configuration.
     /// `Abort` with the reason if the set was aborted.
     ///
+    /// Between processes also `Invalid` for a bad name, `Busy` if 128 clients have joined, and what
+    /// [`server::DeviceSet::open`](crate::vdi::server::DeviceSet::open) says for them.
+    ///
     /// # Cancel safety
     ///
     /// Dropped before it is ready, nothing is joined.
