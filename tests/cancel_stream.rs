@@ -18,7 +18,10 @@ use vdstream::vdi::{Config, Features, LocalHub, ServerConfig, client};
 use vdstream::{Error, ErrorKind};
 
 const TRANSFER: usize = 65_536;
+/// Of a stream.
 const BUFFERS: usize = 2;
+/// Of the set.
+const AREA: usize = 3;
 
 struct World {
     hub: LocalHub,
@@ -37,7 +40,7 @@ fn world() -> (World, server::Device, client::Device) {
     let server = now(server::DeviceSet::open(&hub, "set")).unwrap();
     let features = Features::WRITE_MEDIA | Features::READ_MEDIA | Features::COMPLETE_ENABLED;
     server.begin_configuration(ServerConfig { features, ..ServerConfig::default() }).unwrap();
-    server.request_buffers(TRANSFER, 0, BUFFERS).unwrap();
+    server.request_buffers(TRANSFER, 0, AREA).unwrap();
     now(server.end_configuration()).unwrap();
     now(client.configuration(None)).unwrap();
     let (output, input) = (server.open_device().unwrap(), client.open_device("set").unwrap());
@@ -119,7 +122,15 @@ fn a_backup_whose_every_call_is_dropped_at_every_wait_comes_through_whole() {
 
 #[test]
 fn buffers_taken_and_given_back_at_every_wait() {
+    for is_writers in [true, false] {
+        hand_in_buffers(is_writers);
+    }
+}
+
+/// Buffers that the writer gave, or others of the set, for which it has no room at times.
+fn hand_in_buffers(is_writers: bool) {
     let (mut world, output, input) = world();
+    let server = world.server.clone();
     let mut writer = DeviceWriter::new(&world.server, output, BUFFERS).unwrap();
     let mut stream = DeviceStream::new(&world.client, input);
     let sent = data(5 * TRANSFER + 17);
@@ -133,26 +144,33 @@ fn buffers_taken_and_given_back_at_every_wait() {
         }
         world.answer();
     };
+    let mut waits = 0;
     for piece in sent.chunks(TRANSFER) {
         // A write that was dropped has given its buffer back, so the next attempt takes another.
         let written = impatient(
             || {
-                let mut buffer = writer.next_buffer().now_or_never()?.unwrap();
+                let mut buffer = if is_writers {
+                    writer.next_buffer().now_or_never()?.unwrap()
+                } else {
+                    server.allocate_buffer(TRANSFER, 0).unwrap()
+                };
                 buffer[..piece.len()].copy_from_slice(piece);
                 let before = writer.position();
                 let outcome = writer.write_buffer(buffer, piece.len()).now_or_never();
                 let moved = if outcome.is_some() { piece.len() as u64 } else { 0 };
                 assert_eq!(writer.position(), before + moved);
+                waits += usize::from(outcome.is_none());
                 outcome
             },
             &mut step,
         );
         written.unwrap();
     }
+    assert_eq!(waits > 0, !is_writers, "{waits} writes waited for room");
     impatient(|| writer.shutdown().now_or_never(), &mut step).unwrap();
     step();
     assert!(received == sent, "changed on the way");
-    drop((writer, stream));
+    drop((writer, stream, server));
     world.end();
 }
 

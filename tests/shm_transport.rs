@@ -251,6 +251,35 @@ async fn a_server_whose_open_is_dropped_has_not_opened() {
     assert_empty(&hub);
 }
 
+/// The tasks of a side say goodbye to the other one; the client's frees the name then.
+#[tokio::test]
+async fn whoever_waits_for_a_closing_that_was_dropped_waits_for_its_tasks_and_the_name() {
+    let root = tempfile::tempdir().unwrap();
+    let hub = hub(root.path());
+    let open = async || {
+        let client = client::DeviceSet::create(&hub, "set", Config::pipe(1)).unwrap();
+        (server::DeviceSet::open(&hub, "set").await.unwrap(), client)
+    };
+
+    let (server, client) = open().await;
+    assert!(futures::poll!(Box::pin(server.clone().close())).is_pending());
+    for _ in 0..2 {
+        assert!(futures::poll!(Box::pin(server.wait_closed())).is_pending(), "no task has run yet");
+    }
+    soon(server.wait_closed()).await;
+    assert_empty(&hub);
+    soon(client.close()).await.unwrap();
+
+    let (server, client) = open().await;
+    assert!(futures::poll!(Box::pin(client.clone().close())).is_pending());
+    for _ in 0..2 {
+        assert!(futures::poll!(Box::pin(client.wait_closed())).is_pending(), "no task has run yet");
+    }
+    soon(client.wait_closed()).await;
+    assert_empty(&hub);
+    soon(server.close()).await.unwrap();
+}
+
 #[tokio::test]
 async fn memory_is_counted_and_a_client_that_cannot_have_it_says_so() {
     let root = tempfile::tempdir().unwrap();

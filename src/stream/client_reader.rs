@@ -24,8 +24,8 @@ pub enum OnFlush {
 
 /// Reads what an engine writes to one device: `AsyncRead` over a [`DeviceStream`].
 ///
-/// The end of the bytes means that the engine closed the device; an abort is an error of kind `ConnectionAborted` that carries
-/// the reason. Use [`DeviceStream`] where durability must be answered truly.
+/// The end of the bytes means that the engine closed the device. An abort is an error that carries the reason and has its kind;
+/// every read after it returns it again. Use [`DeviceStream`] where durability must be answered truly.
 ///
 /// # Cancel safety
 ///
@@ -34,12 +34,14 @@ pub struct ClientReader {
     stream: DeviceStream,
     current: Bytes,
     on_flush: OnFlush,
+    /// The stream tells it once and ends.
+    failed: Option<Error>,
 }
 
 impl ClientReader {
     /// Reads `stream`; flushes are answered as `on_flush` says.
     pub fn new(stream: DeviceStream, on_flush: OnFlush) -> Self {
-        Self { stream, current: Bytes::new(), on_flush }
+        Self { stream, current: Bytes::new(), on_flush, failed: None }
     }
 
     fn outcome(&self) -> Result<(), Error> {
@@ -57,9 +59,13 @@ impl AsyncRead for ClientReader {
             return Poll::Ready(Ok(()));
         }
         while this.current.is_empty() {
-            match ready!(Pin::new(&mut this.stream).poll_next(cx)).transpose()? {
-                Some(DeviceItem::Data(bytes)) => this.current = bytes,
-                Some(DeviceItem::Flush(ack) | DeviceItem::Complete(ack)) => ack.answer(this.outcome()),
+            if let Some(error) = &this.failed {
+                return Poll::Ready(Err(error.clone().into()));
+            }
+            match ready!(Pin::new(&mut this.stream).poll_next(cx)) {
+                Some(Ok(DeviceItem::Data(bytes))) => this.current = bytes,
+                Some(Ok(DeviceItem::Flush(ack) | DeviceItem::Complete(ack))) => ack.answer(this.outcome()),
+                Some(Err(error)) => this.failed = Some(error),
                 None => return Poll::Ready(Ok(())),
             }
         }

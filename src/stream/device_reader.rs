@@ -18,6 +18,8 @@ use crate::vdi::{CompletionCode, Status};
 /// Short reads are normal and handed on as they come. The stream ends when the client answers a read with the end of data;
 /// the device is closed then. Dropping the reader before that aborts the device set.
 ///
+/// A client that answers a read while it still has the buffer mapped keeps the bytes: that is an error, and nothing is skipped.
+///
 /// # Cancel safety
 ///
 /// `read` is cancel-safe: no byte is lost.
@@ -55,7 +57,7 @@ impl DeviceReader {
     ///
     /// # Errors
     ///
-    /// `Aborted` with the reason if the set was aborted, `Closed` if it was closed.
+    /// The reason, with its kind, if the set was aborted; `Invalid` if it was closed.
     pub fn new(set: &DeviceSet, device: Device, buffers: usize) -> Result<Self> {
         let configuration = set.configuration()?;
         let (depth, transfer_bytes) = (configuration.max_io_depth as usize, configuration.max_transfer_size as usize);
@@ -141,6 +143,9 @@ impl DeviceReader {
                 self.current = Some(Filled { buffer, start: 0, end: completion.bytes_transferred });
             }
             Some(buffer) => self.free.push(buffer),
+            None if completion.bytes_transferred > 0 => {
+                return Poll::Ready(Err(self.fail(failure::without_buffer(self.device.name(), &completion))));
+            }
             None => self.existing -= 1,
         }
         Poll::Ready(Ok(()))

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vdi::server::{Buffer, Command, CommandFuture, Completion, Device, DeviceSet};
-use crate::vdi::{Features, Status};
+use crate::vdi::{CompletionCode, Features, Status};
 
 /// Writes one stripe into a device: `AsyncWrite` over `Write`, `Flush` and `Complete` commands, several in flight.
 ///
@@ -24,8 +24,8 @@ use crate::vdi::{Features, Status};
 /// * `poll_shutdown` flushes, sends `Complete` where the set has it enabled, and closes the device. Both may be polled again
 ///   after they were ready.
 ///
-/// After the first error every call returns that error. Dropping the writer before its shutdown aborts the device set: a
-/// producer that dies in the middle must never look like one that ended.
+/// After the first error every call returns that error; a mistake in how buffers are taken and handed in ends nothing. Dropping
+/// the writer before its shutdown aborts the device set: a producer that dies in the middle must never look like one that ended.
 ///
 /// # Cancel safety
 ///
@@ -37,11 +37,12 @@ pub struct DeviceWriter {
     transfer_bytes: usize,
     /// The set has `Complete`.
     has_complete: bool,
-    /// Buffers that may exist at once.
+    /// Buffers that may exist at once, those included that `next_buffer` gave away; no more than the queue holds.
     limit: usize,
+    /// Buffers of the writer: filling, in flight or free. Never more than `limit`, so the queue always has room for them.
     existing: usize,
-    /// Buffers that `next_buffer` gave away. One that was dropped is counted until its space is needed.
-    taken: usize,
+    /// Each buffer that `next_buffer` gave away keeps a clone until it is written or dropped.
+    lease: Arc<()>,
     free: Vec<Buffer>,
     filling: Option<Filling>,
     in_flight: FuturesUnordered<CommandFuture>,
@@ -63,6 +64,8 @@ enum Phase {
     Open,
     Flushing(CommandFuture),
     Completing(CommandFuture),
+    /// A write was answered with a failure that was not seen yet. The error is what a later one was refused with.
+    Failing(Error),
     Closed,
     Failed(Error),
 }
@@ -73,7 +76,7 @@ impl DeviceWriter {
     ///
     /// # Errors
     ///
-    /// `Aborted` with the reason if the set was aborted, `Closed` if it was closed.
+    /// The reason, with its kind, if the set was aborted; `Invalid` if it was closed.
     pub fn new(set: &DeviceSet, device: Device, buffers: usize) -> Result<Self> {
         let configuration = set.configuration()?;
         let (depth, transfer_bytes) = (configuration.max_io_depth as usize, configuration.max_transfer_size as usize);
@@ -84,7 +87,7 @@ impl DeviceWriter {
             has_complete: configuration.features.contains(Features::COMPLETE_ENABLED),
             limit: buffers.clamp(1, depth.max(1)),
             existing: 0,
-            taken: 0,
+            lease: Arc::new(()),
             free: Vec::new(),
             filling: None,
             in_flight: FuturesUnordered::new(),
@@ -135,11 +138,13 @@ impl DeviceWriter {
     /// Waits for an empty device buffer, for a producer that can fill one in place: hand it in with
     /// [`DeviceWriter::write_buffer`]. It may travel to another thread and back meanwhile.
     ///
-    /// Its content is arbitrary. Dropping it gives it back.
+    /// Its content is arbitrary. Dropping it gives it back. It is one of the writer's `buffers`: while all of them are taken,
+    /// nothing else can be written.
     ///
     /// # Errors
     ///
-    /// What the device set failed with; `Closed` after the shutdown; `Exhausted` if so many are taken that none is left.
+    /// What the device set failed with; `Closed` after the shutdown; `Exhausted` if so many are taken that none is left, and the
+    /// writer goes on when one of them is written or dropped.
     ///
     /// # Cancel safety
     ///
@@ -150,32 +155,59 @@ impl DeviceWriter {
 
     /// Writes the first `len` bytes of `buffer`, which [`DeviceWriter::next_buffer`] gave, without copying them.
     ///
+    /// Another buffer of the set will do if it has the size of the largest transfer. This waits while as many writes are with
+    /// the client as the writer has buffers.
+    ///
     /// # Errors
     ///
-    /// As [`DeviceWriter::next_buffer`]; `Invalid` if `len` is more than the buffer has, or the buffer is another set's.
+    /// What the device set failed with; `Closed` after the shutdown. `Invalid` if `len` is more than the buffer has, or the buffer
+    /// has another size or is another set's; the writer goes on then. The buffer was given back in each case.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe in this respect: if it is dropped, nothing was written and the buffer was given back.
     pub async fn write_buffer(&mut self, buffer: Buffer, len: usize) -> Result<()> {
-        if len > buffer.len() {
-            let message = format!("{len} bytes of a buffer of {}", buffer.len());
+        let (size, expected) = (buffer.len(), self.transfer_bytes);
+        if len > size || size != expected {
+            let message = format!("{len} bytes of a buffer of {size}, where each has {expected}");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        std::future::poll_fn(|cx| self.poll_open(cx)).await?;
-        if self.filling.as_ref().is_some_and(|filling| filling.len > 0) {
-            self.send_filling()?;
-        }
+        std::future::poll_fn(|cx| self.poll_room(cx)).await?;
         if len == 0 {
             return Ok(());
         }
-        let future = self.send(Command::write(buffer, len).short())?;
-        self.existing += 1;
-        self.taken = self.taken.saturating_sub(1);
-        self.in_flight.push(future);
+        self.send_write(buffer.with_lease(None), len)?;
+        // If it was refused because an earlier one failed, that one's answer says why.
+        std::future::poll_fn(|cx| self.poll_open(cx)).await?;
+        if self.existing == self.limit {
+            // It takes the place of one of ours.
+            if self.free.pop().is_none() {
+                self.filling = None;
+            }
+        } else {
+            self.existing += 1;
+        }
         self.position += len as u64;
         self.is_dirty = true;
         Ok(())
+    }
+
+    /// Buffers that are with the caller.
+    fn taken(&self) -> usize {
+        Arc::strong_count(&self.lease) - 1
+    }
+
+    /// Ready when everything before was sent and the queue has room for another write.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_open(cx))?;
+        if self.filling.as_ref().is_some_and(|filling| filling.len > 0) {
+            self.send_filling()?;
+            ready!(self.poll_open(cx))?;
+        }
+        while self.in_flight.len() >= self.limit {
+            ready!(self.poll_reap(cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Ready with a buffer that the writer no longer counts as its own.
@@ -187,8 +219,7 @@ impl DeviceWriter {
             ready!(self.poll_buffer(cx))?;
             if let Some(Filling { buffer, .. }) = self.filling.take_if(|filling| filling.len == 0) {
                 self.existing -= 1;
-                self.taken += 1;
-                return Poll::Ready(Ok(buffer));
+                return Poll::Ready(Ok(buffer.with_lease(Some(&self.lease))));
             }
         }
     }
@@ -225,7 +256,7 @@ impl DeviceWriter {
         match &self.phase {
             Phase::Open => Poll::Ready(Ok(())),
             Phase::Failed(error) => Poll::Ready(Err(error.clone())),
-            Phase::Flushing(_) => self.poll_answer(cx),
+            Phase::Flushing(_) | Phase::Failing(_) => self.poll_answer(cx),
             Phase::Completing(_) | Phase::Closed => Poll::Ready(Err(Error::new(
                 ErrorKind::Closed,
                 format!("device {}: written to after its shutdown", self.device.name()),
@@ -237,21 +268,27 @@ impl DeviceWriter {
     fn poll_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_open(cx))?;
         while self.filling.is_none() {
+            let taken = self.taken();
             if let Some(buffer) = self.free.pop() {
                 self.filling = Some(Filling { buffer, len: 0 });
-            } else if self.existing + self.taken < self.limit || self.in_flight.is_empty() {
+            } else if self.existing + taken < self.limit {
                 match self.set.allocate_buffer(self.transfer_bytes, 0) {
                     Ok(buffer) => {
                         self.existing += 1;
-                        self.taken = self.taken.min(self.limit - self.existing);
                         self.filling = Some(Filling { buffer, len: 0 });
                     }
                     // Less space than asked for: do with what there is.
                     Err(error) if error.status() == Status::Memory && self.existing > 0 => {
-                        self.limit = self.existing + self.taken;
+                        self.limit = self.existing + taken;
+                    }
+                    Err(error) if error.status() == Status::Memory && taken > 0 => {
+                        return Poll::Ready(Err(error.into()));
                     }
                     Err(error) => return Poll::Ready(Err(self.fail(error.into()))),
                 }
+            } else if self.in_flight.is_empty() {
+                let message = format!("device {}: all {taken} buffers are taken", self.device.name());
+                return Poll::Ready(Err(Error::new(ErrorKind::Exhausted, message)));
             } else {
                 ready!(self.poll_reap(cx))?;
             }
@@ -262,28 +299,55 @@ impl DeviceWriter {
     /// Ready when one write in flight has been answered, or none is in flight.
     fn poll_reap(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match ready!(self.in_flight.poll_next_unpin(cx)) {
-            Some(completion) => Poll::Ready(self.reap(completion)),
+            Some(completion) if !completion.is_success() => Poll::Ready(Err(self.fail_write(completion, cx))),
+            Some(Completion { buffer: Some(buffer), .. }) => {
+                self.free.push(buffer);
+                Poll::Ready(Ok(()))
+            }
+            Some(_) => {
+                self.existing -= 1;
+                Poll::Ready(Ok(()))
+            }
             None => Poll::Ready(Ok(())),
         }
     }
 
-    fn reap(&mut self, completion: Completion) -> Result<()> {
-        if !completion.is_success() {
-            return Err(self.fail(failure::of_completion(self.device.name(), "write", &completion)));
+    /// A write that failed takes those behind it along. It was answered before them, but theirs may be seen first.
+    fn fail_write(&mut self, seen: Completion, cx: &mut Context<'_>) -> Error {
+        let mut first = seen;
+        while first.reason.is_none()
+            && first.code == CompletionCode::IoDevice
+            && let Poll::Ready(Some(other)) = self.in_flight.poll_next_unpin(cx)
+        {
+            if !other.is_success() {
+                first = other;
+            }
         }
-        match completion.buffer {
-            Some(buffer) => self.free.push(buffer),
-            None => self.existing -= 1,
-        }
-        Ok(())
+        self.fail(failure::of_completion(self.device.name(), "write", &first))
     }
 
     fn send_filling(&mut self) -> Result<()> {
-        let Some(Filling { buffer, len }) = self.filling.take() else { return Ok(()) };
-        let command = Command::write(buffer, len).short();
-        let future = self.send(command)?;
-        self.in_flight.push(future);
-        Ok(())
+        match self.filling.take() {
+            Some(Filling { buffer, len }) => self.send_write(buffer, len),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a write, unless an earlier one has failed: the writer is `Failing` then.
+    fn send_write(&mut self, buffer: Buffer, len: usize) -> Result<()> {
+        match self.device.send(Command::write(buffer, len).short()) {
+            Ok(future) => {
+                self.in_flight.push(future);
+                Ok(())
+            }
+            Err(error) if error.status() == Status::IoError && !self.in_flight.is_empty() => {
+                self.phase = Phase::Failing(error.into_error().into());
+                Ok(())
+            }
+            // The caller's buffer cannot be sent; what was written before is untouched.
+            Err(error) if error.status() == Status::Invalid => Err(error.into_error().into()),
+            Err(error) => Err(self.fail(error.into_error().into())),
+        }
     }
 
     fn send(&mut self, command: Command) -> Result<CommandFuture> {
@@ -313,8 +377,15 @@ impl DeviceWriter {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the `Flush` or `Complete` in flight has been answered.
+    /// Ready when the `Flush` or `Complete` in flight has been answered, or the write that failed.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Phase::Failing(refusal) = &self.phase {
+            let refusal = refusal.clone();
+            while !self.in_flight.is_empty() {
+                ready!(self.poll_reap(cx))?;
+            }
+            return Poll::Ready(Err(self.fail(refusal)));
+        }
         let (future, what) = match &mut self.phase {
             Phase::Flushing(future) => (future, "flush"),
             Phase::Completing(future) => (future, "complete"),
@@ -350,7 +421,7 @@ impl DeviceWriter {
             match &self.phase {
                 Phase::Closed => return Poll::Ready(Ok(())),
                 Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
-                Phase::Flushing(_) | Phase::Completing(_) => ready!(self.poll_answer(cx))?,
+                Phase::Flushing(_) | Phase::Completing(_) | Phase::Failing(_) => ready!(self.poll_answer(cx))?,
                 Phase::Open if !self.is_dirty => return Poll::Ready(Ok(())),
                 Phase::Open => {
                     ready!(self.poll_drain(cx))?;
@@ -365,7 +436,7 @@ impl DeviceWriter {
             match &self.phase {
                 Phase::Closed => return Poll::Ready(Ok(())),
                 Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
-                Phase::Flushing(_) | Phase::Completing(_) => ready!(self.poll_answer(cx))?,
+                Phase::Flushing(_) | Phase::Completing(_) | Phase::Failing(_) => ready!(self.poll_answer(cx))?,
                 Phase::Open if self.has_complete => {
                     // Everything before `Complete` is durable when it is answered, so a flush before it would add nothing.
                     ready!(self.poll_drain(cx))?;
@@ -408,7 +479,7 @@ impl Drop for DeviceWriter {
     fn drop(&mut self) {
         if !self.is_closed() {
             let reason = match &self.phase {
-                Phase::Failed(error) => error.clone(),
+                Phase::Failed(error) | Phase::Failing(error) => error.clone(),
                 _ => failure::dropped("writer", self.device.name()),
             };
             // An error means that the set has ended already.

@@ -12,6 +12,13 @@ pub(super) fn of_completion(device: &str, what: &'static str, completion: &serve
     }
 }
 
+/// A read was answered with bytes that did not come along.
+pub(super) fn without_buffer(device: &str, completion: &server::Completion) -> Error {
+    let count = completion.bytes_transferred;
+    let message = format!("device {device}: the client answered a read of {count} bytes while their buffer was mapped");
+    Error::new(ErrorKind::Invalid, message)
+}
+
 fn kind_of(code: CompletionCode) -> ErrorKind {
     match code {
         CompletionCode::OperationAborted => ErrorKind::Aborted,

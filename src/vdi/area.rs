@@ -26,6 +26,8 @@ pub struct Buffer {
     /// Boxed, because a buffer is moved many times on its way with a command.
     pub(super) memory: Box<Memory>,
     pub(super) area: Arc<Area>,
+    /// Kept for as long as the buffer exists.
+    pub(super) lease: Option<Arc<()>>,
 }
 
 /// Where a buffer's bytes are.
@@ -79,6 +81,12 @@ impl Buffer {
             #[cfg(feature = "shm")]
             Memory::Shared(shared) => shared.layout().size,
         }
+    }
+
+    /// The same buffer with a clone of `lease`, or without any: whoever made the lease sees how many such buffers exist.
+    pub(crate) fn with_lease(mut self, lease: Option<&Arc<()>>) -> Self {
+        self.lease = lease.map(Arc::clone);
+        self
     }
 
     /// The prefix zone, for the client that holds the command.
@@ -260,11 +268,13 @@ impl Area {
     pub(crate) fn available(&self, size: usize, alignment: usize) -> Result<usize, Error> {
         let inner = self.inner.lock();
         let layout = inner.layout(size, alignment)?;
+        let left = usize::try_from((inner.capacity - inner.taken) / layout.stride() as u64).unwrap_or(usize::MAX);
         #[cfg(feature = "shm")]
         if let Some(space) = &inner.space {
-            return Ok(space.available(layout));
+            // Regions are larger than what was asked for, and may have no gap of this size.
+            return Ok(left.min(space.available(layout)));
         }
-        Ok(usize::try_from((inner.capacity - inner.taken) / layout.stride() as u64).unwrap_or(usize::MAX))
+        Ok(left)
     }
 
     pub(crate) fn allocate(self: &Arc<Self>, size: usize, alignment: usize) -> Result<Buffer, Error> {
@@ -282,11 +292,12 @@ impl Area {
             let shared = space.allocate(layout)?;
             inner.taken += stride;
             drop(inner);
-            return Ok(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self) });
+            return Ok(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self), lease: None });
         }
         inner.taken += stride;
         drop(inner);
-        Ok(Buffer { memory: Box::new(Memory::Private(self.block(layout))), area: Arc::clone(self) })
+        let memory = Box::new(Memory::Private(self.block(layout)));
+        Ok(Buffer { memory, area: Arc::clone(self), lease: None })
     }
 
     /// Private memory for a buffer that has its place in the area; recycled if there is some.

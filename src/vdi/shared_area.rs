@@ -265,7 +265,7 @@ impl Area {
         inner.taken = taken;
         drop(inner);
         let shared = SharedBuffer::new(&region, place, layout, incoming, Origin::Told);
-        Ok(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self) })
+        Ok(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self), lease: None })
     }
 
     /// The buffer behind a handle.
@@ -275,7 +275,7 @@ impl Area {
         let region = Arc::clone(inner.space.as_ref()?.find(place, layout.prefix).ok()?);
         drop(inner);
         let shared = SharedBuffer::new(&region, place, layout, layout.size, Origin::Mapped);
-        Some(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self) })
+        Some(Buffer { memory: Box::new(Memory::Shared(shared)), area: Arc::clone(self), lease: None })
     }
 
     pub(super) fn put_back_shared(&self, mut shared: SharedBuffer) {

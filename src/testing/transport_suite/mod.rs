@@ -8,10 +8,12 @@
 //! | `suite` | runs everything |
 //! | `sets` | names, configuration, data, errors, endings |
 //! | `media` | the modes, with the reference client on files |
+//! | `space` | the buffer area |
 //! | `support` | both sides of a set, and the data that they exchange |
 
 mod media;
 mod sets;
+mod space;
 mod suite;
 mod support;
 
@@ -24,4 +26,5 @@ pub use sets::{
     both_sides_agree_on_the_configuration, closing_with_open_devices_answers_everything,
     data_arrives_in_order_on_every_device, names_are_busy_until_they_are_released,
 };
+pub use space::what_is_available_can_be_allocated;
 pub use suite::all;

@@ -20,6 +20,7 @@ use crate::vdi::Transport;
 ///
 /// Not cancel-safe: a suite that is dropped may leave a set behind.
 pub async fn all(hub: &dyn Transport, directory: &Path) -> Result<()> {
+    super::space::what_is_available_can_be_allocated(hub).await?;
     sets::names_are_busy_until_they_are_released(hub).await?;
     sets::both_sides_agree_on_the_configuration(hub).await?;
     sets::data_arrives_in_order_on_every_device(hub).await?;

@@ -115,7 +115,8 @@ impl Command {
     /// Lends the buffer to the other clients of the set, which map it by this number.
     ///
     /// From here on [`Command::data`] is empty: who wants to see the bytes maps them, this client included. Who called
-    /// this still completes the command; while somebody has the buffer mapped then, the server gets its answer without it.
+    /// this still completes the command; while somebody has the buffer mapped then, the server gets its answer without it,
+    /// and what was put into it for a `Read` is lost.
     ///
     /// # Errors
     ///

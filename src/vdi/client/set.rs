@@ -66,6 +66,9 @@ impl DeviceSet {
     /// `Protocol` if there is no such set, or its primary client has not fetched the configuration.
     /// `Abort` with the reason if the set was aborted.
     ///
+    /// Between processes also `Invalid` for a bad name, `Busy` if 128 clients have joined, and what
+    /// [`server::DeviceSet::open`](crate::vdi::server::DeviceSet::open) says for them.
+    ///
     /// # Cancel safety
     ///
     /// Dropped before it is ready, nothing is joined.
@@ -191,7 +194,7 @@ impl DeviceSet {
         verdict
     }
 
-    /// Waits until the client's end is closed.
+    /// Waits until the client's end is closed, and the tasks of a hub between processes have ended.
     ///
     /// # Cancel safety
     ///
@@ -200,6 +203,7 @@ impl DeviceSet {
         let core = self.core();
         let mut waiter = CloseWaiter { core, place: Place::default() };
         poll_fn(|cx| core.poll_client_closed(self.member(), &mut waiter.place, cx.waker())).await;
+        core.home().settled().await;
     }
 }
 

@@ -39,6 +39,15 @@ impl DeviceSet {
     ///
     /// `Invalid` if there is no such set, `Protocol` if a server has opened it, `Abort` with the reason if it was aborted.
     ///
+    /// Between processes also, each with its cause:
+    ///
+    /// * `Security` if either process does not allow the other one's user;
+    /// * `NotSupported` if the other process speaks another version of the protocol, `Protocol` if it speaks none;
+    /// * `Timeout` if it does not answer for 10 seconds;
+    /// * `Unexpected` if the socket cannot be used or there is no Tokio runtime, and with a cause of kind `Unavailable` if the
+    ///   connection ends before the answer: the client's process ends meanwhile, or 16 processes have connected before this one
+    ///   and not joined. Then it may work later.
+    ///
     /// # Cancel safety
     ///
     /// Dropped before it is ready, nothing is open.
@@ -211,7 +220,7 @@ impl DeviceSet {
         verdict
     }
 
-    /// Waits until the server's end is closed and its agent has returned.
+    /// Waits until the server's end is closed and its agent has returned, and the tasks of a hub between processes with it.
     ///
     /// # Cancel safety
     ///
@@ -220,6 +229,7 @@ impl DeviceSet {
         let core = self.core();
         let mut waiter = CloseWaiter { core, place: Place::default() };
         poll_fn(|cx| core.poll_server_closed(&mut waiter.place, cx.waker())).await;
+        core.home().settled().await;
     }
 }
 

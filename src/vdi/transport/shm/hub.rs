@@ -88,8 +88,9 @@ impl ShmHub {
         self
     }
 
-    /// The same hub, whose sets of this process reserve their buffer areas from `budget`: twice their size, for the shared memory
-    /// and for private copies.
+    /// The same hub, whose sets of this process reserve their buffer areas from `budget`. The server's process reserves twice
+    /// the size of the area, for the shared memory and for private copies; a client's process once, for its private copies, and
+    /// up to 68 KiB more for each piece of the area.
     ///
     /// Without one, only the 4 GiB of the specification bound the area of a set. A client that cannot reserve what the server
     /// asks for aborts the set.

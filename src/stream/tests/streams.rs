@@ -1,64 +1,12 @@
-//! Both sides of a set in one test, joined by their streams.
+//! Bytes, flushes and ends, as they should be.
 
 use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::task::JoinHandle;
 use tokio_test::{assert_pending, task};
 
-use super::*;
+use super::super::*;
+use super::{Pair, TRANSFER, data};
 use crate::error::{Error, ErrorKind};
-use crate::vdi::{Config, Features, LocalHub, ServerConfig, client, server};
-
-const TRANSFER: usize = 65_536;
-
-struct Pair {
-    hub: LocalHub,
-    server: server::DeviceSet,
-    client: client::DeviceSet,
-    agent: JoinHandle<()>,
-}
-
-impl Pair {
-    async fn open(config: Config, buffers: usize) -> Self {
-        let hub = LocalHub::new();
-        let client = client::DeviceSet::create(&hub, "set", config).unwrap();
-        let server = server::DeviceSet::open(&hub, "set").await.unwrap();
-        let server_config = ServerConfig {
-            features: Features::WRITE_MEDIA | Features::READ_MEDIA | Features::COMPLETE_ENABLED,
-            ..ServerConfig::default()
-        };
-        server.begin_configuration(server_config).unwrap().request_buffers(TRANSFER, 0, buffers).unwrap();
-        server.end_configuration().await.unwrap();
-        client.configuration(None).await.unwrap();
-        #[expect(clippy::disallowed_methods, reason = "the test joins it")]
-        let agent = tokio::spawn(async_agent(server.completion_agent()));
-        Self { hub, server, client, agent }
-    }
-
-    async fn pipe() -> Self {
-        Self::open(Config::pipe(1), 4).await
-    }
-
-    fn devices(&self) -> (server::Device, client::Device) {
-        (self.server.open_device().unwrap(), self.client.open_all().unwrap().remove(0))
-    }
-
-    /// Closes both sides in good order; nothing may be left.
-    async fn close(self) {
-        self.client.close().await.unwrap();
-        self.server.close().await.unwrap();
-        self.agent.await.unwrap();
-        drop(client::DeviceSet::create(&self.hub, "set", Config::pipe(1)).unwrap());
-    }
-}
-
-async fn async_agent(agent: server::CompletionAgent) {
-    let _reported_by_the_streams = agent.await;
-}
-
-fn data(len: usize) -> Vec<u8> {
-    (0..len).map(|index| u8::try_from(index % 251).unwrap()).collect()
-}
 
 const SIZES: [usize; 9] = [0, 1, 511, 512, TRANSFER - 1, TRANSFER, TRANSFER + 1, 4 * TRANSFER, 9 * TRANSFER + 17];
 
@@ -135,72 +83,6 @@ async fn a_source_is_read_straight_into_device_buffers() {
     written.unwrap();
     read.unwrap();
     assert!(received == [first, second].concat());
-    drop((writer, reader));
-    pair.close().await;
-}
-
-#[tokio::test]
-async fn buffers_filled_in_place_are_written_in_order_with_everything_else() {
-    let pair = Pair::pipe().await;
-    let (engine, agent) = pair.devices();
-    let mut writer = DeviceWriter::new(&pair.server, engine, 2).unwrap();
-    let mut reader = ClientReader::new(DeviceStream::new(&pair.client, agent), OnFlush::Acknowledge);
-    let sent = data(8 * TRANSFER);
-    let mut received = Vec::new();
-    let (written, read) = tokio::join!(
-        async {
-            let mut rest = &sent[..];
-            for len in [0, 1, TRANSFER - 1, TRANSFER, 17, TRANSFER, TRANSFER] {
-                let (piece, after) = rest.split_at(len);
-                let mut buffer = writer.next_buffer().await?;
-                assert_eq!(buffer.len(), TRANSFER);
-                buffer[..len].copy_from_slice(piece);
-                // What was copied into another buffer meanwhile comes first.
-                let (copied, after) = after.split_at(100);
-                writer.write_buffer(buffer, len).await?;
-                writer.write_all(copied).await?;
-                rest = after;
-            }
-            writer.write_all(rest).await?;
-            writer.shutdown().await?;
-            assert_eq!(writer.position(), sent.len() as u64);
-            assert_eq!(writer.next_buffer().await.unwrap_err().kind(), ErrorKind::Closed);
-            Ok::<_, Error>(())
-        },
-        reader.read_to_end(&mut received),
-    );
-    written.unwrap();
-    read.unwrap();
-    assert!(received == sent);
-    drop((writer, reader));
-    pair.close().await;
-}
-
-#[tokio::test]
-async fn a_buffer_that_was_taken_and_dropped_is_not_lost() {
-    let pair = Pair::pipe().await;
-    let (engine, agent) = pair.devices();
-    let mut writer = DeviceWriter::new(&pair.server, engine, 2).unwrap();
-    let mut reader = ClientReader::new(DeviceStream::new(&pair.client, agent), OnFlush::Acknowledge);
-    let mut received = Vec::new();
-    let (written, read) = tokio::join!(
-        async {
-            for _ in 0..20 {
-                drop((writer.next_buffer().await?, writer.next_buffer().await?));
-                let mut buffer = writer.next_buffer().await?;
-                buffer.fill(7);
-                let too_many = buffer.len() + 1;
-                let other = writer.next_buffer().await?;
-                assert_eq!(writer.write_buffer(other, too_many).await.unwrap_err().kind(), ErrorKind::Invalid);
-                writer.write_buffer(buffer, TRANSFER).await?;
-            }
-            Ok::<_, Error>(writer.shutdown().await?)
-        },
-        reader.read_to_end(&mut received),
-    );
-    written.unwrap();
-    read.unwrap();
-    assert!(received == vec![7; 20 * TRANSFER]);
     drop((writer, reader));
     pair.close().await;
 }
