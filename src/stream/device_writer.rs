@@ -46,6 +46,8 @@ pub struct DeviceWriter {
     free: Vec<Buffer>,
     filling: Option<Filling>,
     in_flight: FuturesUnordered<CommandFuture>,
+    /// Bytes sent that no answer counts as written.
+    unwritten: u64,
     phase: Phase,
     /// Bytes accepted from the producer.
     position: u64,
@@ -91,6 +93,7 @@ impl DeviceWriter {
             free: Vec::new(),
             filling: None,
             in_flight: FuturesUnordered::new(),
+            unwritten: 0,
             phase: Phase::Open,
             position: 0,
             is_dirty: false,
@@ -300,12 +303,12 @@ impl DeviceWriter {
     fn poll_reap(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match ready!(self.in_flight.poll_next_unpin(cx)) {
             Some(completion) if !completion.is_success() => Poll::Ready(Err(self.fail_write(completion, cx))),
-            Some(Completion { buffer: Some(buffer), .. }) => {
-                self.free.push(buffer);
-                Poll::Ready(Ok(()))
-            }
-            Some(_) => {
-                self.existing -= 1;
+            Some(Completion { buffer, bytes_transferred, .. }) => {
+                self.unwritten = self.unwritten.saturating_sub(bytes_transferred as u64);
+                match buffer {
+                    Some(buffer) => self.free.push(buffer),
+                    None => self.existing -= 1,
+                }
                 Poll::Ready(Ok(()))
             }
             None => Poll::Ready(Ok(())),
@@ -338,6 +341,7 @@ impl DeviceWriter {
         match self.device.send(Command::write(buffer, len).short()) {
             Ok(future) => {
                 self.in_flight.push(future);
+                self.unwritten += len as u64;
                 Ok(())
             }
             Err(error) if error.status() == Status::IoError && !self.in_flight.is_empty() => {
@@ -373,6 +377,10 @@ impl DeviceWriter {
         }
         while !self.in_flight.is_empty() {
             ready!(self.poll_reap(cx))?;
+        }
+        if self.unwritten > 0 {
+            let error = failure::short_write(self.device.name(), self.unwritten);
+            return Poll::Ready(Err(self.fail(error)));
         }
         Poll::Ready(Ok(()))
     }

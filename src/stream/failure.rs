@@ -19,6 +19,15 @@ pub(super) fn without_buffer(device: &str, completion: &server::Completion) -> E
     Error::new(ErrorKind::Invalid, message)
 }
 
+/// Writes were answered as successes that did not take all of their bytes.
+pub(super) fn short_write(device: &str, missing: u64) -> Error {
+    let message = format!(
+        "device {device}: the client answered writes with success and did not take {missing} of their bytes: it must answer with the \
+         number of bytes that it took, or with a failure"
+    );
+    Error::new(ErrorKind::Invalid, message)
+}
+
 fn kind_of(code: CompletionCode) -> ErrorKind {
     match code {
         CompletionCode::OperationAborted => ErrorKind::Aborted,

@@ -33,6 +33,36 @@ async fn bytes_whose_buffer_does_not_come_back_are_not_skipped() {
     }
 }
 
+/// A client says that it has taken less than it was sent: what is missing is not flushed, and the end is no success.
+#[tokio::test]
+async fn a_write_that_is_taken_in_part_is_no_success() {
+    for taken in [0, 1, 299, 300] {
+        let pair = Pair::pipe().await;
+        let (engine, mut agent) = pair.devices();
+        let mut writer = DeviceWriter::new(&pair.server, engine, 2).unwrap();
+        let (written, ()) = tokio::join!(
+            async {
+                writer.write_all(&data(300)).await?;
+                writer.flush().await
+            },
+            async {
+                agent.next_command(None).await.unwrap().complete(Completion::transferred(taken)).unwrap();
+                if taken == 300 {
+                    agent.next_command(None).await.unwrap().complete(Completion::default()).unwrap();
+                }
+            }
+        );
+        if taken == 300 {
+            written.unwrap();
+            continue;
+        }
+        let error = Error::from(written.expect_err("some bytes are lost"));
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.report().contains(&format!("did not take {} of their bytes", 300 - taken)), "{}", error.report());
+        assert!(writer.shutdown().await.is_err(), "it is not forgotten");
+    }
+}
+
 #[tokio::test]
 async fn an_abort_is_told_to_every_read() {
     let pair = Pair::pipe().await;
