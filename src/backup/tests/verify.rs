@@ -178,6 +178,45 @@ async fn results_are_recorded_never_replaced_and_told_by_lists() {
     }
 }
 
+/// A segment that any record had once found good was left out for ever, also when a later record told damage of it.
+#[tokio::test]
+async fn a_segment_that_was_found_damaged_is_read_again_whatever_was_found_before() {
+    let (bucket, clock) = collection::bucket(Contents::default());
+    let store = collection::on(&bucket, &clock);
+    let manifest = back_up(&store, &[noise(1, 2_000_000)]).await.unwrap().manifest;
+    let total = manifest.segments();
+    let (_, segment, _) = manifest.objects().nth(1).unwrap();
+    let content = store.read_small(&segment, u64::MAX).await.unwrap();
+    let put = async |content: Bytes| {
+        store.delete(&segment).await.unwrap();
+        store.create(&segment, content).await.unwrap();
+    };
+    let run = async |options: VerifyOptions| {
+        clock.advance(Duration::from_secs(86_400));
+        let report = verify(&store, &manifest, options.pipeline(config())).await.unwrap();
+        assert!(report.record.is_some(), "{report:?}");
+        (report.read, report.skipped, report.is_good())
+    };
+    let since = |level| VerifyOptions::new(level).since_last(Duration::MAX);
+    assert_eq!(run(VerifyOptions::new(VerifyLevel::Full)).await, (total, 0, true));
+    let mut changed = content.to_vec();
+    changed[1000] ^= 1;
+    put(changed.into()).await;
+    assert_eq!(run(since(VerifyLevel::Stored)).await, (0, total, true), "nobody has seen it yet");
+    assert_eq!(run(VerifyOptions::new(VerifyLevel::Stored)).await, (total, 0, false));
+    for level in [VerifyLevel::Stored, VerifyLevel::Full, VerifyLevel::Stored] {
+        assert_eq!(run(since(level)).await, (1, total - 1, false), "{level}");
+        let sample = Sample { size: SampleSize::Count(1), seed: 7 };
+        assert_eq!(run(since(level).sample(sample)).await, (1, total - 1, false), "{level}, a sample");
+    }
+    // It is read until it was found good at that level.
+    put(content).await;
+    assert_eq!(run(since(VerifyLevel::Stored)).await, (1, total - 1, true));
+    assert_eq!(run(since(VerifyLevel::Stored)).await, (0, total, true));
+    assert_eq!(run(since(VerifyLevel::Full)).await, (1, total - 1, true));
+    assert_eq!(run(since(VerifyLevel::Full)).await, (0, total, true));
+}
+
 /// What is told of the one backup: its last verification, damage that stands, and how many records there are. A list, a look at the
 /// one backup, retention and all records together say the same.
 async fn told(store: &Store, manifest: &Manifest) -> (LastVerification, Option<LastVerification>, usize) {

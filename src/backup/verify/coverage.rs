@@ -48,6 +48,11 @@ impl Coverage {
         self.stripes.iter().flatten().map(|range| u64::from(range.end() - range.start()) + 1).sum()
     }
 
+    /// The ranges of one stripe, in order.
+    pub(super) fn of_stripe(&self, stripe: usize) -> &[RangeInclusive<u32>] {
+        self.stripes.get(stripe).map_or(&[], Vec::as_slice)
+    }
+
     /// One past the last segment of each stripe.
     pub(super) fn ends(&self) -> impl Iterator<Item = (usize, u32)> {
         self.stripes.iter().enumerate().filter_map(|(stripe, ranges)| Some((stripe, ranges.last()?.end() + 1)))

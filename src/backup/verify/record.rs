@@ -18,7 +18,6 @@ use crate::backup::options::{TOOL, host};
 use crate::backup::segments;
 use crate::backup::store::{Seen, Store};
 use crate::error::{ErrorKind, Result};
-use crate::pipeline::SegmentId;
 
 const VERIFICATION: &str = "vdstream-verification";
 
@@ -137,11 +136,11 @@ impl Verification {
         self.good == self.segments
     }
 
-    /// True if `segment` need not be looked at again at `level`, at the time `now`.
-    pub(super) fn covers(&self, segment: SegmentId, level: VerifyLevel, now: Timestamp, max_age: Duration) -> bool {
+    /// True if what it covers counts as looked at, at `level` and the time `now`.
+    pub(super) fn is_evidence(&self, level: VerifyLevel, now: Timestamp, max_age: Duration) -> bool {
         // A record from the future was written by a clock that was wrong, so its age is not known.
         let age = Duration::try_from(now.duration_since(self.finished));
-        self.level >= level && age.is_ok_and(|age| age <= max_age) && self.covered.contains(segment)
+        self.level >= level && age.is_ok_and(|age| age <= max_age)
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
@@ -223,17 +222,28 @@ impl From<&Manifest> for Of {
     }
 }
 
-/// Reads one record; `None` if it is of a version to come, or gone. `Corrupt` if it is of another backup or manifest.
-pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Verification>> {
+/// What came of reading a record.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// This is what it says.
+    Record(Box<Verification>),
+    /// It is there, and cannot be used.
+    Unusable,
+    /// It is not there any more.
+    Gone,
+}
+
+/// Reads one record, which cannot be used if it is of a version to come. `Corrupt` if it is damaged or of another backup or manifest.
+pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Reading> {
     let bytes = match store.read_small(name, MAX_SMALL_BYTES).await {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Reading::Gone),
         Err(error) => return Err(error),
     };
     let object = store.show(name);
     let record = match Verification::decode(&bytes, &object) {
         Ok(record) => record,
-        Err(error) if error.kind() == ErrorKind::Invalid => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::Invalid => return Ok(Reading::Unusable),
         Err(error) => return Err(error),
     };
     let (expected, found) = (of.root.to_hex(), &record.root);
@@ -245,15 +255,15 @@ pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Ve
     if record.segments != total as u64 || record.covered.ends().any(is_outside) {
         return Err(corrupt(&object, "segments", total, record.segments));
     }
-    Ok(Some(record))
+    Ok(Reading::Record(Box::new(record)))
 }
 
-/// The same; `None` as well if it is damaged or of another backup.
-pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Result<Option<Verification>> {
+/// The same; it cannot be used as well if it is damaged or of another backup.
+pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Result<Reading> {
     match read(store, of, &name.object).await {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             tracing::warn!(error = %error.report(), "a record of a verification cannot be used");
-            Ok(None)
+            Ok(Reading::Unusable)
         }
         outcome => outcome,
     }
@@ -278,8 +288,9 @@ pub async fn verifications(store: &Store, manifest: &Manifest) -> Result<Vec<Ver
     let of = Of::from(manifest);
     let mut found = Vec::new();
     for name in names(store, &manifest.names()).await? {
-        let record = read_usable(store, &of, &name).await?;
-        found.extend(record.map(|record| (name.time_of(&record), record)));
+        if let Reading::Record(record) = read_usable(store, &of, &name).await? {
+            found.push((name.time_of(&record), *record));
+        }
     }
     found.sort_by_key(|(time, _)| *time);
     Ok(found.into_iter().map(|(_, record)| record).collect())
@@ -302,13 +313,18 @@ impl RecordName {
         Some(Self { object: seen.name, dated, stored: store.stored_by(seen.modified) })
     }
 
+    #[cfg(test)]
+    pub(super) fn of_time(dated: Timestamp, stored: Timestamp) -> Self {
+        Self { object: String::new(), dated, stored }
+    }
+
     /// True if it is dated later than it was stored.
     pub(super) fn is_ahead(&self) -> bool {
         dating::is_ahead(self.dated, self.stored)
     }
 
     /// Its place in the order of records, whatever it says, but for [`time_of`](Self::time_of).
-    fn place(&self) -> Timestamp {
+    pub(super) fn place(&self) -> Timestamp {
         if !self.is_ahead() {
             return self.dated;
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::options::VerifyLevel;
-use super::record::{self, Of, Outcome, RecordName, Verification};
+use super::record::{self, Of, Outcome, Reading, RecordName, Verification};
 use crate::backup::manifest::Manifest;
 use crate::backup::store::Store;
 use crate::error::Result;
@@ -93,16 +93,16 @@ pub(crate) async fn standing(store: &Store, of: &Of, names: &[RecordName]) -> Re
         // Where these belong depends on what they say.
         let mut looks = Vec::new();
         for name in names {
-            if let Some(record) = record::read_usable(store, of, name).await? {
-                looks.push((name.time_of(&record), (LastVerification::from(&record), record.earlier_damage)));
+            if let Reading::Record(record) = record::read_usable(store, of, name).await? {
+                looks.push((name.time_of(&record), (LastVerification::from(&*record), record.earlier_damage)));
             }
         }
         looks.sort_by_key(|(time, _)| *time);
         return Ok(looks.into_iter().map(|(_, look)| look).fold(Standing::default(), Standing::then));
     }
     for name in names.iter().rev().take(TRIES) {
-        if let Some(record) = record::read_usable(store, of, name).await? {
-            return Ok(Standing::of(&[record]));
+        if let Reading::Record(record) = record::read_usable(store, of, name).await? {
+            return Ok(Standing::of(&[*record]));
         }
     }
     Ok(Standing::default())
@@ -122,8 +122,8 @@ pub(super) async fn add(
     let known: HashSet<&str> = known.iter().map(|name| name.object.as_str()).collect();
     for name in names.iter().filter(|name| !known.contains(name.object.as_str())) {
         // What was found meanwhile may be younger than the look at the same object.
-        if let Some(other) = record::read_usable(store, &of, name).await? {
-            let found = LastVerification::from(&other).own_damage();
+        if let Reading::Record(other) = record::read_usable(store, &of, name).await? {
+            let found = LastVerification::from(&*other).own_damage();
             record.earlier_damage = deepest([record.earlier_damage, found, None]);
         }
     }
@@ -131,14 +131,14 @@ pub(super) async fn add(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::backup::manifest::tests::{manifest, stripe};
     use crate::backup::verify::Coverage;
     use crate::pipeline::SegmentId;
 
     /// A record of a backup of two segments.
-    fn record(level: VerifyLevel, outcome: Outcome, good: u64) -> Verification {
+    pub(in crate::backup::verify) fn record(level: VerifyLevel, outcome: Outcome, good: u64) -> Verification {
         let manifest = manifest(vec![stripe(&[(5, 5), (5, 5)])]);
         let covered = Coverage::new((0..u32::try_from(good).unwrap()).map(|index| SegmentId { stripe: 0, index }));
         Verification {
