@@ -317,12 +317,20 @@ fn faults(evidence: &Evidence, parents: &HashMap<BackupId, BackupId>) -> HashMap
         evidence.backups.iter().filter_map(|backup| Some((backup.id, told(backup.standing_damage?)))).collect();
     faults.extend(evidence.missing.iter().map(|(id, why)| (*id, why.clone())));
     faults.extend(evidence.damaged.iter().map(|damaged| (damaged.id, damaged.error.to_string())));
+    let unread = evidence.backups.iter().filter(|backup| backup.has_unread_verification).map(|backup| backup.id);
+    let unread: BTreeSet<BackupId> = unread.filter(|id| !faults.contains_key(id)).collect();
+    let told = "a record of its verifications cannot be used, and may tell damage";
+    faults.extend(unread.iter().map(|id| (*id, told.to_owned())));
     let broken: Vec<(BackupId, String)> = readable
         .iter()
         .filter(|id| !faults.contains_key(id))
         .filter_map(|&id| {
             let missing = ancestors(id, parents).find(|id| !readable.contains(id) || faults.contains_key(id))?;
-            let state = if faults.contains_key(&missing) { "damaged" } else { "not there" };
+            let state = match faults.contains_key(&missing) {
+                true if unread.contains(&missing) => "not known to be good",
+                true => "damaged",
+                false => "not there",
+            };
             Some((id, format!("it continues {missing}, which is {state}")))
         })
         .collect();

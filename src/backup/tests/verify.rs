@@ -11,6 +11,7 @@ use super::*;
 use crate::ErrorKind;
 use crate::backup::retention::{RetentionPolicy, Verdict, plan};
 use crate::clock::Clock as _;
+use crate::testing::decoder::sealed;
 use crate::testing::fault_store::Operation;
 use crate::testing::{Contents, Fault, FaultStore, Rule, SimClock};
 
@@ -229,6 +230,102 @@ async fn told(store: &Store, manifest: &Manifest) -> (LastVerification, Option<L
     let is_ignored = matches!(judged.backups[0].verdict, Verdict::Ignore { .. });
     assert!(is_ignored || standing.damage.is_none(), "{judged:?}");
     (standing.verified.unwrap(), standing.damage, records.len())
+}
+
+/// Records of a version to come, or of nothing at all, hid what was told before them.
+#[tokio::test]
+async fn damage_is_told_however_many_newer_records_cannot_be_used() {
+    for is_newer in [true, false] {
+        let (bucket, clock) = collection::bucket(Contents::default());
+        let store = collection::on(&bucket, &clock);
+        let manifest = back_up(&store, &[noise(1, 700_000)]).await.unwrap().manifest;
+        let (_, segment, _) = manifest.objects().next().unwrap();
+        let content = store.read_small(&segment, u64::MAX).await.unwrap();
+        let look = async |level| {
+            clock.advance(Duration::from_secs(60));
+            verify(&store, &manifest, VerifyOptions::new(level).pipeline(config())).await.unwrap().record.unwrap()
+        };
+        // What a list, a look at the one backup and retention tell.
+        let told = async || {
+            let standing = standing(&store, &manifest).await.unwrap();
+            let listed = list(&store, None).await.unwrap().backups[0].clone();
+            let found = (listed.verified, listed.standing_damage, listed.has_unread_verification);
+            assert_eq!(found, (standing.verified, standing.damage, standing.has_unread));
+            let judged = plan(&store, &manifest.series, &RetentionPolicy::new().keep_last(1)).await.unwrap();
+            let is_ignored = matches!(judged.backups[0].verdict, Verdict::Ignore { .. });
+            assert_eq!(is_ignored, standing.damage.is_some() || standing.has_unread, "{judged:?}");
+            (standing.verified.unwrap().outcome, standing.damage.is_some(), standing.has_unread)
+        };
+        let good = look(VerifyLevel::Full).await;
+        let text = String::from_utf8(store.read_small(&good, u64::MAX).await.unwrap().to_vec()).unwrap();
+        let unusable = match is_newer {
+            true => sealed(text.replace("\"version\":1", "\"version\":2").as_bytes()),
+            false => text.as_bytes()[1..].to_vec(),
+        };
+        let mut added = Vec::new();
+        let mut add = async || {
+            clock.advance(Duration::from_secs(60));
+            added.push(manifest.names().of(&names::ObjectName::Verified(clock.wall())));
+            store.create(added.last().unwrap(), unusable.clone().into()).await.unwrap();
+        };
+        assert_eq!(told().await, (Outcome::Good, false, false));
+        add().await;
+        assert_eq!(told().await, (Outcome::Good, false, true), "it may tell damage");
+        store.delete(&segment).await.unwrap();
+        look(VerifyLevel::Full).await;
+        store.create(&segment, content).await.unwrap();
+        for _ in 0..5 {
+            add().await;
+            assert_eq!(told().await, (Outcome::Damaged, true, true));
+        }
+        for _ in 0..2 {
+            look(VerifyLevel::Quick).await;
+            assert_eq!(
+                told().await,
+                (Outcome::Good, true, true),
+                "a look at names and sizes has not shown that it is gone"
+            );
+        }
+        if !is_newer {
+            look(VerifyLevel::Full).await;
+            assert_eq!(told().await, (Outcome::Damaged, true, true), "they are damage themselves");
+            for name in &added {
+                store.delete(name).await.unwrap();
+            }
+            assert_eq!(told().await, (Outcome::Damaged, true, true), "nobody knows what they told");
+        }
+        look(VerifyLevel::Full).await;
+        assert_eq!(told().await, (Outcome::Good, false, false));
+        look(VerifyLevel::Quick).await;
+        assert_eq!(told().await, (Outcome::Good, false, false));
+        let records = verifications(&store, &manifest).await.unwrap();
+        assert_eq!(Standing::of(&records), standing(&store, &manifest).await.unwrap());
+    }
+}
+
+/// Beside a record that is dated ahead all are read.
+#[tokio::test]
+async fn so_it_is_beside_a_record_that_is_dated_ahead() {
+    let (bucket, clock) = collection::bucket(Contents::default());
+    let ahead = SimClock::new();
+    ahead.advance(clock.now() + Duration::from_secs(366 * 86_400));
+    let (store, wrong) = (collection::on(&bucket, &clock), collection::on(&bucket, &ahead));
+    let manifest = back_up(&store, &[noise(1, 1000)]).await.unwrap().manifest;
+    let look = async |store: &Store, level| {
+        clock.advance(Duration::from_secs(60));
+        verify(store, &manifest, VerifyOptions::new(level).pipeline(config())).await.unwrap();
+        standing(store, &manifest).await.unwrap().has_unread
+    };
+    assert!(!look(&wrong, VerifyLevel::Full).await);
+    assert!(!look(&store, VerifyLevel::Full).await);
+    clock.advance(Duration::from_secs(60));
+    let name = manifest.names().of(&names::ObjectName::Verified(clock.wall()));
+    store.create(&name, "{}".into()).await.unwrap();
+    assert!(standing(&store, &manifest).await.unwrap().has_unread);
+    assert!(look(&store, VerifyLevel::Quick).await);
+    store.delete(&name).await.unwrap();
+    assert!(look(&wrong, VerifyLevel::Full).await, "nobody can say which came first");
+    assert!(!look(&store, VerifyLevel::Full).await);
 }
 
 /// A quick look after a deep one made everything look good again.

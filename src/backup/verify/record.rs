@@ -61,6 +61,9 @@ pub struct Verification {
     /// Damage that stood when it was recorded, of those that other verifications found: what it has not shown to be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier_damage: Option<LastVerification>,
+    /// True if there was a record that could not be used, and may tell damage that this one has not shown to be gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_unread: bool,
     /// Number of findings.
     pub findings: u64,
     /// The first of the findings.
@@ -126,6 +129,7 @@ impl Verification {
             covered,
             seed: report.sample.map(|sample| sample.seed),
             earlier_damage: None,
+            has_unread: false,
             findings: report.damage.len() as u64,
             damage: report.damage.iter().take(MOST_FINDINGS).map(finding).collect(),
         }
