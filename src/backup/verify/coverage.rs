@@ -53,6 +53,12 @@ impl Coverage {
         self.stripes.get(stripe).map_or(&[], Vec::as_slice)
     }
 
+    /// Bytes that it takes in memory, beside itself.
+    pub(super) fn weight(&self) -> usize {
+        let ranges: usize = self.stripes.iter().map(Vec::capacity).sum();
+        self.stripes.capacity() * size_of::<Vec<RangeInclusive<u32>>>() + ranges * size_of::<RangeInclusive<u32>>()
+    }
+
     /// One past the last segment of each stripe.
     pub(super) fn ends(&self) -> impl Iterator<Item = (usize, u32)> {
         self.stripes.iter().enumerate().filter_map(|(stripe, ranges)| Some((stripe, ranges.last()?.end() + 1)))

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::coverage::Coverage;
 use super::options::VerifyLevel;
 use super::report::VerifyReport;
 use super::standing::LastVerification;
 use crate::backup::dating;
-use crate::backup::document::{self, MAX_SMALL_BYTES, corrupt, shown};
+use crate::backup::document::{self, MAX_SMALL_BYTES, bounded, corrupt, shown};
 use crate::backup::id::BackupId;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::{Names, ObjectName, Series};
@@ -21,10 +21,12 @@ use crate::error::{ErrorKind, Result};
 
 const VERIFICATION: &str = "vdstream-verification";
 
-/// Findings that a record lists; of more only the number is kept.
+/// Findings that a record lists, whoever wrote it; of more only the number is kept.
 const MOST_FINDINGS: usize = 100;
 /// The most characters of a finding's text.
 const MOST_FINDING_CHARS: usize = 1000;
+/// Bytes of records that are held at once by who asks for all.
+const MOST_RECORD_BYTES: usize = 64 << 20;
 
 /// One verification of a backup, as it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +69,12 @@ pub struct Verification {
     /// Number of findings.
     pub findings: u64,
     /// The first of the findings.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "findings", skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Finding>,
+}
+
+fn findings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Finding>, D::Error> {
+    bounded(deserializer, "findings", MOST_FINDINGS, |_| 1)
 }
 
 /// What came out of a verification.
@@ -145,6 +151,14 @@ impl Verification {
         // A record from the future was written by a clock that was wrong, so its age is not known.
         let age = Duration::try_from(now.duration_since(self.finished));
         self.level >= level && age.is_ok_and(|age| age <= max_age)
+    }
+
+    /// Bytes that it takes in memory.
+    fn weight(&self) -> usize {
+        let texts = [&self.root, &self.tool].into_iter().chain(&self.host);
+        let findings = self.damage.iter().map(|f| size_of::<Finding>() + f.object.capacity() + f.error.capacity());
+        let held = texts.map(String::capacity).chain(findings).fold(self.covered.weight(), usize::saturating_add);
+        size_of::<Self>().saturating_add(held)
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
@@ -274,7 +288,8 @@ pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Re
 }
 
 /// The verifications of a backup that were recorded, oldest first. Records that are damaged are left out; a verification
-/// from [`VerifyLevel::Stored`] on finds them.
+/// from [`VerifyLevel::Stored`] on finds them. Of records that take more than 64 MiB of memory together, the newest are answered:
+/// several hundred if all of them have a hundred findings, and far more without.
 ///
 /// A record that is dated more than 15 minutes later than the store has it was dated by a clock that was ahead. If it found
 /// nothing wrong it stands before all others, because it says nothing of what came before it; else it stands where it was stored.
@@ -290,12 +305,23 @@ pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Re
 /// Cancel-safe: it only reads.
 pub async fn verifications(store: &Store, manifest: &Manifest) -> Result<Vec<Verification>> {
     let of = Of::from(manifest);
-    let mut found = Vec::new();
-    for name in names(store, &manifest.names()).await? {
-        if let Reading::Record(record) = read_usable(store, &of, &name).await? {
+    let (mut found, mut weight) = (Vec::new(), 0usize);
+    let mut names = names(store, &manifest.names()).await?;
+    names.sort_by_key(RecordName::place);
+    for name in names.iter().rev() {
+        if let Reading::Record(record) = read_usable(store, &of, name).await? {
+            weight = weight.saturating_add(record.weight());
+            if weight > MOST_RECORD_BYTES {
+                tracing::warn!(
+                    records = found.len(),
+                    "there are more records of verifications than are held; older ones are left out"
+                );
+                break;
+            }
             found.push((name.time_of(&record), *record));
         }
     }
+    found.reverse();
     found.sort_by_key(|(time, _)| *time);
     Ok(found.into_iter().map(|(_, record)| record).collect())
 }
