@@ -156,6 +156,35 @@ async fn so_does_one_of_long_texts() {
     assert!(hostile.list("a name", "\"tool\":\"", format!("\"{text}\":0,\"tool\":\"")).await);
 }
 
+/// What a list keeps of a backup has a bound of its own: it once kept the host of each, however long.
+#[tokio::test]
+async fn a_list_keeps_little_of_many_large_manifests() {
+    let room = Hostile::new().room;
+    let work = TempDir::new().unwrap();
+    let mut manifest = Manifest::decode(&Document::Manifest.valid().unwrap()[1], "x").unwrap();
+    let store = Store::from_url(&format!("file://{}", work.path().join("store").display())).unwrap();
+    let mut peaks = Vec::new();
+    for number in 1..=6 {
+        manifest.id = format!("018bcfe5-687b-7000-8000-00000000000{number}").parse().unwrap();
+        let valid = String::from_utf8(manifest.encode().unwrap()).unwrap();
+        let host = format!("\"host\":\"{}", "x".repeat(room));
+        let document = sealed(valid.replacen("\"host\":\"", &host, 1).as_bytes());
+        let directory = work.path().join(format!("store/{}/{}", manifest.series, manifest.id));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("manifest.json"), document).unwrap();
+        drop((valid, host));
+        if number == 1 || number == 6 {
+            let (held, listing) = peak(list(&store, None)).await;
+            let listing = listing.unwrap();
+            assert_eq!((listing.backups.len(), listing.damaged.len()), (0, number), "{listing:?}");
+            assert!(listing.damaged.iter().all(|damaged| damaged.error.report().contains("host and labels")));
+            println!("{} MiB to list {number}", held / MIB);
+            peaks.push(held);
+        }
+    }
+    assert!(peaks[0] > 60 * MIB && peaks[1] < 2 * peaks[0], "{peaks:?}");
+}
+
 /// A store whose listings show many objects more below each backup, made while they are asked for.
 #[derive(Debug, Default)]
 struct Crowded {

@@ -538,8 +538,9 @@ async fn a_list_asks_for_three_things_of_each_backup_at_most() {
 async fn labels_that_could_not_be_read_back_are_refused_at_the_beginning() {
     let store = Store::memory();
     let huge = options(1).label("a", "x".repeat(1 << 20));
+    let host = options(1).host(Some("x".repeat(1 << 20)));
     let many = (0..=MAX_LABELS).fold(options(1), |options, number| options.label(number.to_string(), ""));
-    for options in [huge, many] {
+    for options in [huge, host, many] {
         let error = Backup::begin(&store, "orders", options).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.report().contains("labels"), "{}", error.report());
