@@ -219,6 +219,15 @@ fn what_is_damaged_fits_too() {
     let shown = tool.document(0, "show", &["latest"]);
     assert_eq!((&shown["verified"]["level"], &shown["standing_damage"]["level"]), (&json!("quick"), &json!("full")));
     assert_fits("show", &shown);
+    // A record that cannot be used, and the one that says so.
+    let unusable = directory.join("verified/21000101T000000.000Z.json");
+    std::fs::write(&unusable, b"{}\n").unwrap();
+    assert_eq!(tool.document(0, "show", &["latest"])["has_unread_verification"], true);
+    tool.document(0, "verify", &["latest", "--level", "quick"]);
+    std::fs::remove_file(&unusable).unwrap();
+    let last = read(tool::files_below(&directory.join("verified")).last().unwrap());
+    assert_fits("verification", &last);
+    assert_eq!(last["has_unread"], true, "{last}");
     std::fs::write(directory.join("manifest.json"), b"{}\n").unwrap();
     let listed = tool.document(0, "list", &[]);
     assert_eq!(listed["damaged"].as_array().unwrap().len(), 1, "{listed}");

@@ -21,8 +21,8 @@ use object_store::{
 use tempfile::TempDir;
 use vdstream::ErrorKind;
 use vdstream::backup::{
-    Backup, BackupOptions, Kind, MAX_MANIFEST_BYTES, ResumeOptions, Store, VerifyLevel, VerifyOptions, list,
-    verifications, verify,
+    Backup, BackupOptions, Kind, MAX_MANIFEST_BYTES, Manifest, ResumeOptions, Store, VerifyLevel, VerifyOptions, list,
+    standing, verifications, verify,
 };
 use vdstream::pipeline::PipelineConfig;
 use vdstream::testing::decoder::{Document, sealed};
@@ -156,6 +156,35 @@ async fn so_does_one_of_long_texts() {
     assert!(hostile.list("a name", "\"tool\":\"", format!("\"{text}\":0,\"tool\":\"")).await);
 }
 
+/// What a list keeps of a backup has a bound of its own: it once kept the host of each, however long.
+#[tokio::test]
+async fn a_list_keeps_little_of_many_large_manifests() {
+    let room = Hostile::new().room;
+    let work = TempDir::new().unwrap();
+    let mut manifest = Manifest::decode(&Document::Manifest.valid().unwrap()[1], "x").unwrap();
+    let store = Store::from_url(&format!("file://{}", work.path().join("store").display())).unwrap();
+    let mut peaks = Vec::new();
+    for number in 1..=6 {
+        manifest.id = format!("018bcfe5-687b-7000-8000-00000000000{number}").parse().unwrap();
+        let valid = String::from_utf8(manifest.encode().unwrap()).unwrap();
+        let host = format!("\"host\":\"{}", "x".repeat(room));
+        let document = sealed(valid.replacen("\"host\":\"", &host, 1).as_bytes());
+        let directory = work.path().join(format!("store/{}/{}", manifest.series, manifest.id));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("manifest.json"), document).unwrap();
+        drop((valid, host));
+        if number == 1 || number == 6 {
+            let (held, listing) = peak(list(&store, None)).await;
+            let listing = listing.unwrap();
+            assert_eq!((listing.backups.len(), listing.damaged.len()), (0, number), "{listing:?}");
+            assert!(listing.damaged.iter().all(|damaged| damaged.error.report().contains("host and labels")));
+            println!("{} MiB to list {number}", held / MIB);
+            peaks.push(held);
+        }
+    }
+    assert!(peaks[0] > 60 * MIB && peaks[1] < 2 * peaks[0], "{peaks:?}");
+}
+
 /// A store whose listings show many objects more below each backup, made while they are asked for.
 #[derive(Debug, Default)]
 struct Crowded {
@@ -284,6 +313,70 @@ async fn many_objects_beside_a_backup_take_little_memory() {
     }
     let left: Vec<ObjectMeta> = crowded.objects.list(None).try_collect().await.unwrap();
     assert!(!left.is_empty());
+}
+
+/// A backup with so many records of verifications, which are all `document`.
+async fn recorded(document: &[u8], count: usize) -> (Store, Manifest) {
+    let objects = Arc::new(InMemory::new());
+    let manifest = Manifest::decode(&Document::Manifest.valid().unwrap()[1], "x").unwrap();
+    for number in 0..count {
+        let name = format!("{}/{}/verified/20200101T000000.{number:03}Z.json", manifest.series, manifest.id);
+        objects.put(&Path::from(name), document.to_vec().into()).await.unwrap();
+    }
+    (Store::new(objects, ""), manifest)
+}
+
+/// A valid record in which `to` stands for `from`.
+fn record(changes: &[(&str, String)]) -> Vec<u8> {
+    let mut text = String::from_utf8(Document::Verification.valid().unwrap().remove(1)).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let record = sealed(text.as_bytes());
+    assert!(record.len() <= MIB, "{}", record.len());
+    record
+}
+
+/// A finding without words is 25 bytes of a record and twice that in memory.
+#[tokio::test]
+async fn records_of_many_findings_take_little_memory() {
+    const FINDINGS: usize = 40_000;
+    let findings = "{\"object\":\"\",\"error\":\"\"},".repeat(FINDINGS);
+    let record = record(&[
+        ("\"damage\":[", format!("\"damage\":[{findings}")),
+        ("\"findings\":2", format!("\"findings\":{}", FINDINGS + 1)),
+    ]);
+    let (store, manifest) = recorded(&record, 20).await;
+    let (held, found) = peak(verifications(&store, &manifest)).await;
+    println!("{} KiB for all records", held >> 10);
+    assert!(held < 8 * MIB, "{held} bytes");
+    assert_eq!(found.unwrap(), []);
+    assert!(standing(&store, &manifest).await.unwrap().has_unread);
+    let (held, report) = peak(verify(&store, &manifest, stored())).await;
+    println!("{} KiB to verify", held >> 10);
+    assert!(held < 24 * MIB, "{held} bytes");
+    let records = report.unwrap().damage.into_iter().filter(|damage| damage.object.contains("/verified/"));
+    assert_eq!(records.count(), 20, "each is one that nobody writes");
+}
+
+fn stored() -> VerifyOptions {
+    let pipeline = PipelineConfig { memory_limit: 64 << 20, ..PipelineConfig::default() };
+    VerifyOptions::new(VerifyLevel::Stored).since_last(std::time::Duration::MAX).pipeline(pipeline).record(false)
+}
+
+#[tokio::test]
+async fn so_do_records_of_long_texts() {
+    let record = record(&[("\"tool\":\"", format!("\"tool\":\"{}", "x".repeat(MIB - 2000)))]);
+    let (store, manifest) = recorded(&record, 100).await;
+    let (held, report) = peak(verify(&store, &manifest, stored())).await;
+    println!("{} KiB to verify", held >> 10);
+    assert!(held < 40 * MIB, "{held} bytes");
+    assert!(report.unwrap().damage.iter().all(|damage| !damage.object.contains("/verified/")));
+    let (held, found) = peak(verifications(&store, &manifest)).await;
+    println!("{} MiB for all records", held / MIB);
+    assert!(held < 70 * MIB, "{held} bytes");
+    assert!((60..=64).contains(&found.unwrap().len()), "the newest are answered");
 }
 
 /// It once held all that its directory showed.

@@ -63,6 +63,8 @@ pub struct BackupSummary {
     pub verified: Option<LastVerification>,
     /// Damage that stands, see [`Standing::damage`].
     pub standing_damage: Option<LastVerification>,
+    /// True if there may be damage that nobody can read of, see [`Standing::has_unread`].
+    pub has_unread_verification: bool,
 }
 
 impl From<&Manifest> for BackupSummary {
@@ -84,6 +86,7 @@ impl From<&Manifest> for BackupSummary {
             stored_bytes: manifest.stored_bytes(),
             verified: None,
             standing_damage: None,
+            has_unread_verification: false,
         }
     }
 }
@@ -133,8 +136,8 @@ impl FromStr for Select {
 /// Lists the backups of `series`, or of all series.
 ///
 /// Costs one listing per series and one of the root if no series is given; for each backup a small read and beside it a
-/// listing of its verifications, and one more small read if it was verified, or all of its records if one was dated by a clock
-/// that was ahead; 32 backups at once. Never more than 128 MiB of manifests are held. A damaged manifest does not fail the list.
+/// listing of its verifications, and one more small read if it was verified, with one for each newer record that cannot be used, or all
+/// of its records if one was dated by a clock that was ahead; 32 backups at once. Never more than 128 MiB of manifests are held. A damaged manifest does not fail the list.
 ///
 /// # Errors
 ///
@@ -186,12 +189,13 @@ async fn summary(store: &Store, names: &Names, gate: &Semaphore) -> Result<Optio
     drop((manifest, permit));
     let standing = standing::standing(store, &of, &records?).await?;
     (summary.verified, summary.standing_damage) = (standing.verified, standing.damage);
+    summary.has_unread_verification = standing.has_unread;
     Ok(Some(summary))
 }
 
 /// How a backup stands by its verifications: one listing, and one small read if it was verified, as for [`list`].
 ///
-/// The last record tells, because each carries on what it has not shown to be gone. Two verifications that are recorded within
+/// The last record that can be used tells, because each carries on what it has not shown to be gone. Two verifications that are recorded within
 /// the same moment do not know of each other; what all records say together is [`Standing::of`].
 ///
 /// # Errors

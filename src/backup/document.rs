@@ -38,7 +38,7 @@ pub(crate) fn encode_small(format: &str, body: &impl Serialize) -> Result<Vec<u8
     Err(Error::new(
         ErrorKind::Invalid,
         format!(
-            "the document {format} would have {} bytes, the limit is {MAX_SMALL_BYTES}: use fewer or shorter labels",
+            "the document {format} would have {} bytes, the limit is {MAX_SMALL_BYTES}: use fewer or shorter labels, or a shorter host name",
             bytes.len()
         ),
     ))

@@ -235,6 +235,13 @@ impl Manifest {
         if self.segments() > MAX_SEGMENTS {
             return Err(corrupt(object, "segments", format!("at most {MAX_SEGMENTS}"), self.segments()));
         }
+        // A list keeps these of every backup. Those of a backup come from its intent, which is no larger.
+        let noted = self.labels.iter().flat_map(|(key, value)| [key, value]).chain(&self.host).map(String::len);
+        let noted: u64 = noted.map(|bytes| bytes as u64).sum();
+        if noted > document::MAX_SMALL_BYTES {
+            let most = format!("at most {} bytes", document::MAX_SMALL_BYTES);
+            return Err(corrupt(object, "host and labels", most, noted));
+        }
         if !self.kind.fits(self.parent) {
             let (wanted, found) = if self.kind.is_full() { ("none", "one") } else { ("one", "none") };
             return Err(corrupt(object, format!("parent of a {} backup", self.kind), wanted, found));
@@ -373,6 +380,22 @@ pub(crate) mod tests {
             writers: Writers::default(),
             course: None,
         }
+    }
+
+    #[test]
+    fn host_and_labels_are_no_larger_than_an_intent() {
+        let limit = usize::try_from(document::MAX_SMALL_BYTES).unwrap();
+        let mut manifest = manifest(vec![stripe(&[])]);
+        manifest.labels = [("key".to_owned(), "x".repeat(limit - 13))].into();
+        for (host, is_good) in
+            [(None, true), (Some(9), true), (Some(10), true), (Some(11), false), (Some(limit), false)]
+        {
+            manifest.host = host.map(|bytes| "h".repeat(bytes));
+            assert_eq!(manifest.check("x").is_ok(), is_good, "{host:?}");
+        }
+        manifest.labels.clear();
+        manifest.host = Some("h".repeat(limit));
+        assert_eq!(Manifest::decode(&manifest.encode().unwrap(), "x").unwrap(), manifest);
     }
 
     #[test]

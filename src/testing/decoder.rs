@@ -191,6 +191,7 @@ fn verification(manifest: &Manifest) -> Verification {
             good: 0,
             segments: manifest.segments() as u64,
         }),
+        has_unread: true,
         findings: 2,
         damage: vec![Finding { object: "x".to_owned(), error: "y".to_owned() }],
     }

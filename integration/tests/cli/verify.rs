@@ -97,4 +97,14 @@ fn damage_is_told_until_it_is_shown_to_be_gone() {
     told("damaged (full, 2");
     assert_eq!(code(&run(&place, &["verify", &url, &id, "--level", "full"])), 0);
     assert!(told("full 2").1.contains("committed, verified (full)"));
+
+    // One that nobody can read may tell damage.
+    let record = format!("{directory}/default/{id}/verified/21000101T000000.000Z.json");
+    std::fs::write(&record, "{}\n").unwrap();
+    assert!(told("not known (a record cannot be used)").1.contains("a record of a verification cannot be used"));
+    assert_eq!(code(&run(&place, &["verify", &url, &id, "--level", "full"])), 4);
+    std::fs::remove_file(&record).unwrap();
+    told("damaged (full, 2");
+    assert_eq!(code(&run(&place, &["verify", &url, &id, "--level", "full"])), 0);
+    told("full 2");
 }

@@ -314,10 +314,18 @@ fn faults(evidence: &Evidence, parents: &HashMap<BackupId, BackupId>) -> HashMap
         evidence.backups.iter().filter_map(|backup| Some((backup.id, told(backup.standing_damage?)))).collect();
     faults.extend(evidence.missing.iter().map(|(id, why)| (*id, why.clone())));
     faults.extend(evidence.damaged.iter().map(|damaged| (damaged.id, damaged.error.to_string())));
+    let unread = evidence.backups.iter().filter(|backup| backup.has_unread_verification).map(|backup| backup.id);
+    let unread: BTreeSet<BackupId> = unread.filter(|id| !faults.contains_key(id)).collect();
+    let told = "a record of its verifications cannot be used, and may tell damage";
+    faults.extend(unread.iter().map(|id| (*id, told.to_owned())));
     let is_bad = |id: BackupId| !readable.contains(&id) || faults.contains_key(&id);
     let good = readable.iter().copied().filter(|id| !is_bad(*id));
     let broken = chain::nearest(good, parents, is_bad).into_iter().map(|(id, missing)| {
-        let state = if faults.contains_key(&missing) { "damaged" } else { "not there" };
+        let state = match faults.contains_key(&missing) {
+            true if unread.contains(&missing) => "not known to be good",
+            true => "damaged",
+            false => "not there",
+        };
         (id, format!("it continues {missing}, which is {state}"))
     });
     let broken: Vec<(BackupId, String)> = broken.collect();

@@ -157,6 +157,26 @@ fn what_cannot_be_restored_counts_for_no_rule_and_is_left_alone() {
     assert_eq!(plan.removed().count(), 1);
 }
 
+/// A newer version may have recorded damage that this one cannot read.
+#[test]
+fn a_backup_with_a_record_that_cannot_be_used_counts_for_no_rule() {
+    let mut backups = every(24, 3, "2026-11-03T00:00:00Z");
+    let newest = backups.last_mut().unwrap();
+    newest.has_unread_verification = true;
+    let child = summary(at("2026-11-04T00:00:00Z"), Some(newest.id));
+    backups.push(child);
+    let evidence = Evidence { backups, ..Evidence::default() };
+    let plan = judged(&evidence, &RetentionPolicy::new().keep_last(1), "2026-11-20T00:00:00Z");
+    assert_eq!(kept(&plan), ["02T00"]);
+    let verdicts: Vec<&Verdict> = plan.backups.iter().map(|backup| &backup.verdict).collect();
+    let [Verdict::Remove, Verdict::Keep { .. }, Verdict::Ignore { why: unread }, Verdict::Ignore { why: child }] =
+        verdicts[..]
+    else {
+        panic!("{verdicts:?}");
+    };
+    assert!(unread.contains("cannot be used") && child.contains("not known to be good"), "{unread}, {child}");
+}
+
 #[test]
 fn chains_stay_whole() {
     let mut backups = vec![summary(at("2026-11-01T00:00:00Z"), None)];

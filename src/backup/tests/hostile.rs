@@ -19,6 +19,8 @@ fn forged() -> Vec<(String, Vec<u8>)> {
         ),
         ("a label twice", "\"labels\":{", "\"labels\":{\"a\":\"\",".to_owned()),
         ("a member twice", "\"frame_bytes\":65536", "\"frame_bytes\":65536,\"frame_bytes\":65536".to_owned()),
+        ("a huge host", "\"host\":\"", format!("\"host\":\"{huge}")),
+        ("a huge label", "\"labels\":{", format!("\"labels\":{{\"\":\"{huge}\",")),
         ("a huge codec", "\"name\":\"zstd\"", format!("\"name\":\"{huge}\"")),
         ("a huge object name", "s00/000000.zst", huge.clone()),
         ("an object elsewhere", "s00/000000.zst", "../../other/s00/000000.zst".to_owned()),

@@ -11,6 +11,7 @@ use super::*;
 use crate::ErrorKind;
 use crate::backup::retention::{RetentionPolicy, Verdict, plan};
 use crate::clock::Clock as _;
+use crate::testing::decoder::sealed;
 use crate::testing::fault_store::Operation;
 use crate::testing::{Contents, Fault, FaultStore, Rule, SimClock};
 
@@ -178,6 +179,45 @@ async fn results_are_recorded_never_replaced_and_told_by_lists() {
     }
 }
 
+/// A segment that any record had once found good was left out for ever, also when a later record told damage of it.
+#[tokio::test]
+async fn a_segment_that_was_found_damaged_is_read_again_whatever_was_found_before() {
+    let (bucket, clock) = collection::bucket(Contents::default());
+    let store = collection::on(&bucket, &clock);
+    let manifest = back_up(&store, &[noise(1, 2_000_000)]).await.unwrap().manifest;
+    let total = manifest.segments();
+    let (_, segment, _) = manifest.objects().nth(1).unwrap();
+    let content = store.read_small(&segment, u64::MAX).await.unwrap();
+    let put = async |content: Bytes| {
+        store.delete(&segment).await.unwrap();
+        store.create(&segment, content).await.unwrap();
+    };
+    let run = async |options: VerifyOptions| {
+        clock.advance(Duration::from_secs(86_400));
+        let report = verify(&store, &manifest, options.pipeline(config())).await.unwrap();
+        assert!(report.record.is_some(), "{report:?}");
+        (report.read, report.skipped, report.is_good())
+    };
+    let since = |level| VerifyOptions::new(level).since_last(Duration::MAX);
+    assert_eq!(run(VerifyOptions::new(VerifyLevel::Full)).await, (total, 0, true));
+    let mut changed = content.to_vec();
+    changed[1000] ^= 1;
+    put(changed.into()).await;
+    assert_eq!(run(since(VerifyLevel::Stored)).await, (0, total, true), "nobody has seen it yet");
+    assert_eq!(run(VerifyOptions::new(VerifyLevel::Stored)).await, (total, 0, false));
+    for level in [VerifyLevel::Stored, VerifyLevel::Full, VerifyLevel::Stored] {
+        assert_eq!(run(since(level)).await, (1, total - 1, false), "{level}");
+        let sample = Sample { size: SampleSize::Count(1), seed: 7 };
+        assert_eq!(run(since(level).sample(sample)).await, (1, total - 1, false), "{level}, a sample");
+    }
+    // It is read until it was found good at that level.
+    put(content).await;
+    assert_eq!(run(since(VerifyLevel::Stored)).await, (1, total - 1, true));
+    assert_eq!(run(since(VerifyLevel::Stored)).await, (0, total, true));
+    assert_eq!(run(since(VerifyLevel::Full)).await, (1, total - 1, true));
+    assert_eq!(run(since(VerifyLevel::Full)).await, (0, total, true));
+}
+
 /// What is told of the one backup: its last verification, damage that stands, and how many records there are. A list, a look at the
 /// one backup, retention and all records together say the same.
 async fn told(store: &Store, manifest: &Manifest) -> (LastVerification, Option<LastVerification>, usize) {
@@ -190,6 +230,102 @@ async fn told(store: &Store, manifest: &Manifest) -> (LastVerification, Option<L
     let is_ignored = matches!(judged.backups[0].verdict, Verdict::Ignore { .. });
     assert!(is_ignored || standing.damage.is_none(), "{judged:?}");
     (standing.verified.unwrap(), standing.damage, records.len())
+}
+
+/// Records of a version to come, or of nothing at all, hid what was told before them.
+#[tokio::test]
+async fn damage_is_told_however_many_newer_records_cannot_be_used() {
+    for is_newer in [true, false] {
+        let (bucket, clock) = collection::bucket(Contents::default());
+        let store = collection::on(&bucket, &clock);
+        let manifest = back_up(&store, &[noise(1, 700_000)]).await.unwrap().manifest;
+        let (_, segment, _) = manifest.objects().next().unwrap();
+        let content = store.read_small(&segment, u64::MAX).await.unwrap();
+        let look = async |level| {
+            clock.advance(Duration::from_secs(60));
+            verify(&store, &manifest, VerifyOptions::new(level).pipeline(config())).await.unwrap().record.unwrap()
+        };
+        // What a list, a look at the one backup and retention tell.
+        let told = async || {
+            let standing = standing(&store, &manifest).await.unwrap();
+            let listed = list(&store, None).await.unwrap().backups[0].clone();
+            let found = (listed.verified, listed.standing_damage, listed.has_unread_verification);
+            assert_eq!(found, (standing.verified, standing.damage, standing.has_unread));
+            let judged = plan(&store, &manifest.series, &RetentionPolicy::new().keep_last(1)).await.unwrap();
+            let is_ignored = matches!(judged.backups[0].verdict, Verdict::Ignore { .. });
+            assert_eq!(is_ignored, standing.damage.is_some() || standing.has_unread, "{judged:?}");
+            (standing.verified.unwrap().outcome, standing.damage.is_some(), standing.has_unread)
+        };
+        let good = look(VerifyLevel::Full).await;
+        let text = String::from_utf8(store.read_small(&good, u64::MAX).await.unwrap().to_vec()).unwrap();
+        let unusable = match is_newer {
+            true => sealed(text.replace("\"version\":1", "\"version\":2").as_bytes()),
+            false => text.as_bytes()[1..].to_vec(),
+        };
+        let mut added = Vec::new();
+        let mut add = async || {
+            clock.advance(Duration::from_secs(60));
+            added.push(manifest.names().of(&names::ObjectName::Verified(clock.wall())));
+            store.create(added.last().unwrap(), unusable.clone().into()).await.unwrap();
+        };
+        assert_eq!(told().await, (Outcome::Good, false, false));
+        add().await;
+        assert_eq!(told().await, (Outcome::Good, false, true), "it may tell damage");
+        store.delete(&segment).await.unwrap();
+        look(VerifyLevel::Full).await;
+        store.create(&segment, content).await.unwrap();
+        for _ in 0..5 {
+            add().await;
+            assert_eq!(told().await, (Outcome::Damaged, true, true));
+        }
+        for _ in 0..2 {
+            look(VerifyLevel::Quick).await;
+            assert_eq!(
+                told().await,
+                (Outcome::Good, true, true),
+                "a look at names and sizes has not shown that it is gone"
+            );
+        }
+        if !is_newer {
+            look(VerifyLevel::Full).await;
+            assert_eq!(told().await, (Outcome::Damaged, true, true), "they are damage themselves");
+            for name in &added {
+                store.delete(name).await.unwrap();
+            }
+            assert_eq!(told().await, (Outcome::Damaged, true, true), "nobody knows what they told");
+        }
+        look(VerifyLevel::Full).await;
+        assert_eq!(told().await, (Outcome::Good, false, false));
+        look(VerifyLevel::Quick).await;
+        assert_eq!(told().await, (Outcome::Good, false, false));
+        let records = verifications(&store, &manifest).await.unwrap();
+        assert_eq!(Standing::of(&records), standing(&store, &manifest).await.unwrap());
+    }
+}
+
+/// Beside a record that is dated ahead all are read.
+#[tokio::test]
+async fn so_it_is_beside_a_record_that_is_dated_ahead() {
+    let (bucket, clock) = collection::bucket(Contents::default());
+    let ahead = SimClock::new();
+    ahead.advance(clock.now() + Duration::from_secs(366 * 86_400));
+    let (store, wrong) = (collection::on(&bucket, &clock), collection::on(&bucket, &ahead));
+    let manifest = back_up(&store, &[noise(1, 1000)]).await.unwrap().manifest;
+    let look = async |store: &Store, level| {
+        clock.advance(Duration::from_secs(60));
+        verify(store, &manifest, VerifyOptions::new(level).pipeline(config())).await.unwrap();
+        standing(store, &manifest).await.unwrap().has_unread
+    };
+    assert!(!look(&wrong, VerifyLevel::Full).await);
+    assert!(!look(&store, VerifyLevel::Full).await);
+    clock.advance(Duration::from_secs(60));
+    let name = manifest.names().of(&names::ObjectName::Verified(clock.wall()));
+    store.create(&name, "{}".into()).await.unwrap();
+    assert!(standing(&store, &manifest).await.unwrap().has_unread);
+    assert!(look(&store, VerifyLevel::Quick).await);
+    store.delete(&name).await.unwrap();
+    assert!(look(&wrong, VerifyLevel::Full).await, "nobody can say which came first");
+    assert!(!look(&store, VerifyLevel::Full).await);
 }
 
 /// A quick look after a deep one made everything look good again.
@@ -430,8 +566,9 @@ async fn a_list_asks_for_three_things_of_each_backup_at_most() {
 async fn labels_that_could_not_be_read_back_are_refused_at_the_beginning() {
     let store = Store::memory();
     let huge = options(1).label("a", "x".repeat(1 << 20));
+    let host = options(1).host(Some("x".repeat(1 << 20)));
     let many = (0..=MAX_LABELS).fold(options(1), |options, number| options.label(number.to_string(), ""));
-    for options in [huge, many] {
+    for options in [huge, host, many] {
         let error = Backup::begin(&store, "orders", options).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.report().contains("labels"), "{}", error.report());

@@ -48,6 +48,17 @@ impl Coverage {
         self.stripes.iter().flatten().map(|range| u64::from(range.end() - range.start()) + 1).sum()
     }
 
+    /// The ranges of one stripe, in order.
+    pub(super) fn of_stripe(&self, stripe: usize) -> &[RangeInclusive<u32>] {
+        self.stripes.get(stripe).map_or(&[], Vec::as_slice)
+    }
+
+    /// Bytes that it takes in memory, beside itself.
+    pub(super) fn weight(&self) -> usize {
+        let ranges: usize = self.stripes.iter().map(Vec::capacity).sum();
+        self.stripes.capacity() * size_of::<Vec<RangeInclusive<u32>>>() + ranges * size_of::<RangeInclusive<u32>>()
+    }
+
     /// One past the last segment of each stripe.
     pub(super) fn ends(&self) -> impl Iterator<Item = (usize, u32)> {
         self.stripes.iter().enumerate().filter_map(|(stripe, ranges)| Some((stripe, ranges.last()?.end() + 1)))

@@ -1,8 +1,11 @@
 //! The small documents beside the segments.
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 
-use super::record::{self, RecordName, Verification};
+use super::options::VerifyOptions;
+use super::past::Past;
+use super::record::{self, Reading, RecordName};
 use super::report::{Damage, VerifyReport};
 use crate::backup::catalog;
 use crate::backup::document::{corrupt, corrupt_at};
@@ -43,33 +46,39 @@ pub(super) async fn check(store: &Store, manifest: &Manifest, report: &mut Verif
     push(names.intent(), error, report)
 }
 
-/// Reads the records of earlier verifications, oldest first, and answers those whose date can be; damaged ones go to the report.
+/// Reads the records of earlier verifications, and answers what they tell together; damaged ones go to the report.
 pub(super) async fn records(
     store: &Store,
     manifest: &Manifest,
     names: &[RecordName],
+    options: &VerifyOptions,
+    now: Timestamp,
     report: &mut VerifyReport,
-) -> Result<Vec<Verification>> {
-    let newest = &names[names.len().saturating_sub(MOST_RECORDS)..];
+) -> Result<Past> {
+    let mut newest: Vec<&RecordName> = names.iter().collect();
+    newest.sort_by_key(|name| name.place());
+    let newest = &newest[newest.len().saturating_sub(MOST_RECORDS)..];
     let of = &record::Of::from(manifest);
     // By number: a closure over references would make a future that cannot be spawned.
     let mut outcomes = stream::iter(0..newest.len())
         .map(|number| async move {
-            let name = &newest[number];
+            let name = newest[number];
             (name, record::read(store, of, &name.object).await)
         })
         .buffered(READS_AT_ONCE);
-    let mut found = Vec::new();
+    let mut past = Past::new(manifest, options, now);
     while let Some((name, outcome)) = outcomes.next().await {
         match outcome {
-            // Its age is not known, also when its date has come.
-            Ok(Some(_)) if name.is_ahead() => {}
-            Ok(Some(record)) => found.push(record),
-            Ok(None) => {}
-            Err(error) => push(name.object.clone(), Some(error), report)?,
+            Ok(Reading::Record(record)) => past.see(name, &record),
+            Ok(Reading::Unusable) => past.see_unusable(name),
+            Ok(Reading::Gone) => {}
+            Err(error) => {
+                push(name.object.clone(), Some(error), report)?;
+                past.see_unusable(name);
+            }
         }
     }
-    Ok(found)
+    Ok(past)
 }
 
 /// Damage goes to the report, other errors end the verification.

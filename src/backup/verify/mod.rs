@@ -8,6 +8,7 @@
 //! | `quick` | the first step, which lists; retention takes it too, to look at what it keeps |
 //! | `documents`, `stored`, `content` | the steps that read: small documents, hashes of objects, decompressed content |
 //! | `choice`, `coverage` | which segments are looked at; sets of segments as short text |
+//! | `past` | what earlier verifications tell of each segment: which need not be read again |
 //! | `record` | what is kept of a verification, and the order of what is kept |
 //! | `standing` | how a backup stands by what is kept: damage that no later verification has shown to be gone |
 //! | `report` | what was found |
@@ -19,6 +20,7 @@ mod coverage;
 mod documents;
 pub(crate) mod listing;
 mod options;
+mod past;
 pub(crate) mod quick;
 pub(crate) mod record;
 mod report;

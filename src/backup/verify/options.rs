@@ -151,9 +151,9 @@ impl VerifyOptions {
     }
 
     /// Does not read again what an earlier verification has read: segments that a record of this very backup, of this
-    /// level or a deeper one and not older than `max_age`, found good. [`Duration::MAX`] is any age. Names and sizes of all
-    /// are checked nevertheless. A sample is taken from what is left, so samples add up. Not for [`VerifyLevel::Quick`], which
-    /// reads none.
+    /// level or a deeper one and not older than `max_age`, found good, and of which none since has found damage. [`Duration::MAX`]
+    /// is any age. Names and sizes of all are checked nevertheless. A sample is taken from what is left, so samples add up. Not for
+    /// [`VerifyLevel::Quick`], which reads none.
     pub fn since_last(mut self, max_age: Duration) -> Self {
         self.since_last = Some(max_age);
         self

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::coverage::Coverage;
 use super::options::VerifyLevel;
 use super::report::VerifyReport;
 use super::standing::LastVerification;
 use crate::backup::dating;
-use crate::backup::document::{self, MAX_SMALL_BYTES, corrupt, shown};
+use crate::backup::document::{self, MAX_SMALL_BYTES, bounded, corrupt, shown};
 use crate::backup::id::BackupId;
 use crate::backup::manifest::Manifest;
 use crate::backup::names::{Names, ObjectName, Series};
@@ -18,14 +18,15 @@ use crate::backup::options::{TOOL, host};
 use crate::backup::segments;
 use crate::backup::store::{Seen, Store};
 use crate::error::{ErrorKind, Result};
-use crate::pipeline::SegmentId;
 
 const VERIFICATION: &str = "vdstream-verification";
 
-/// Findings that a record lists; of more only the number is kept.
+/// Findings that a record lists, whoever wrote it; of more only the number is kept.
 const MOST_FINDINGS: usize = 100;
 /// The most characters of a finding's text.
 const MOST_FINDING_CHARS: usize = 1000;
+/// Bytes of records that are held at once by who asks for all.
+const MOST_RECORD_BYTES: usize = 64 << 20;
 
 /// One verification of a backup, as it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,11 +63,18 @@ pub struct Verification {
     /// Damage that stood when it was recorded, of those that other verifications found: what it has not shown to be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier_damage: Option<LastVerification>,
+    /// True if there was a record that could not be used, and may tell damage that this one has not shown to be gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_unread: bool,
     /// Number of findings.
     pub findings: u64,
     /// The first of the findings.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "findings", skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Finding>,
+}
+
+fn findings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Finding>, D::Error> {
+    bounded(deserializer, "findings", MOST_FINDINGS, |_| 1)
 }
 
 /// What came out of a verification.
@@ -127,6 +135,7 @@ impl Verification {
             covered,
             seed: report.sample.map(|sample| sample.seed),
             earlier_damage: None,
+            has_unread: false,
             findings: report.damage.len() as u64,
             damage: report.damage.iter().take(MOST_FINDINGS).map(finding).collect(),
         }
@@ -137,11 +146,19 @@ impl Verification {
         self.good == self.segments
     }
 
-    /// True if `segment` need not be looked at again at `level`, at the time `now`.
-    pub(super) fn covers(&self, segment: SegmentId, level: VerifyLevel, now: Timestamp, max_age: Duration) -> bool {
+    /// True if what it covers counts as looked at, at `level` and the time `now`.
+    pub(super) fn is_evidence(&self, level: VerifyLevel, now: Timestamp, max_age: Duration) -> bool {
         // A record from the future was written by a clock that was wrong, so its age is not known.
         let age = Duration::try_from(now.duration_since(self.finished));
-        self.level >= level && age.is_ok_and(|age| age <= max_age) && self.covered.contains(segment)
+        self.level >= level && age.is_ok_and(|age| age <= max_age)
+    }
+
+    /// Bytes that it takes in memory.
+    fn weight(&self) -> usize {
+        let texts = [&self.root, &self.tool].into_iter().chain(&self.host);
+        let findings = self.damage.iter().map(|f| size_of::<Finding>() + f.object.capacity() + f.error.capacity());
+        let held = texts.map(String::capacity).chain(findings).fold(self.covered.weight(), usize::saturating_add);
+        size_of::<Self>().saturating_add(held)
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
@@ -223,17 +240,28 @@ impl From<&Manifest> for Of {
     }
 }
 
-/// Reads one record; `None` if it is of a version to come, or gone. `Corrupt` if it is of another backup or manifest.
-pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Verification>> {
+/// What came of reading a record.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// This is what it says.
+    Record(Box<Verification>),
+    /// It is there, and cannot be used.
+    Unusable,
+    /// It is not there any more.
+    Gone,
+}
+
+/// Reads one record, which cannot be used if it is of a version to come. `Corrupt` if it is damaged or of another backup or manifest.
+pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Reading> {
     let bytes = match store.read_small(name, MAX_SMALL_BYTES).await {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Reading::Gone),
         Err(error) => return Err(error),
     };
     let object = store.show(name);
     let record = match Verification::decode(&bytes, &object) {
         Ok(record) => record,
-        Err(error) if error.kind() == ErrorKind::Invalid => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::Invalid => return Ok(Reading::Unusable),
         Err(error) => return Err(error),
     };
     let (expected, found) = (of.root.to_hex(), &record.root);
@@ -245,22 +273,23 @@ pub(super) async fn read(store: &Store, of: &Of, name: &str) -> Result<Option<Ve
     if record.segments != total as u64 || record.covered.ends().any(is_outside) {
         return Err(corrupt(&object, "segments", total, record.segments));
     }
-    Ok(Some(record))
+    Ok(Reading::Record(Box::new(record)))
 }
 
-/// The same; `None` as well if it is damaged or of another backup.
-pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Result<Option<Verification>> {
+/// The same; it cannot be used as well if it is damaged or of another backup.
+pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Result<Reading> {
     match read(store, of, &name.object).await {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             tracing::warn!(error = %error.report(), "a record of a verification cannot be used");
-            Ok(None)
+            Ok(Reading::Unusable)
         }
         outcome => outcome,
     }
 }
 
 /// The verifications of a backup that were recorded, oldest first. Records that are damaged are left out; a verification
-/// from [`VerifyLevel::Stored`] on finds them.
+/// from [`VerifyLevel::Stored`] on finds them. Of records that take more than 64 MiB of memory together, the newest are answered:
+/// several hundred if all of them have a hundred findings, and far more without.
 ///
 /// A record that is dated more than 15 minutes later than the store has it was dated by a clock that was ahead. If it found
 /// nothing wrong it stands before all others, because it says nothing of what came before it; else it stands where it was stored.
@@ -276,11 +305,23 @@ pub(super) async fn read_usable(store: &Store, of: &Of, name: &RecordName) -> Re
 /// Cancel-safe: it only reads.
 pub async fn verifications(store: &Store, manifest: &Manifest) -> Result<Vec<Verification>> {
     let of = Of::from(manifest);
-    let mut found = Vec::new();
-    for name in names(store, &manifest.names()).await? {
-        let record = read_usable(store, &of, &name).await?;
-        found.extend(record.map(|record| (name.time_of(&record), record)));
+    let (mut found, mut weight) = (Vec::new(), 0usize);
+    let mut names = names(store, &manifest.names()).await?;
+    names.sort_by_key(RecordName::place);
+    for name in names.iter().rev() {
+        if let Reading::Record(record) = read_usable(store, &of, name).await? {
+            weight = weight.saturating_add(record.weight());
+            if weight > MOST_RECORD_BYTES {
+                tracing::warn!(
+                    records = found.len(),
+                    "there are more records of verifications than are held; older ones are left out"
+                );
+                break;
+            }
+            found.push((name.time_of(&record), *record));
+        }
     }
+    found.reverse();
     found.sort_by_key(|(time, _)| *time);
     Ok(found.into_iter().map(|(_, record)| record).collect())
 }
@@ -302,13 +343,18 @@ impl RecordName {
         Some(Self { object: seen.name, dated, stored: store.stored_by(seen.modified) })
     }
 
+    #[cfg(test)]
+    pub(super) fn of_time(dated: Timestamp, stored: Timestamp) -> Self {
+        Self { object: String::new(), dated, stored }
+    }
+
     /// True if it is dated later than it was stored.
     pub(super) fn is_ahead(&self) -> bool {
         dating::is_ahead(self.dated, self.stored)
     }
 
     /// Its place in the order of records, whatever it says, but for [`time_of`](Self::time_of).
-    fn place(&self) -> Timestamp {
+    pub(super) fn place(&self) -> Timestamp {
         if !self.is_ahead() {
             return self.dated;
         }

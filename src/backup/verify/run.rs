@@ -115,18 +115,16 @@ async fn deep(
     documents::check(store, manifest, report).await?;
     let mut seen = HashSet::new();
     report.damage.retain(|damage| !missing.contains(&damage.object) || seen.insert(damage.object.clone()));
-    let records = documents::records(store, manifest, records, report).await?;
+    let past = documents::records(store, manifest, records, options, now, report).await?;
 
     let bad = damaged(report);
     let all = manifest.objects().map(|(id, name, summary)| Segment { id, name, summary });
     // A segment whose size is wrong is reported already.
     let mut chosen: Vec<Segment<'_>> = all.filter(|segment| !bad.contains(&segment.id)).collect();
-    if let Some(max_age) = options.since_last {
-        let before = chosen.len();
-        let is_covered = |id| records.iter().rev().any(|record| record.covers(id, options.level, now, max_age));
-        chosen.retain(|segment| !is_covered(segment.id));
-        report.skipped = before - chosen.len();
-    }
+    let before = chosen.len();
+    chosen.retain(|segment| !past.spares(segment.id));
+    report.skipped = before - chosen.len();
+    drop(past);
     if let Some(sample) = options.sample {
         report.sample = Some(choice::draw(&mut chosen, sample));
     }

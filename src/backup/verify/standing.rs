@@ -3,6 +3,8 @@
 //! A record is good for what its verification had before it when it began. It clears the damage of the records that were there
 //! then, if it looked at least as deep, at every segment, and found all of it good. What it has not cleared, and what others found
 //! while it ran, it carries on as `earlier_damage`. So the last record tells how the backup stands, without the others.
+//!
+//! A record that cannot be used may tell any damage. It is passed over, and that it was is carried on in the same way (`has_unread`).
 
 use std::collections::HashSet;
 
@@ -10,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::options::VerifyLevel;
-use super::record::{self, Of, Outcome, RecordName, Verification};
+use super::record::{self, Of, Outcome, Reading, RecordName, Verification};
 use crate::backup::manifest::Manifest;
 use crate::backup::store::Store;
 use crate::error::Result;
@@ -44,10 +46,19 @@ impl From<&Verification> for LastVerification {
 }
 
 impl LastVerification {
+    /// True if it has shown that damage of this level, which was there when it began, is gone.
+    fn clears(&self, level: VerifyLevel) -> bool {
+        self.outcome == Outcome::Good && self.good == self.segments && self.level >= level
+    }
+
     /// What is left of damage that was there when it began.
     fn leaves(&self, damage: Option<Self>) -> Option<Self> {
-        let is_whole = self.outcome == Outcome::Good && self.good == self.segments;
-        damage.filter(|damage| !is_whole || self.level < damage.level)
+        damage.filter(|damage| !self.clears(damage.level))
+    }
+
+    /// Whether it may be that something is left of what a record tells that nobody could read when it began.
+    fn leaves_unread(&self, has_unread: bool) -> bool {
+        has_unread && !self.clears(VerifyLevel::Full)
     }
 
     /// Itself, if it found damage.
@@ -65,18 +76,45 @@ pub struct Standing {
     /// Damage that stands: no verification that began after it was found, at least as deep, has looked at every segment and found
     /// nothing wrong. Of several it is the deepest, and of those the newest.
     pub damage: Option<LastVerification>,
+    /// True if a record cannot be used, because it is damaged or a newer version has written it, and no verification that began
+    /// after it was written has read every segment, at [`VerifyLevel::Full`], and found nothing wrong. It may tell damage: what
+    /// the others say is not known to be all.
+    pub has_unread: bool,
 }
 
 impl Standing {
     /// What `records` say together, oldest first, as [`verifications`](super::verifications) answers them.
     pub fn of(records: &[Verification]) -> Self {
-        let looks = records.iter().map(|record| (LastVerification::from(record), record.earlier_damage));
-        looks.fold(Self::default(), Self::then)
+        records.iter().map(Said::from).fold(Self::default(), Self::then)
     }
 
-    /// After one more verification, and the damage that it left.
-    fn then(self, (look, left): (LastVerification, Option<LastVerification>)) -> Self {
-        Self { verified: Some(look), damage: deepest([look.leaves(self.damage), left, look.own_damage()]) }
+    /// After one more verification.
+    fn then(self, said: Said) -> Self {
+        let look = said.look;
+        Self {
+            verified: Some(look),
+            damage: deepest([look.leaves(self.damage), said.damage, look.own_damage()]),
+            has_unread: look.leaves_unread(self.has_unread) || said.has_unread,
+        }
+    }
+
+    /// After one more record, which cannot be used.
+    fn then_unread(self) -> Self {
+        Self { has_unread: true, ..self }
+    }
+}
+
+/// What a record says of its verification, and of what that has left of those before it.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    look: LastVerification,
+    damage: Option<LastVerification>,
+    has_unread: bool,
+}
+
+impl From<&Verification> for Said {
+    fn from(record: &Verification) -> Self {
+        Self { look: record.into(), damage: record.earlier_damage, has_unread: record.has_unread }
     }
 }
 
@@ -85,27 +123,37 @@ fn deepest(damage: [Option<LastVerification>; 3]) -> Option<LastVerification> {
     damage.into_iter().flatten().max_by_key(|damage| damage.level)
 }
 
-/// How a backup stands, by the newest of the records `names` that can be used.
+/// How a backup stands, by the newest of the records `names` that can be used, however many newer ones cannot.
 pub(crate) async fn standing(store: &Store, of: &Of, names: &[RecordName]) -> Result<Standing> {
-    // A few damaged ones may be newer. That all are damaged is not worth reading all.
-    const TRIES: usize = 3;
     if names.iter().any(RecordName::is_ahead) {
         // Where these belong depends on what they say.
-        let mut looks = Vec::new();
+        let mut all = Vec::new();
         for name in names {
-            if let Some(record) = record::read_usable(store, of, name).await? {
-                looks.push((name.time_of(&record), (LastVerification::from(&record), record.earlier_damage)));
+            match record::read_usable(store, of, name).await? {
+                Reading::Record(record) => all.push((name.time_of(&record), Some(Said::from(&*record)))),
+                Reading::Unusable => all.push((name.place(), None)),
+                Reading::Gone => {}
             }
         }
-        looks.sort_by_key(|(time, _)| *time);
-        return Ok(looks.into_iter().map(|(_, look)| look).fold(Standing::default(), Standing::then));
+        all.sort_by_key(|(time, _)| *time);
+        let then = |standing: Standing, (_, said): (_, Option<Said>)| match said {
+            Some(said) => standing.then(said),
+            None => standing.then_unread(),
+        };
+        return Ok(all.into_iter().fold(Standing::default(), then));
     }
-    for name in names.iter().rev().take(TRIES) {
-        if let Some(record) = record::read_usable(store, of, name).await? {
-            return Ok(Standing::of(&[record]));
+    let mut has_unread = false;
+    for name in names.iter().rev() {
+        match record::read_usable(store, of, name).await? {
+            Reading::Record(record) => {
+                let standing = Standing::of(&[*record]);
+                return Ok(if has_unread { standing.then_unread() } else { standing });
+            }
+            Reading::Unusable => has_unread = true,
+            Reading::Gone => {}
         }
     }
-    Ok(Standing::default())
+    Ok(Standing { has_unread, ..Standing::default() })
 }
 
 /// Writes the record of a verification that saw the records `known` when it began. Answers its name.
@@ -118,27 +166,33 @@ pub(super) async fn add(
     let of = Of::from(manifest);
     let names = record::names(store, &manifest.names()).await?;
     let look = LastVerification::from(&record);
-    record.earlier_damage = look.leaves(standing(store, &of, known).await?.damage);
+    let stood = standing(store, &of, known).await?;
+    record.earlier_damage = look.leaves(stood.damage);
+    record.has_unread = look.leaves_unread(stood.has_unread);
     let known: HashSet<&str> = known.iter().map(|name| name.object.as_str()).collect();
     for name in names.iter().filter(|name| !known.contains(name.object.as_str())) {
         // What was found meanwhile may be younger than the look at the same object.
-        if let Some(other) = record::read_usable(store, &of, name).await? {
-            let found = LastVerification::from(&other).own_damage();
-            record.earlier_damage = deepest([record.earlier_damage, found, None]);
+        match record::read_usable(store, &of, name).await? {
+            Reading::Record(other) => {
+                let found = LastVerification::from(&*other).own_damage();
+                record.earlier_damage = deepest([record.earlier_damage, found, None]);
+            }
+            Reading::Unusable => record.has_unread = true,
+            Reading::Gone => {}
         }
     }
     record::write(store, manifest, &record, &names).await
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::backup::manifest::tests::{manifest, stripe};
     use crate::backup::verify::Coverage;
     use crate::pipeline::SegmentId;
 
     /// A record of a backup of two segments.
-    fn record(level: VerifyLevel, outcome: Outcome, good: u64) -> Verification {
+    pub(in crate::backup::verify) fn record(level: VerifyLevel, outcome: Outcome, good: u64) -> Verification {
         let manifest = manifest(vec![stripe(&[(5, 5), (5, 5)])]);
         let covered = Coverage::new((0..u32::try_from(good).unwrap()).map(|index| SegmentId { stripe: 0, index }));
         Verification {
@@ -156,6 +210,7 @@ mod tests {
             covered,
             seed: None,
             earlier_damage: None,
+            has_unread: false,
             findings: u64::from(outcome == Outcome::Damaged),
             damage: Vec::new(),
         }
@@ -199,6 +254,24 @@ mod tests {
             let alone = records.last().map(std::slice::from_ref).unwrap_or_default();
             assert_eq!(Standing::of(alone), Standing::of(&records));
             assert_eq!(Standing::of(alone).damage.map(|damage| damage.time.as_second()), expected, "{records:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_record_may_tell_that_nobody_can_read_is_left_until_the_whole_backup_was_read() {
+        use VerifyLevel::{Full, Quick, Stored};
+        for (level, outcome, good, expected) in [
+            (Quick, Outcome::Good, 2, true),
+            (Stored, Outcome::Good, 2, true),
+            (Full, Outcome::Good, 1, true),
+            (Full, Outcome::Damaged, 1, true),
+            (Full, Outcome::Good, 2, false),
+        ] {
+            let mut record = record(level, outcome, good);
+            assert_eq!(Standing::default().then_unread().then(Said::from(&record)).has_unread, expected, "{record:?}");
+            // What was written while it ran is not cleared by it.
+            record.has_unread = true;
+            assert!(Standing::of(&[record]).has_unread);
         }
     }
 

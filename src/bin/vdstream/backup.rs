@@ -32,7 +32,7 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
         Ok(report) => {
             let manifest = &report.manifest;
             let told = print(&args, common, &report);
-            let story = Story::Committed { manifest, verifications: &[] };
+            let story = Story::Committed { manifest, verifications: &[], has_unread: false };
             let drawn = match page {
                 Some(page) => page.write(&Facts { url: &args.url, series: &args.series, story }).await,
                 None => Ok(()),

@@ -72,7 +72,8 @@ pub(crate) async fn list(args: args::List, common: &args::Common) -> Result<(), 
             backup.stripes.to_string(),
             output::size(backup.raw_bytes),
             output::size(backup.stored_bytes),
-            verified(backup.verified.as_ref(), backup.standing_damage.as_ref()).unwrap_or_else(|| "-".to_owned()),
+            verified(backup.verified.as_ref(), backup.standing_damage.as_ref(), backup.has_unread_verification)
+                .unwrap_or_else(|| "-".to_owned()),
         ]
     }));
     output::line(&output::table(&rows))
@@ -88,10 +89,13 @@ pub(crate) fn refuse_nothing(listing: &Listing, series: &str, store: &Store) -> 
     Err(Error::new(ErrorKind::NotFound, error))
 }
 
-/// What the recorded verifications say, in few words: damage that stands, before the last of them.
-fn verified(last: Option<&LastVerification>, damage: Option<&LastVerification>) -> Option<String> {
+/// What the recorded verifications say, in few words: damage that stands, before what nobody can read, before the last of them.
+fn verified(last: Option<&LastVerification>, damage: Option<&LastVerification>, has_unread: bool) -> Option<String> {
     if let Some(damage) = damage {
         return Some(damaged(damage));
+    }
+    if has_unread {
+        return Some("not known (a record cannot be used)".to_owned());
     }
     let last = last?;
     let part = match last.good == last.segments {
@@ -134,23 +138,25 @@ pub(crate) fn encryption(encryption: &Encryption) -> String {
 pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), Failure> {
     let store = store::open(&args.url)?;
     let manifest = find(&store, &args.series, &args.id).await?;
+    let Standing { verified: last, damage, has_unread, .. } = backup::standing(&store, &manifest).await?;
     if let Some(path) = &args.html {
         let verifications = backup::verifications(&store, &manifest).await?;
-        let story = Story::Committed { manifest: &manifest, verifications: &verifications };
+        let story = Story::Committed { manifest: &manifest, verifications: &verifications, has_unread };
         let file = PageFile::open(path).await?;
         file.write(&Facts { url: &args.url, series: manifest.series.as_str(), story }).await?;
     }
-    let Standing { verified: last, damage, .. } = backup::standing(&store, &manifest).await?;
     if common.json {
         let text = String::from_utf8_lossy(&manifest.encode()?).into_owned();
-        // The manifest as it is stored, and two members more.
+        // The manifest as it is stored, and three members more.
         let document = text.trim_end().trim_end_matches('}');
         let word = |verification: &Option<LastVerification>| {
             serde_json::to_string(verification)
                 .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode the document").with_source(error))
         };
         let (last, damage) = (word(&last)?, word(&damage)?);
-        return output::line(&format!("{document},\"verified\":{last},\"standing_damage\":{damage}}}"));
+        return output::line(&format!(
+            "{document},\"verified\":{last},\"standing_damage\":{damage},\"has_unread_verification\":{has_unread}}}"
+        ));
     }
     let pair = |key: &str, value: String| vec![key.to_owned(), value];
     let mut rows = vec![
@@ -166,7 +172,7 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         pair("raw", output::size(manifest.raw_bytes())),
         pair("stored", output::size(manifest.stored_bytes())),
         pair("root hash", manifest.root().to_hex().to_string()),
-        pair("verified", verified(last.as_ref(), damage.as_ref()).unwrap_or_else(|| "never".to_owned())),
+        pair("verified", verified(last.as_ref(), damage.as_ref(), has_unread).unwrap_or_else(|| "never".to_owned())),
     ];
     if let Some(parent) = manifest.parent {
         rows.push(pair("continues", parent.to_string()));

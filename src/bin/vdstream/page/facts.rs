@@ -17,8 +17,16 @@ pub(crate) struct Facts<'a> {
 /// How it ended.
 #[derive(Debug)]
 pub(crate) enum Story<'a> {
-    Committed { manifest: &'a Manifest, verifications: &'a [Verification] },
-    Failed { attempt: &'a Attempt, why: &'a str },
+    Committed {
+        manifest: &'a Manifest,
+        verifications: &'a [Verification],
+        /// There are records of verifications that cannot be used.
+        has_unread: bool,
+    },
+    Failed {
+        attempt: &'a Attempt,
+        why: &'a str,
+    },
 }
 
 /// What is known of a backup that does not come to its end.

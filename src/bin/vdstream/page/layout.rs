@@ -20,8 +20,8 @@ const MOST_VERIFICATIONS: usize = 100;
 
 pub(super) fn page(facts: &Facts<'_>) -> Result<String> {
     let (title, body) = match &facts.story {
-        Story::Committed { manifest, verifications } => {
-            (format!("Backup {}", manifest.id), committed(facts, manifest, verifications)?)
+        Story::Committed { manifest, verifications, has_unread } => {
+            (format!("Backup {}", manifest.id), committed(facts, manifest, verifications, *has_unread)?)
         }
         Story::Failed { attempt, why } => {
             let title = if attempt.may_be_committed { "A backup in doubt" } else { "No backup" };
@@ -46,9 +46,14 @@ pub(super) fn page(facts: &Facts<'_>) -> Result<String> {
     .into_string())
 }
 
-fn committed(facts: &Facts<'_>, manifest: &Manifest, verifications: &[Verification]) -> Result<Markup> {
+fn committed(
+    facts: &Facts<'_>,
+    manifest: &Manifest,
+    verifications: &[Verification],
+    has_unread: bool,
+) -> Result<Markup> {
     let (raw, stored) = (manifest.raw_bytes(), manifest.stored_bytes());
-    let (class, word) = badge(verifications);
+    let (class, word) = badge(verifications, has_unread);
     let mut tiles = vec![("raw", output::size(raw)), ("stored", output::size(stored)), ("ratio", ratio(raw, stored))];
     if let Some(course) = &manifest.course {
         let moved = course.raw_bytes.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
@@ -74,12 +79,14 @@ fn committed(facts: &Facts<'_>, manifest: &Manifest, verifications: &[Verificati
     })
 }
 
-/// The class and the words of the badge: damage that stands, before the last verification and how much it has looked at.
-fn badge(verifications: &[Verification]) -> (&'static str, String) {
+/// The class and the words of the badge: damage that stands, before what nobody can read, before the last verification and how much it
+/// has looked at.
+fn badge(verifications: &[Verification], has_unread: bool) -> (&'static str, String) {
     if let Some(damage) = Standing::of(verifications).damage {
         return ("bad", crate::catalog::damaged(&damage));
     }
     match verifications.last() {
+        _ if has_unread => ("plain", "committed, a record of a verification cannot be used".to_owned()),
         None => ("plain", "committed".to_owned()),
         Some(last) if last.is_complete() => ("good", format!("committed, verified ({})", last.level)),
         Some(Verification { level, good, segments, .. }) => {
@@ -397,7 +404,7 @@ mod tests {
         verifications[0].host = Some(HOSTILE.to_owned());
         let finding = serde_json::json!({"object": HOSTILE, "error": HOSTILE});
         verifications[0].damage.push(serde_json::from_value(finding).unwrap());
-        let story = Story::Committed { manifest: &manifest, verifications: &verifications };
+        let story = Story::Committed { manifest: &manifest, verifications: &verifications, has_unread: false };
         let page = page(&Facts { url: HOSTILE, series: HOSTILE, story }).unwrap();
         // URL, twice; series; key and value of the label; host, tool, codec, producer; host and finding of the verification.
         assert_harmless(&page, 11);
@@ -418,12 +425,17 @@ mod tests {
         }
         let mut records = backup::verifications(&store, &manifest).await.unwrap();
         let told = |class, words: &str| (class, words.to_owned());
-        assert_eq!(badge(&[]), told("plain", "committed"));
-        assert_eq!(badge(&records), told("good", "committed, verified (quick)"));
+        assert_eq!(badge(&[], false), told("plain", "committed"));
+        assert_eq!(badge(&records, false), told("good", "committed, verified (quick)"));
+        let unread = told("plain", "committed, a record of a verification cannot be used");
+        assert_eq!((badge(&[], true), badge(&records, true)), (unread.clone(), unread));
         (records[1].segments, records[1].good) = (100, 1);
-        assert_eq!(badge(&records), told("plain", "committed, verified (quick, 1 of 100 segments)"));
+        assert_eq!(badge(&records, false), told("plain", "committed, verified (quick, 1 of 100 segments)"));
         records[0].outcome = Outcome::Damaged;
-        assert_eq!(badge(&records), told("bad", &format!("damaged (full, {:.0})", records[0].finished)));
+        for has_unread in [false, true] {
+            let damaged = told("bad", &format!("damaged (full, {:.0})", records[0].finished));
+            assert_eq!(badge(&records, has_unread), damaged);
+        }
     }
 
     #[tokio::test]
@@ -437,7 +449,7 @@ mod tests {
         let mut page_of = |moved: u64| {
             let course = manifest.course.as_mut().unwrap();
             (course.millis, course.raw_bytes, course.stored_bytes) = (1000, vec![1, moved - 1], vec![1, 1]);
-            let story = Story::Committed { manifest: &manifest, verifications: &[] };
+            let story = Story::Committed { manifest: &manifest, verifications: &[], has_unread: false };
             page(&Facts { url: "/a", series: "a", story }).unwrap()
         };
         let tile = |name: &str, value: &str| format!("<dt>{name}</dt><dd>{value}</dd>");
