@@ -124,6 +124,22 @@ fn a_closed_stdin_is_not_an_empty_backup() {
     assert_eq!(backups(&place).len(), 2);
 }
 
+/// What another program has read of stdin before is not the tool's.
+#[test]
+fn a_redirected_file_is_backed_up_from_where_stdin_stands() {
+    let (place, work) = (Place::disk(), TempDir::new().unwrap());
+    let (disk, header) = (work.path().join("disk.img"), work.path().join("header"));
+    let content = pattern().bytes(0, 100_000);
+    fs::write(&disk, &content).unwrap();
+    let read_first = format!("dd bs=512 count=1 status=none of={}", header.display());
+    let script = format!("{{ {read_first}; \"$0\" backup \"$1\" -; }} <{}", disk.display());
+    let made = shell(&place, &script);
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert_eq!(fs::read(&header).unwrap(), content[..512]);
+    let restored = run(&place, &["restore", &place.url(), "latest", "--output", "-"]);
+    assert!(restored.stdout == content[512..], "{} bytes came, {}", restored.stdout.len(), stderr(&restored));
+}
+
 #[test]
 fn what_cannot_work_is_refused_before_anything_is_opened() {
     let place = Place::disk();

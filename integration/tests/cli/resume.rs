@@ -1,7 +1,7 @@
 //! A backup whose process was killed, and one that goes on with it.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -48,14 +48,23 @@ async fn killed(place: &Place, resumed: Option<&str>, content: &[u8], segments: 
     intent.split('/').nth_back(1).unwrap().to_owned()
 }
 
-/// Resumes the backup with what `more` names, or from a pipe that delivers `piped`.
-fn resume(place: &Place, id: &str, more: &[&str], piped: Option<&[u8]>) -> Output {
+/// What resumes the backup with what `more` names.
+fn resuming(place: &Place, id: &str, more: &[&str]) -> Command {
     let url = place.url();
     let mut command = vdstream_command();
     let resumed = ["--resume", id, "--silence", "0s"];
     command.envs(place.environment()).args(arguments(&url, &[&resumed[..], more].concat()));
-    command.stdin(if piped.is_some() { Stdio::piped() } else { Stdio::null() });
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Resumes the backup with what `more` names, or from a pipe that delivers `piped`.
+fn resume(place: &Place, id: &str, more: &[&str], piped: Option<&[u8]>) -> Output {
+    let mut command = resuming(place, id, more);
+    if piped.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().unwrap();
     if let (Some(content), Some(mut stdin)) = (piped, child.stdin.take()) {
         stdin.write_all(content).unwrap();
     }
@@ -109,6 +118,26 @@ async fn a_backup_that_was_killed_goes_on_from_a_file_a_pipe_or_a_program() {
             is_whole(&place, &id, &content, &work).await;
         }
     }
+}
+
+/// The offset of what is stored counts from where stdin stood when it was handed over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redirected_file_goes_on_behind_what_is_stored_and_where_it_was_handed_over() {
+    let (work, place) = (tempfile::tempdir().unwrap(), Place::disk());
+    let (content, path) = input(&work);
+    fs::write(&path, [&[7; 512][..], &content].concat()).unwrap();
+    let id = killed(&place, None, &content, 2).await;
+    let from = |position| {
+        let mut stdin = fs::File::open(&path).unwrap();
+        stdin.seek(SeekFrom::Start(position)).unwrap();
+        resuming(&place, &id, &["-"]).stdin(stdin).output().unwrap()
+    };
+    // The file is long enough, and what was handed over of it is not.
+    assert_fails(&from(35 << 20), 2, "stdin has 5243392 bytes, and ");
+    let resumed = from(512);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).contains(" of it in "), "read on, not again: {}", stderr(&resumed));
+    is_whole(&place, &id, &content, &work).await;
 }
 
 /// What is read back is told before anything moves; what the first process did is not taken for what the second one has done.
