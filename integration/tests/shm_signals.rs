@@ -52,6 +52,34 @@ fn ends(party: &mut Party, code: i32, words: &str) -> String {
     said
 }
 
+/// Nothing would come of it, so it is most likely not what was meant.
+#[test]
+fn what_is_for_device_sets_only_is_refused_where_it_means_nothing() {
+    let stage = Stage::new();
+    let store = stage.path("store");
+    let (store, hub) = (store.to_str().unwrap(), stage.hub());
+    let run = |arguments: &[&[&str]]| {
+        let mut command = tool::vdstream_command();
+        command.args(arguments.concat()).env("VDSTREAM_HUB", &hub);
+        Party::spawn("tool", command)
+    };
+    let (backup, restore) = (["backup", store], ["restore", store, "latest"]);
+    let (producer, output, set) = (["--", "true"], ["--output", "/dev/null"], ["--device-set", "x"]);
+    // The variable is for every command.
+    run(&[&backup, &producer]).succeeds();
+    for option in [["--devices", "4"], ["--allow-user", "1"], ["--allow-group", "1"], ["--hub", "/elsewhere"]] {
+        ends(&mut run(&[&backup, &option, &producer]), 2, "--");
+        ends(&mut run(&[&restore, &option, &output]), 2, "--");
+    }
+    ends(&mut run(&[&restore, &set, &["--devices", "4"]]), 2, "--");
+    for engine in [&["engine", "backup", "--input", store][..], &["engine", "restore", "--output", "/dev/null"]] {
+        let mut ended = run(&[engine, &set, &["--wait", "0s", "--devices", "4"]]);
+        let said = ends(&mut ended, 2, "--");
+        assert!(said.contains("unexpected argument '--devices'"), "{said}");
+    }
+    assert_eq!(stage.backups(), 1, "of all of them, one backup was made");
+}
+
 /// The file with the passphrase is a FIFO that nobody writes to, so the beginning waits for ever.
 #[test]
 fn a_signal_ends_an_agent_that_is_beginning() {

@@ -89,6 +89,8 @@ async fn carry_out(
     store: Store,
 ) -> Result<BackupReport, Failure> {
     #[cfg(feature = "shm")]
+    args.devices.check()?;
+    #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if args.stdin.is_some() || !args.input.is_empty() || !args.producer.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other inputs").into());

@@ -12,6 +12,7 @@ use vdstream::pipeline::{Identities, Passphrase, Recipients};
 use vdstream::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
+use crate::args;
 use crate::output;
 
 /// For whom a backup is encrypted.
@@ -165,7 +166,7 @@ impl Keys {
 fn is_typed(files: &[PathBuf], variable: &str) -> bool {
     match files {
         [] => false,
-        [file] => std::env::var_os(variable).is_none_or(|value| value != file.as_os_str()),
+        [file] => args::is_typed(file, variable, |text| Some(text.into())),
         _ => true,
     }
 }

@@ -22,6 +22,8 @@ use crate::target::{self, Safety, Target};
 
 pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     #[cfg(feature = "shm")]
+    args.devices.check()?;
+    #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if !args.output.is_empty() || !args.consumer.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other outputs").into());

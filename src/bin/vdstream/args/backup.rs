@@ -32,6 +32,11 @@ pub(crate) struct Backup {
     #[cfg(feature = "shm")]
     #[command(flatten)]
     pub(crate) devices: Devices,
+    /// Devices of the set, one stripe each
+    #[cfg(feature = "shm")]
+    #[arg(long = "devices", value_name = "N", default_value_t = 1, requires = "device_set",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) device_count: u32,
     /// A file or FIFO to read; each is one stripe
     #[arg(long, value_name = "PATH", conflicts_with = "producer")]
     pub(crate) input: Vec<PathBuf>,
