@@ -109,6 +109,23 @@ fn a_signal_ends_an_agent_that_is_beginning() {
     stage.assert_empty("after signals");
 }
 
+/// It has not even found its backup yet.
+#[tokio::test]
+async fn a_signal_ends_an_agent_whose_first_request_hangs() {
+    let (stage, place) = (Stage::new(), Place::server(Kind::Garage).await);
+    let proxy = Proxy::hold(Kind::Garage.endpoint(), &["HTTP"]).await;
+    let numbers = stage.path("numbers.prom");
+    let mut command = tool::vdstream_command();
+    command.envs(place.environment_at(proxy.endpoint())).args(["restore", &place.url(), "latest"]);
+    command.args(["--device-set", "ending", "--hub"]).arg(stage.hub()).arg("--metrics-file").arg(&numbers);
+    let mut agent = Party::spawn("agent", command);
+    proxy.holds_one().await;
+    agent.signal("-TERM");
+    ends(&mut agent, 143, "ended by SIGTERM, nothing was left behind");
+    let numbers = fs::read_to_string(numbers).unwrap();
+    assert!(numbers.contains("vdstream_exit_code{command=\"restore\",series=\"default\"} 143\n"), "{numbers}");
+}
+
 /// Something is stored, and then the store answers nothing more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_agent_cannot_remove_is_told_and_not_said_to_be_removed() {

@@ -152,14 +152,14 @@ pub(crate) async fn restore(
     name: &str,
     store: &Store,
     manifest: &Manifest,
+    signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let mut signals = Signals::install()?;
     let restore = signals.unless(restore::begin(args, store, manifest)).await?;
-    let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, &mut signals).await?;
+    let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, signals).await?;
     let told = set.clone();
     let pipeline = restore.pipeline().clone();
     let work = Work::new(Direction::Restore, &pipeline, Some(manifest.raw_bytes()));
     let watch = Watch::new(common, metrics, work);
     // What the engine has got stays with it.
-    watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await.map_err(Failure::cut)
+    watched(&watch, &pipeline, until_signal(told, signals, restore.serve(set))).await.map_err(Failure::cut)
 }

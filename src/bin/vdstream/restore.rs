@@ -28,9 +28,10 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &Me
         if !args.output.is_empty() || !args.consumer.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other outputs").into());
         }
+        let mut signals = Signals::install()?;
         let store = store::open(&args.url)?;
-        let manifest = catalog::find(&store, &args.series, &args.id).await?;
-        crate::devices::restore(&args, common, metrics, name, &store, &manifest).await?;
+        let manifest = signals.unless(catalog::find(&store, &args.series, &args.id)).await?;
+        crate::devices::restore(&args, common, metrics, name, &store, &manifest, &mut signals).await?;
         return print(&args, common, &manifest)
             .map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)));
     }
