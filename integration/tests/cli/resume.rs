@@ -1,7 +1,7 @@
 //! A backup whose process was killed, and one that goes on with it.
 
 use std::fs;
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use futures::TryStreamExt as _;
 use integration::chaos::Tool;
 use integration::place::Place;
 use integration::server::Kind;
-use integration::tool::{events, vdstream_command};
+use integration::tool::{event, events, vdstream_command};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -171,6 +171,31 @@ async fn what_is_read_back_has_events_and_what_moves_has_the_time() {
     assert_fails(&refused, 11, "complete already");
     let told = events(&stderr(&refused));
     assert!(!told.is_empty() && told.iter().all(|event| event["total_bytes"].is_null()), "{told:?}");
+}
+
+/// At the least rate there is, the first read waits for half a minute: the backup would be complete long before without the limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_back_keeps_to_the_limit_on_reading() {
+    let work = tempfile::tempdir().unwrap();
+    let (content, path) = input(&work);
+    let place = Place::disk();
+    let id = killed(&place, None, &content, 2).await;
+    let limits = [(&["--limit-download", "1KiB"][..], None), (&[][..], Some(("VDSTREAM_LIMIT_DOWNLOAD", "1KiB")))];
+    for (typed, variable) in limits {
+        let input = ["--input", &path, "--progress", "json"];
+        let mut child = resuming(&place, &id, &[&input[..], typed].concat()).envs(variable).spawn().unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let look = told.by_ref().find_map(|line| event(&line).filter(|event| event["total_bytes"].is_u64()));
+        let look = look.expect("an event of a look that goes on");
+        assert_eq!((&look["event"], &look["read_bytes"]), (&"resume".into(), &0.into()), "{look}");
+        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        // To its end, or it could not go on.
+        told.for_each(drop);
+        assert_eq!(child.wait().unwrap().code(), Some(143));
+    }
+    let resumed = resume(&place, &id, &["--input", &path], None);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    is_whole(&place, &id, &content, &work).await;
 }
 
 /// Stored bytes of the segments that follow each other from the first on.

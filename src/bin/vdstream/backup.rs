@@ -88,6 +88,11 @@ async fn carry_out(
     attempt: &mut Attempt,
     store: Store,
 ) -> Result<BackupReport, Failure> {
+    if args.resume.is_none() && args.download.is_typed() {
+        let error =
+            "--limit-download is for what --resume reads back; a backup that begins reads nothing: leave it out";
+        return Err(Error::new(ErrorKind::Invalid, error).into());
+    }
     #[cfg(feature = "shm")]
     args.devices.check()?;
     #[cfg(feature = "shm")]
@@ -259,9 +264,9 @@ async fn resume(args: &args::Backup, store: &Store, id: &str, stripes: u16, watc
             format!("backup {id} has {expected} stripes, and there are {stripes} inputs: give the same inputs again"),
         ));
     }
-    let options =
-        ResumeOptions::default().pipeline(pipeline(args)).silence(args.silence).clean_up_timeout(args.clean_up_timeout);
-    Backup::resume(store, &args.series, id, options.watch(watch)).await
+    let options = ResumeOptions::default().pipeline(args.download.limit(pipeline(args))).silence(args.silence);
+    let options = options.clean_up_timeout(args.clean_up_timeout).watch(watch);
+    Backup::resume(store, &args.series, id, options).await
 }
 
 fn pipeline(args: &args::Backup) -> PipelineConfig {

@@ -10,7 +10,7 @@ use vdstream::backup::Kind;
 #[cfg(feature = "shm")]
 use super::Devices;
 use super::value::{Until, ZstdLevel, age, label, level, rate, size, until};
-use super::{Limits, Metrics};
+use super::{Download, Limits, Metrics};
 #[cfg(feature = "encryption")]
 use crate::keys;
 
@@ -96,6 +96,9 @@ pub(crate) struct Backup {
     pub(crate) readers: keys::Readers,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    // For what `--resume` reads back.
+    #[command(flatten)]
+    pub(crate) download: Download,
     #[command(flatten)]
     pub(crate) metrics: Metrics,
     /// A program whose stdout is backed up; its exit status decides between commit and abort
