@@ -102,11 +102,12 @@ fn what_was_deleted_is_told_whether_or_not_the_report_can_be_printed() {
 fn a_reader_that_has_seen_enough_ends_the_tool_quietly() {
     let place = Place::disk();
     assert!(run(&place, &["backup", &place.url(), "--", "head", "-c", "5000000", "/dev/urandom"]).status.success());
-    // The tool starts when its reader is gone; of the last one, it is in the middle.
+    // The tool starts when its reader is gone; of the last ones, it is in the middle.
     for script in [
         "(sleep 0.3; exec \"$0\" list \"$1\") | true",
         "(sleep 0.3; exec \"$0\" show \"$1\" latest --json) | true",
         "\"$0\" restore \"$1\" latest --output - | head -c 1 >/dev/null",
+        "\"$0\" restore \"$1\" latest --output /dev/stdout | head -c 1 >/dev/null",
     ] {
         let quiet = shell(&place, &format!("{script}; exit ${{PIPESTATUS[0]}}"));
         assert_eq!((code(&quiet), stderr(&quiet).as_str()), (141, ""), "{script}");
@@ -122,6 +123,25 @@ fn a_closed_stdin_is_not_an_empty_backup() {
     let empty = shell(&place, "\"$0\" backup \"$1\" --input /dev/null; true | \"$0\" backup \"$1\" -");
     assert!(empty.status.success(), "{}", stderr(&empty));
     assert_eq!(backups(&place).len(), 2);
+}
+
+#[test]
+fn stdout_is_stdout_whatever_it_is_called() {
+    let (place, work) = (Place::disk(), TempDir::new().unwrap());
+    assert!(run(&place, &["backup", &place.url(), "--", "echo", "data"]).status.success());
+    let archive = work.path().join("archive").display().to_string();
+    for name in ["-", "/dev/stdout", "/proc/self/fd/1"] {
+        // No document beside the data.
+        let piped = run(&place, &["restore", &place.url(), "latest", "--json", "--output", name]);
+        assert!(piped.status.success() && piped.stdout == b"data\n", "{name}: {:?}", String::from_utf8(piped.stdout));
+    }
+    for name in ["-", "/dev/stdout", archive.as_str()] {
+        fs::write(&archive, b"before\n").unwrap();
+        let script = format!("\"$0\" restore \"$1\" latest --json --output {name} >>{archive}");
+        let appended = shell(&place, &script);
+        assert!(appended.status.success(), "{name}: {}", stderr(&appended));
+        assert_eq!(fs::read_to_string(&archive).unwrap(), "before\ndata\n", "{name}");
+    }
 }
 
 /// What another program has read of stdin before is not the tool's.

@@ -20,7 +20,7 @@ use crate::signal::Signals;
 use crate::store;
 use crate::target::{self, Safety, Target};
 
-pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
     #[cfg(feature = "shm")]
     args.devices.check()?;
     #[cfg(feature = "shm")]
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &Me
     }
     let mut signals = Signals::install()?;
     let Prepared { manifest, restore, mut targets, mut program } = tokio::select! {
-        prepared = prepare(&args) => prepared?,
+        prepared = prepare(&mut args) => prepared?,
         signal = signals.next() => return Err(Failure::Signal(signal)),
     };
     let is_direct = targets.iter().any(Target::is_direct);
@@ -93,10 +93,16 @@ struct Prepared {
     program: Option<Program>,
 }
 
-async fn prepare(args: &args::Restore) -> Result<Prepared> {
+/// From here on, each of the outputs that is stdout is called `-`.
+async fn prepare(args: &mut args::Restore) -> Result<Prepared> {
     let store: Store = store::open(&args.url)?;
     let manifest = catalog::find(&store, &args.series, &args.id).await?;
     check_outputs(args, manifest.stripes.len()).await?;
+    for path in &mut args.output {
+        if same::is_stdout(path).await {
+            *path = "-".into();
+        }
+    }
     let restore = begin(args, &store, &manifest).await?;
     if args.consumer.is_empty() {
         let safety = if args.no_sync { Safety::Process } else { Safety::Machine };
@@ -155,6 +161,7 @@ pub(crate) async fn begin(args: &args::Restore, store: &Store, manifest: &Manife
     Restore::begin(store, manifest, options)
 }
 
+/// As `prepare` leaves it.
 fn is_stdout(path: &std::path::Path) -> bool {
     path.as_os_str() == "-"
 }
