@@ -9,7 +9,7 @@ use vdstream::backup::Kind;
 
 #[cfg(feature = "shm")]
 use super::Devices;
-use super::value::{Until, ZstdLevel, age, label, level, rate, size, until};
+use super::value::{Until, ZstdLevel, age, label, level, rate, size, span, until};
 use super::{Download, Limits, Metrics};
 #[cfg(feature = "encryption")]
 use crate::keys;
@@ -49,7 +49,7 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "ID", conflicts_with_all = ["label", "parent", "kind", "keep_until"])]
     pub(crate) resume: Option<String>,
     /// Resume it only if nothing was stored of it for this long
-    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "5m", value_parser = age, requires = "resume")]
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "5m", value_parser = span, requires = "resume")]
     pub(crate) silence: Duration,
     /// A label to keep with the backup; repeat for more
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
