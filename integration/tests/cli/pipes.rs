@@ -173,7 +173,9 @@ fn what_cannot_work_is_refused_before_anything_is_opened() {
     assert_fails(&twice, 2, "are the same");
     let many: Vec<&str> = ["--input", &fifo].into_iter().cycle().take(2 * 65).collect();
     assert_fails(&run(&place, &[&["backup", url.as_str()], many.as_slice()].concat()), 2, "at most 64 stripes");
-    assert_fails(&run(&place, &["backup", "memory://x", "--", "echo"]), 2, "memory:// ends with this process");
+    for verb in [&["backup", "memory://x", "--", "echo"][..], &["doctor", "memory://x"], &["list", "memory://x"]] {
+        assert_fails(&run(&place, verb), 2, "memory:// ends with this process");
+    }
 
     let (one, two) = (file("one"), file("two"));
     fs::write(&one, b"1").unwrap();
