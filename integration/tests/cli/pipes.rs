@@ -204,6 +204,27 @@ fn the_restore_hint_can_be_pasted_into_a_shell() {
     assert_eq!(restored.stdout, b"x\n", "{}", stderr(&restored));
 }
 
+/// The command is pasted wherever somebody stands who needs the backup.
+#[test]
+fn the_command_that_restores_does_so_from_any_directory() {
+    let work = TempDir::new().unwrap();
+    let tool = |arguments: &[&str]| {
+        let output = vdstream_command().current_dir(work.path()).args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = tool(&["backup", "a/store", "--report", "made.html", "--", "echo", "x"]);
+    tool(&["show", "a/store", "latest", "--html", "shown.html"]);
+    let pages = ["made.html", "shown.html"].map(|name| fs::read_to_string(work.path().join(name)).unwrap());
+    for text in [&said, &pages[0], &pages[1]] {
+        let (_, command) = text.split_once("vdstream restore ").unwrap();
+        let (command, _) = command.split_once(" --output FILE").unwrap();
+        let script = format!("\"$0\" restore {command} --output -");
+        let elsewhere = Command::new("sh").args(["-c", &script]).arg(vdstream()).current_dir("/").output().unwrap();
+        assert_eq!(elsewhere.stdout, b"x\n", "{script}: {}", stderr(&elsewhere));
+    }
+}
+
 #[test]
 fn a_limit_that_is_too_small_is_told_in_units_and_in_bytes() {
     let place = Place::disk();

@@ -31,10 +31,11 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
     match made {
         Ok(report) => {
             let manifest = &report.manifest;
-            let told = print(&args, common, &report);
+            let url = attempt.url.as_deref().unwrap_or(&args.url);
+            let told = print(url, common, &report);
             let story = Story::Committed { manifest, verifications: &[] };
             let drawn = match page {
-                Some(page) => page.write(&Facts { url: &args.url, series: &args.series, story }).await,
+                Some(page) => page.write(&Facts { url, series: &args.series, story }).await,
                 None => Ok(()),
             };
             told.and_then(|()| drawn.map_err(Failure::from))
@@ -69,7 +70,7 @@ async fn make(
     attempt: &mut Attempt,
 ) -> Result<BackupReport, Failure> {
     let store = store::open(&args.url)?;
-    attempt.url = Some(args.url.clone());
+    attempt.url = Some(store::from_anywhere(&args.url, &store));
     let made = Box::pin(carry_out(args, common, metrics, attempt, store.clone())).await;
     match (made, store.take_leftovers()) {
         (made, None) => made,
@@ -318,7 +319,7 @@ struct Document<'a> {
     retries: u64,
 }
 
-fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> Result<(), Failure> {
+fn print(url: &str, common: &args::Common, report: &BackupReport) -> Result<(), Failure> {
     let manifest = &report.manifest;
     let document = Document {
         id: manifest.id.to_string(),
@@ -348,7 +349,7 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
             output::size(document.stored_bytes),
             document.seconds
         ));
-        output::note(&format!("restore with: {}", page::restore_command(&args.url, manifest)));
+        output::note(&format!("restore with: {}", page::restore_command(url, manifest)));
     }
     Ok(())
 }

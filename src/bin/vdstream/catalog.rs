@@ -138,7 +138,8 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         let verifications = backup::verifications(&store, &manifest).await?;
         let story = Story::Committed { manifest: &manifest, verifications: &verifications };
         let file = PageFile::open(path).await?;
-        file.write(&Facts { url: &args.url, series: manifest.series.as_str(), story }).await?;
+        let url = store::from_anywhere(&args.url, &store);
+        file.write(&Facts { url: &url, series: manifest.series.as_str(), story }).await?;
     }
     let Standing { verified: last, damage, .. } = backup::standing(&store, &manifest).await?;
     if common.json {
