@@ -601,6 +601,30 @@ async fn a_passphrase_as_an_argument_is_refused_and_not_repeated() {
     place.assert_empty().await;
 }
 
+/// `--passphrase-file` wants the name of a file. What is no such name may be the passphrase, which neither the tool nor its page repeats.
+#[tokio::test]
+async fn a_passphrase_in_place_of_its_file_is_not_repeated() {
+    let (keys, place, work) = (Keys::make(), Place::disk(), TempDir::new().unwrap());
+    let (url, page) = (place.url(), work.path().join("page.html"));
+    let typed = ["--passphrase-file", "hunter2"];
+    let told = |arguments: &[&[&str]]| {
+        let failed = run(&place, &arguments.concat());
+        assert_eq!(failed.status.code(), Some(10), "{}", stderr(&failed));
+        stderr(&failed)
+    };
+    let said = told(&[&["backup", &url, "--report", page.to_str().unwrap()], &typed, &["--", "true"]]);
+    place.assert_empty().await;
+    succeed(&place, &["backup", &url, "--passphrase-file", &keys.file("passphrase"), "--", "true"]);
+    let restored = told(&[&["restore", &url, "latest", "--output", "-"], &typed]);
+    for text in [said, fs::read_to_string(page).unwrap(), restored] {
+        assert!(
+            text.contains("cannot read the file that --passphrase-file or VDSTREAM_PASSPHRASE_FILE names"),
+            "{text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
 /// The one passphrase that can be given is the backup's or an identity file's, whichever identities a variable brings in.
 #[tokio::test]
 async fn a_passphrase_opens_its_backup_whatever_identities_there_are() {

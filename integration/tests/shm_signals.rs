@@ -52,6 +52,34 @@ fn ends(party: &mut Party, code: i32, words: &str) -> String {
     said
 }
 
+/// Nothing would come of it, so it is most likely not what was meant.
+#[test]
+fn what_is_for_device_sets_only_is_refused_where_it_means_nothing() {
+    let stage = Stage::new();
+    let store = stage.path("store");
+    let (store, hub) = (store.to_str().unwrap(), stage.hub());
+    let run = |arguments: &[&[&str]]| {
+        let mut command = tool::vdstream_command();
+        command.args(arguments.concat()).env("VDSTREAM_HUB", &hub);
+        Party::spawn("tool", command)
+    };
+    let (backup, restore) = (["backup", store], ["restore", store, "latest"]);
+    let (producer, output, set) = (["--", "true"], ["--output", "/dev/null"], ["--device-set", "x"]);
+    // The variable is for every command.
+    run(&[&backup, &producer]).succeeds();
+    for option in [["--devices", "4"], ["--allow-user", "1"], ["--allow-group", "1"], ["--hub", "/elsewhere"]] {
+        ends(&mut run(&[&backup, &option, &producer]), 2, "--");
+        ends(&mut run(&[&restore, &option, &output]), 2, "--");
+    }
+    ends(&mut run(&[&restore, &set, &["--devices", "4"]]), 2, "--");
+    for engine in [&["engine", "backup", "--input", store][..], &["engine", "restore", "--output", "/dev/null"]] {
+        let mut ended = run(&[engine, &set, &["--wait", "0s", "--devices", "4"]]);
+        let said = ends(&mut ended, 2, "--");
+        assert!(said.contains("unexpected argument '--devices'"), "{said}");
+    }
+    assert_eq!(stage.backups(), 1, "of all of them, one backup was made");
+}
+
 /// The file with the passphrase is a FIFO that nobody writes to, so the beginning waits for ever.
 #[test]
 fn a_signal_ends_an_agent_that_is_beginning() {
@@ -79,6 +107,23 @@ fn a_signal_ends_an_agent_that_is_beginning() {
     ends(&mut restore, 143, "ended by SIGTERM, nothing was left behind");
     drop(held);
     stage.assert_empty("after signals");
+}
+
+/// It has not even found its backup yet.
+#[tokio::test]
+async fn a_signal_ends_an_agent_whose_first_request_hangs() {
+    let (stage, place) = (Stage::new(), Place::server(Kind::Garage).await);
+    let proxy = Proxy::hold(Kind::Garage.endpoint(), &["HTTP"]).await;
+    let numbers = stage.path("numbers.prom");
+    let mut command = tool::vdstream_command();
+    command.envs(place.environment_at(proxy.endpoint())).args(["restore", &place.url(), "latest"]);
+    command.args(["--device-set", "ending", "--hub"]).arg(stage.hub()).arg("--metrics-file").arg(&numbers);
+    let mut agent = Party::spawn("agent", command);
+    proxy.holds_one().await;
+    agent.signal("-TERM");
+    ends(&mut agent, 143, "ended by SIGTERM, nothing was left behind");
+    let numbers = fs::read_to_string(numbers).unwrap();
+    assert!(numbers.contains("vdstream_exit_code{command=\"restore\",series=\"default\"} 143\n"), "{numbers}");
 }
 
 /// Something is stored, and then the store answers nothing more.

@@ -129,6 +129,19 @@ fn every_row_of_the_table_happens() {
     }
 }
 
+/// `any` is an age for `verify --since-last`. As a silence it would be one that no backup ever keeps.
+#[test]
+fn a_silence_is_a_time() {
+    let place = Place::disk();
+    let id = "01890000-0000-7000-8000-000000000000";
+    let resumed = |silence| run(&place, &["backup", &place.url(), "--resume", id, "--silence", silence, "--", "true"]);
+    let refused = resumed("any");
+    assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("expected a number with a unit"), "{}", stderr(&refused));
+    // Accepted, and there is no such backup.
+    assert_fails(&resumed("0s"), 10, id);
+}
+
 #[test]
 fn every_scenario_has_a_row() {
     let codes: Vec<i32> = table().into_iter().map(|(code, _)| code).collect();

@@ -91,6 +91,26 @@ async fn wrong_urls_ids_and_credentials_are_told_apart_in_one_line() {
     }
 }
 
+/// Who sets it wants to see something, and would see nothing.
+#[test]
+fn a_filter_of_the_log_that_cannot_be_read_is_told() {
+    let place = Place::disk();
+    let logged = |filter: &str| {
+        run_with(&place, &["backup", &place.url(), "--", "true"], |command| {
+            command.env("VDSTREAM_LOG", filter);
+        })
+    };
+    for filter in ["vdstream=loud", "vdstream=debug,a=b=c"] {
+        assert_fails(&logged(filter), 2, &format!("VDSTREAM_LOG is `{filter}`, and that is no filter"));
+    }
+    let filters = ["vdstream=debug", "info,vdstream::pipeline=trace", "off", ""];
+    for filter in filters {
+        let made = logged(filter);
+        assert!(made.status.success(), "{filter}: {}", stderr(&made));
+    }
+    assert_eq!(backups(&place).len(), filters.len(), "no others were made");
+}
+
 #[tokio::test]
 async fn a_full_disk_is_named_and_leaves_nothing() {
     // A file system of its own, one megabyte large.

@@ -69,6 +69,15 @@ fn wrong_limits_are_refused_before_anything_is_done() {
         let output = run(&place, &[&["backup", &place.url()], &option[..], &["--", "true"]].concat());
         assert_eq!(code(&output), 2, "{option:?}: {}", stderr(&output));
     }
+    let begun = ["backup", &place.url(), "--limit-download", "1KiB", "--", "true"];
+    assert_fails(&run(&place, &begun), 2, "--limit-download is for what --resume reads back");
+    // The variable is for every command.
+    let backup = ["backup", &place.url(), "--", "true"];
+    let made = run_with(&place, &backup, |command| {
+        command.env("VDSTREAM_LIMIT_DOWNLOAD", "1KiB");
+    });
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert_eq!(backups(&place).len(), 1, "the only one");
 }
 
 type Samples = BTreeMap<(String, String), f64>;

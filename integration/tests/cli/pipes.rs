@@ -102,11 +102,12 @@ fn what_was_deleted_is_told_whether_or_not_the_report_can_be_printed() {
 fn a_reader_that_has_seen_enough_ends_the_tool_quietly() {
     let place = Place::disk();
     assert!(run(&place, &["backup", &place.url(), "--", "head", "-c", "5000000", "/dev/urandom"]).status.success());
-    // The tool starts when its reader is gone; of the last one, it is in the middle.
+    // The tool starts when its reader is gone; of the last ones, it is in the middle.
     for script in [
         "(sleep 0.3; exec \"$0\" list \"$1\") | true",
         "(sleep 0.3; exec \"$0\" show \"$1\" latest --json) | true",
         "\"$0\" restore \"$1\" latest --output - | head -c 1 >/dev/null",
+        "\"$0\" restore \"$1\" latest --output /dev/stdout | head -c 1 >/dev/null",
     ] {
         let quiet = shell(&place, &format!("{script}; exit ${{PIPESTATUS[0]}}"));
         assert_eq!((code(&quiet), stderr(&quiet).as_str()), (141, ""), "{script}");
@@ -125,6 +126,41 @@ fn a_closed_stdin_is_not_an_empty_backup() {
 }
 
 #[test]
+fn stdout_is_stdout_whatever_it_is_called() {
+    let (place, work) = (Place::disk(), TempDir::new().unwrap());
+    assert!(run(&place, &["backup", &place.url(), "--", "echo", "data"]).status.success());
+    let archive = work.path().join("archive").display().to_string();
+    for name in ["-", "/dev/stdout", "/proc/self/fd/1"] {
+        // No document beside the data.
+        let piped = run(&place, &["restore", &place.url(), "latest", "--json", "--output", name]);
+        assert!(piped.status.success() && piped.stdout == b"data\n", "{name}: {:?}", String::from_utf8(piped.stdout));
+    }
+    for name in ["-", "/dev/stdout", archive.as_str()] {
+        fs::write(&archive, b"before\n").unwrap();
+        let script = format!("\"$0\" restore \"$1\" latest --json --output {name} >>{archive}");
+        let appended = shell(&place, &script);
+        assert!(appended.status.success(), "{name}: {}", stderr(&appended));
+        assert_eq!(fs::read_to_string(&archive).unwrap(), "before\ndata\n", "{name}");
+    }
+}
+
+/// What another program has read of stdin before is not the tool's.
+#[test]
+fn a_redirected_file_is_backed_up_from_where_stdin_stands() {
+    let (place, work) = (Place::disk(), TempDir::new().unwrap());
+    let (disk, header) = (work.path().join("disk.img"), work.path().join("header"));
+    let content = pattern().bytes(0, 100_000);
+    fs::write(&disk, &content).unwrap();
+    let read_first = format!("dd bs=512 count=1 status=none of={}", header.display());
+    let script = format!("{{ {read_first}; \"$0\" backup \"$1\" -; }} <{}", disk.display());
+    let made = shell(&place, &script);
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert_eq!(fs::read(&header).unwrap(), content[..512]);
+    let restored = run(&place, &["restore", &place.url(), "latest", "--output", "-"]);
+    assert!(restored.stdout == content[512..], "{} bytes came, {}", restored.stdout.len(), stderr(&restored));
+}
+
+#[test]
 fn what_cannot_work_is_refused_before_anything_is_opened() {
     let place = Place::disk();
     let work = TempDir::new().unwrap();
@@ -137,7 +173,9 @@ fn what_cannot_work_is_refused_before_anything_is_opened() {
     assert_fails(&twice, 2, "are the same");
     let many: Vec<&str> = ["--input", &fifo].into_iter().cycle().take(2 * 65).collect();
     assert_fails(&run(&place, &[&["backup", url.as_str()], many.as_slice()].concat()), 2, "at most 64 stripes");
-    assert_fails(&run(&place, &["backup", "memory://x", "--", "echo"]), 2, "memory:// ends with this process");
+    for verb in [&["backup", "memory://x", "--", "echo"][..], &["doctor", "memory://x"], &["list", "memory://x"]] {
+        assert_fails(&run(&place, verb), 2, "memory:// ends with this process");
+    }
 
     let (one, two) = (file("one"), file("two"));
     fs::write(&one, b"1").unwrap();
@@ -164,6 +202,27 @@ fn the_restore_hint_can_be_pasted_into_a_shell() {
     let script = format!("\"$0\" {}", hint.replace("FILE", "-"));
     let restored = Command::new("sh").args(["-c", &script]).arg(vdstream()).output().unwrap();
     assert_eq!(restored.stdout, b"x\n", "{}", stderr(&restored));
+}
+
+/// The command is pasted wherever somebody stands who needs the backup.
+#[test]
+fn the_command_that_restores_does_so_from_any_directory() {
+    let work = TempDir::new().unwrap();
+    let tool = |arguments: &[&str]| {
+        let output = vdstream_command().current_dir(work.path()).args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = tool(&["backup", "a/store", "--report", "made.html", "--", "echo", "x"]);
+    tool(&["show", "a/store", "latest", "--html", "shown.html"]);
+    let pages = ["made.html", "shown.html"].map(|name| fs::read_to_string(work.path().join(name)).unwrap());
+    for text in [&said, &pages[0], &pages[1]] {
+        let (_, command) = text.split_once("vdstream restore ").unwrap();
+        let (command, _) = command.split_once(" --output FILE").unwrap();
+        let script = format!("\"$0\" restore {command} --output -");
+        let elsewhere = Command::new("sh").args(["-c", &script]).arg(vdstream()).current_dir("/").output().unwrap();
+        assert_eq!(elsewhere.stdout, b"x\n", "{script}: {}", stderr(&elsewhere));
+    }
 }
 
 #[test]

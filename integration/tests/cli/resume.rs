@@ -1,7 +1,7 @@
 //! A backup whose process was killed, and one that goes on with it.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use futures::TryStreamExt as _;
 use integration::chaos::Tool;
 use integration::place::Place;
 use integration::server::Kind;
-use integration::tool::{events, vdstream_command};
+use integration::tool::{event, events, vdstream_command};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -48,14 +48,23 @@ async fn killed(place: &Place, resumed: Option<&str>, content: &[u8], segments: 
     intent.split('/').nth_back(1).unwrap().to_owned()
 }
 
-/// Resumes the backup with what `more` names, or from a pipe that delivers `piped`.
-fn resume(place: &Place, id: &str, more: &[&str], piped: Option<&[u8]>) -> Output {
+/// What resumes the backup with what `more` names.
+fn resuming(place: &Place, id: &str, more: &[&str]) -> Command {
     let url = place.url();
     let mut command = vdstream_command();
     let resumed = ["--resume", id, "--silence", "0s"];
     command.envs(place.environment()).args(arguments(&url, &[&resumed[..], more].concat()));
-    command.stdin(if piped.is_some() { Stdio::piped() } else { Stdio::null() });
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Resumes the backup with what `more` names, or from a pipe that delivers `piped`.
+fn resume(place: &Place, id: &str, more: &[&str], piped: Option<&[u8]>) -> Output {
+    let mut command = resuming(place, id, more);
+    if piped.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().unwrap();
     if let (Some(content), Some(mut stdin)) = (piped, child.stdin.take()) {
         stdin.write_all(content).unwrap();
     }
@@ -111,6 +120,26 @@ async fn a_backup_that_was_killed_goes_on_from_a_file_a_pipe_or_a_program() {
     }
 }
 
+/// The offset of what is stored counts from where stdin stood when it was handed over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redirected_file_goes_on_behind_what_is_stored_and_where_it_was_handed_over() {
+    let (work, place) = (tempfile::tempdir().unwrap(), Place::disk());
+    let (content, path) = input(&work);
+    fs::write(&path, [&[7; 512][..], &content].concat()).unwrap();
+    let id = killed(&place, None, &content, 2).await;
+    let from = |position| {
+        let mut stdin = fs::File::open(&path).unwrap();
+        stdin.seek(SeekFrom::Start(position)).unwrap();
+        resuming(&place, &id, &["-"]).stdin(stdin).output().unwrap()
+    };
+    // The file is long enough, and what was handed over of it is not.
+    assert_fails(&from(35 << 20), 2, "stdin has 5243392 bytes, and ");
+    let resumed = from(512);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).contains(" of it in "), "read on, not again: {}", stderr(&resumed));
+    is_whole(&place, &id, &content, &work).await;
+}
+
 /// What is read back is told before anything moves; what the first process did is not taken for what the second one has done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_read_back_has_events_and_what_moves_has_the_time() {
@@ -142,6 +171,31 @@ async fn what_is_read_back_has_events_and_what_moves_has_the_time() {
     assert_fails(&refused, 11, "complete already");
     let told = events(&stderr(&refused));
     assert!(!told.is_empty() && told.iter().all(|event| event["total_bytes"].is_null()), "{told:?}");
+}
+
+/// At the least rate there is, the first read waits for half a minute: the backup would be complete long before without the limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_back_keeps_to_the_limit_on_reading() {
+    let work = tempfile::tempdir().unwrap();
+    let (content, path) = input(&work);
+    let place = Place::disk();
+    let id = killed(&place, None, &content, 2).await;
+    let limits = [(&["--limit-download", "1KiB"][..], None), (&[][..], Some(("VDSTREAM_LIMIT_DOWNLOAD", "1KiB")))];
+    for (typed, variable) in limits {
+        let input = ["--input", &path, "--progress", "json"];
+        let mut child = resuming(&place, &id, &[&input[..], typed].concat()).envs(variable).spawn().unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let look = told.by_ref().find_map(|line| event(&line).filter(|event| event["total_bytes"].is_u64()));
+        let look = look.expect("an event of a look that goes on");
+        assert_eq!((&look["event"], &look["read_bytes"]), (&"resume".into(), &0.into()), "{look}");
+        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        // To its end, or it could not go on.
+        told.for_each(drop);
+        assert_eq!(child.wait().unwrap().code(), Some(143));
+    }
+    let resumed = resume(&place, &id, &["--input", &path], None);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    is_whole(&place, &id, &content, &work).await;
 }
 
 /// Stored bytes of the segments that follow each other from the first on.

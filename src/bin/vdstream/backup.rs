@@ -31,10 +31,11 @@ pub(crate) async fn run(args: args::Backup, common: &args::Common, metrics: &Met
     match made {
         Ok(report) => {
             let manifest = &report.manifest;
-            let told = print(&args, common, &report);
+            let url = attempt.url.as_deref().unwrap_or(&args.url);
+            let told = print(url, common, &report);
             let story = Story::Committed { manifest, verifications: &[], has_unread: false };
             let drawn = match page {
-                Some(page) => page.write(&Facts { url: &args.url, series: &args.series, story }).await,
+                Some(page) => page.write(&Facts { url, series: &args.series, story }).await,
                 None => Ok(()),
             };
             told.and_then(|()| drawn.map_err(Failure::from))
@@ -69,7 +70,7 @@ async fn make(
     attempt: &mut Attempt,
 ) -> Result<BackupReport, Failure> {
     let store = store::open(&args.url)?;
-    attempt.url = Some(args.url.clone());
+    attempt.url = Some(store::from_anywhere(&args.url, &store));
     let made = Box::pin(carry_out(args, common, metrics, attempt, store.clone())).await;
     match (made, store.take_leftovers()) {
         (made, None) => made,
@@ -88,6 +89,13 @@ async fn carry_out(
     attempt: &mut Attempt,
     store: Store,
 ) -> Result<BackupReport, Failure> {
+    if args.resume.is_none() && args.download.is_typed() {
+        let error =
+            "--limit-download is for what --resume reads back; a backup that begins reads nothing: leave it out";
+        return Err(Error::new(ErrorKind::Invalid, error).into());
+    }
+    #[cfg(feature = "shm")]
+    args.devices.check()?;
     #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if args.stdin.is_some() || !args.input.is_empty() || !args.producer.is_empty() {
@@ -257,9 +265,9 @@ async fn resume(args: &args::Backup, store: &Store, id: &str, stripes: u16, watc
             format!("backup {id} has {expected} stripes, and there are {stripes} inputs: give the same inputs again"),
         ));
     }
-    let options =
-        ResumeOptions::default().pipeline(pipeline(args)).silence(args.silence).clean_up_timeout(args.clean_up_timeout);
-    Backup::resume(store, &args.series, id, options.watch(watch)).await
+    let options = ResumeOptions::default().pipeline(args.download.limit(pipeline(args))).silence(args.silence);
+    let options = options.clean_up_timeout(args.clean_up_timeout).watch(watch);
+    Backup::resume(store, &args.series, id, options).await
 }
 
 fn pipeline(args: &args::Backup) -> PipelineConfig {
@@ -311,7 +319,7 @@ struct Document<'a> {
     retries: u64,
 }
 
-fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> Result<(), Failure> {
+fn print(url: &str, common: &args::Common, report: &BackupReport) -> Result<(), Failure> {
     let manifest = &report.manifest;
     let document = Document {
         id: manifest.id.to_string(),
@@ -341,7 +349,7 @@ fn print(args: &args::Backup, common: &args::Common, report: &BackupReport) -> R
             output::size(document.stored_bytes),
             document.seconds
         ));
-        output::note(&format!("restore with: {}", page::restore_command(&args.url, manifest)));
+        output::note(&format!("restore with: {}", page::restore_command(url, manifest)));
     }
     Ok(())
 }

@@ -143,7 +143,8 @@ pub(crate) async fn show(args: args::Show, common: &args::Common) -> Result<(), 
         let verifications = backup::verifications(&store, &manifest).await?;
         let story = Story::Committed { manifest: &manifest, verifications: &verifications, has_unread };
         let file = PageFile::open(path).await?;
-        file.write(&Facts { url: &args.url, series: manifest.series.as_str(), story }).await?;
+        let url = store::from_anywhere(&args.url, &store);
+        file.write(&Facts { url: &url, series: manifest.series.as_str(), story }).await?;
     }
     if common.json {
         let text = String::from_utf8_lossy(&manifest.encode()?).into_owned();

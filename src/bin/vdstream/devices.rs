@@ -16,6 +16,17 @@ use crate::restore;
 use crate::signal::Signals;
 
 impl args::Devices {
+    /// Fails if something of a device set was typed, and no set.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_hub_alone() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "--hub says where a device set is: name the set, with --device-set",
+            ));
+        }
+        Ok(())
+    }
+
     pub(crate) fn hub(&self) -> Result<ShmHub> {
         ShmHub::open(ShmOptions {
             directory: self.hub.clone(),
@@ -110,7 +121,7 @@ pub(crate) async fn backup(
     store: &Store,
 ) -> Result<BackupReport, Failure> {
     let mut signals = Signals::install()?;
-    let count = args.devices.devices;
+    let count = args.device_count;
     let stripes = u16::try_from(count).map_err(|_| Error::new(ErrorKind::Invalid, "more devices than stripes"))?;
     let set = wait_for_engine(&args.devices, name, count, common, &mut signals).await?;
     let mut begun = match signals.unless(begin(store, stripes)).await {
@@ -141,14 +152,14 @@ pub(crate) async fn restore(
     name: &str,
     store: &Store,
     manifest: &Manifest,
+    signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let mut signals = Signals::install()?;
     let restore = signals.unless(restore::begin(args, store, manifest)).await?;
-    let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, &mut signals).await?;
+    let set = wait_for_engine(&args.devices, name, u32::from(restore.stripes()), common, signals).await?;
     let told = set.clone();
     let pipeline = restore.pipeline().clone();
     let work = Work::new(Direction::Restore, &pipeline, Some(manifest.raw_bytes()));
     let watch = Watch::new(common, metrics, work);
     // What the engine has got stays with it.
-    watched(&watch, &pipeline, until_signal(told, &mut signals, restore.serve(set))).await.map_err(Failure::cut)
+    watched(&watch, &pipeline, until_signal(told, signals, restore.serve(set))).await.map_err(Failure::cut)
 }

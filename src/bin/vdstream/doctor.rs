@@ -1,16 +1,16 @@
 //! `doctor`: does a store let us do all that backups need?
 
-use vdstream::backup::Store;
 use vdstream::backup::doctor::{self, Diagnosis};
 
 use crate::args;
 use crate::exit::Failure;
 use crate::output;
 use crate::signal::Signals;
+use crate::store;
 
 pub(crate) async fn run(args: args::Doctor, common: &args::Common) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let store = Store::from_url(&args.url)?;
+    let store = store::open(&args.url)?;
     let examined = tokio::select! {
         diagnosis = doctor::examine(&store) => Ok(diagnosis),
         signal = signals.next() => Err(signal),

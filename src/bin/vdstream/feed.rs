@@ -47,7 +47,7 @@ impl Feed {
 
     pub(crate) fn start(&mut self, args: &args::Backup) -> Result<()> {
         let (program, stdout) = Program::producer(&args.producer)?;
-        self.sources.push(Source { name: format!("`{}`", self.name), bytes: Bytes::Stream(Box::pin(stdout)) });
+        self.sources.push(Source::new(format!("`{}`", self.name), Bytes::Stream(Box::pin(stdout))));
         self.program = Some(program);
         Ok(())
     }

@@ -12,6 +12,7 @@ use vdstream::pipeline::{Identities, Passphrase, Recipients};
 use vdstream::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
+use crate::args;
 use crate::output;
 
 /// For whom a backup is encrypted.
@@ -84,7 +85,7 @@ impl Readers {
             recipients.add(key).map_err(|error| error.context("cannot use a --recipient"))?;
         }
         for path in &self.recipients_file {
-            let file = read(path, "the recipients file").await?;
+            let file = read(path, format!("the recipients file {}", path.display())).await?;
             let text = std::str::from_utf8(&file).map_err(|_| invalid("not a text file"));
             let added = text.and_then(|text| recipients.add_lines(text));
             added.map_err(|error| error.context(format!("cannot use the recipients file {}", path.display())))?;
@@ -116,7 +117,7 @@ impl Keys {
         // The passphrase that was given is the backup's, or that of identity files: what it opens tells.
         let (mut opens_a_file, mut refused) = (false, None);
         for path in &self.identity {
-            let file = read(path, "the identity file").await?;
+            let file = read(path, format!("the identity file {}", path.display())).await?;
             let is_locked = Identities::needs_passphrase(&file);
             let passphrase = match &given {
                 Some(passphrase) => Some(passphrase.clone()),
@@ -165,20 +166,21 @@ impl Keys {
 fn is_typed(files: &[PathBuf], variable: &str) -> bool {
     match files {
         [] => false,
-        [file] => std::env::var_os(variable).is_none_or(|value| value != file.as_os_str()),
+        [file] => args::is_typed(file, variable, |text| Some(text.into())),
         _ => true,
     }
 }
 
 async fn passphrase_of(path: &Path) -> Result<Passphrase> {
-    let file = read(path, "the passphrase file").await?;
+    // What is no file may be the passphrase itself, and is not to be repeated.
+    let file = read(path, format!("the file that --passphrase-file or {PASSPHRASE_FILE} names")).await?;
     let text = std::str::from_utf8(&file).map_err(|_| invalid("it is not text"));
     let passphrase = text.and_then(Passphrase::new);
     passphrase.map_err(|error| error.context(format!("cannot use the passphrase file {}", path.display())))
 }
 
-/// Reads a small file into memory that is zeroed afterwards.
-async fn read(path: &Path, what: &'static str) -> Result<Zeroizing<Vec<u8>>> {
+/// Reads a small file into memory that is zeroed afterwards. `what` is it in messages.
+async fn read(path: &Path, what: String) -> Result<Zeroizing<Vec<u8>>> {
     let text = path.as_os_str().to_string_lossy();
     if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") || text.contains("-----BEGIN") {
         // Not to be repeated in a message.
@@ -188,8 +190,7 @@ async fn read(path: &Path, what: &'static str) -> Result<Zeroizing<Vec<u8>>> {
     }
     let path = path.to_owned();
     blocking(move || {
-        let failed =
-            |error: std::io::Error| Error::from(error).context(format!("cannot read {what} {}", path.display()));
+        let failed = |error: std::io::Error| Error::from(error).context(format!("cannot read {what}"));
         // As large as it can get, so that no copy is left behind by growing.
         let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
         let file = File::open(&path).map_err(failed)?;

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
-use vdstream::Error;
+use vdstream::{Error, ErrorKind};
 
 use crate::args::{Cli, Command};
 use crate::exit::Failure;
@@ -44,7 +44,9 @@ use crate::metrics_file::MetricsFile;
 
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
-    log(cli.common.verbose, cli.common.quiet);
+    if let Err(error) = log(cli.common.verbose, cli.common.quiet) {
+        return end(&error.into());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -104,7 +106,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-fn log(verbose: u8, quiet: bool) {
+/// The variable with what is logged, which counts before the options.
+const LOG: &str = "VDSTREAM_LOG";
+
+fn log(verbose: u8, quiet: bool) -> vdstream::Result<()> {
     let default = match (quiet, verbose) {
         (true, _) => "error",
         // The last line says what went wrong; the library's own warnings would say it twice.
@@ -113,11 +118,21 @@ fn log(verbose: u8, quiet: bool) {
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_env("VDSTREAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = match std::env::var_os(LOG) {
+        None => EnvFilter::new(default),
+        Some(text) => {
+            let text = text.to_string_lossy();
+            EnvFilter::try_new(&text).map_err(|error| {
+                let message = format!("{LOG} is `{text}`, and that is no filter, such as vdstream=debug: {error}");
+                Error::new(ErrorKind::Invalid, message)
+            })?
+        }
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    Ok(())
 }

@@ -16,34 +16,41 @@ pub(crate) struct Source {
     /// What to call it in messages.
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
+    /// Where in a file its first byte is: stdin may be handed over behind what somebody else has read.
+    start: u64,
 }
 
 impl Source {
-    /// Goes to `offset` if it is a regular file; answers whether it is one.
+    pub(crate) fn new(name: String, bytes: Bytes) -> Self {
+        Self { name, bytes, start: 0 }
+    }
+
+    /// Goes to `offset`, counted from its first byte, if it is a regular file; answers whether it is one.
     pub(crate) async fn seek(&self, offset: u64) -> Result<bool> {
         let Bytes::File(file) = &self.bytes else { return Ok(false) };
-        let file = Arc::clone(file);
+        let (file, start) = (Arc::clone(file), self.start);
         let sought = move || {
             let metadata = file.metadata()?;
-            if metadata.is_file() && metadata.len() >= offset {
-                (&*file).seek(SeekFrom::Start(offset))?;
+            let len = metadata.len().saturating_sub(start);
+            if metadata.is_file() && len >= offset {
+                (&*file).seek(SeekFrom::Start(start + offset))?;
             }
-            Ok::<_, io::Error>(metadata)
+            Ok::<_, io::Error>((metadata.is_file(), len))
         };
         #[expect(clippy::disallowed_methods, reason = "nothing is left behind: the process ends with the command")]
         let sought = tokio::task::spawn_blocking(sought).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let metadata = sought.map_err(|error| Error::from(error).context(format!("cannot read {}", self.name)))?;
-        if metadata.is_file() && metadata.len() < offset {
+        let (is_file, len) =
+            sought.map_err(|error| Error::from(error).context(format!("cannot read {}", self.name)))?;
+        if is_file && len < offset {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
-                    "{} has {} bytes, and {offset} bytes of it are stored already: it is another file, or was cut",
-                    self.name,
-                    metadata.len()
+                    "{} has {len} bytes, and {offset} bytes of it are stored already: it is another file, or was cut",
+                    self.name
                 ),
             ));
         }
-        Ok(metadata.is_file())
+        Ok(is_file)
     }
 }
 
@@ -69,13 +76,22 @@ pub(crate) async fn stdin() -> Result<Source> {
             "stdin is closed or /dev/null: there is nothing to back up (`--input /dev/null` makes an empty stripe)",
         ));
     }
-    // Opened anew, so that making it non-blocking does not change it for the process that shares it with us.
-    let bytes = match tokio::fs::File::open("/dev/stdin").await {
-        Ok(file) => open_pipe_or_file(file).await?,
-        // A socket. It is read past the standard library's buffer, which nobody else uses.
-        Err(_not_to_be_opened_again) => Bytes::File(Arc::new(File::from(io::stdin().as_fd().try_clone_to_owned()?))),
-    };
-    Ok(Source { name: "stdin".to_owned(), bytes })
+    // Read past the standard library's buffer, which nobody else uses.
+    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let name = "stdin".to_owned();
+    // A pipe is opened anew, so that making it non-blocking does not change it for the process that shares it with us. That is
+    // refused if the pipe is another user's. One with a name would wait for a writer to come, though its own may have gone already.
+    let is_unnamed = || async { tokio::fs::read_link("/proc/self/fd/0").await.is_ok_and(|link| link.starts_with("pipe:")) };
+    if stdin.metadata()?.file_type().is_fifo()
+        && is_unnamed().await
+        && let Ok(pipe) = tokio::fs::File::open("/dev/stdin").await
+    {
+        return Ok(Source::new(name, open_pipe_or_file(pipe).await?));
+    }
+    // Anything else would begin anew at its first byte, and not where whoever has opened it stands. What cannot be sought is read
+    // from where it stands in any case.
+    let start = stdin.stream_position().unwrap_or(0);
+    Ok(Source { start, ..Source::new(name, read_ahead(stdin)) })
 }
 
 /// A closed stdin was replaced by `/dev/null` before this program's first line, so the two cannot be told apart.
@@ -101,7 +117,7 @@ async fn input(path: &Path) -> Result<Source> {
     }
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
     let bytes = open_pipe_or_file(file).await.map_err(|error| error.context(format!("cannot read {name}")))?;
-    Ok(Source { name, bytes })
+    Ok(Source::new(name, bytes))
 }
 
 async fn open_pipe_or_file(file: tokio::fs::File) -> Result<Bytes> {
@@ -110,9 +126,13 @@ async fn open_pipe_or_file(file: tokio::fs::File) -> Result<Bytes> {
         let pipe = tokio::net::unix::pipe::Receiver::from_file(file.into_std().await)?;
         return Ok(Bytes::Stream(Box::pin(pipe)));
     }
-    // Twice the usual read-ahead. A refusal costs only speed.
+    Ok(read_ahead(file.into_std().await))
+}
+
+/// Asks for twice the usual read-ahead. A refusal costs only speed.
+fn read_ahead(file: File) -> Bytes {
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-    Ok(Bytes::File(Arc::new(file.into_std().await)))
+    Bytes::File(Arc::new(file))
 }
 
 /// Reads until `buffer` is full or the file at its end; returns how much that was.

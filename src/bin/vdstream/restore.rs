@@ -20,21 +20,24 @@ use crate::signal::Signals;
 use crate::store;
 use crate::target::{self, Safety, Target};
 
-pub(crate) async fn run(args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: args::Restore, common: &args::Common, metrics: &MetricsFile) -> Result<(), Failure> {
+    #[cfg(feature = "shm")]
+    args.devices.check()?;
     #[cfg(feature = "shm")]
     if let Some(name) = &args.devices.device_set {
         if !args.output.is_empty() || !args.consumer.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "--device-set takes the place of other outputs").into());
         }
+        let mut signals = Signals::install()?;
         let store = store::open(&args.url)?;
-        let manifest = catalog::find(&store, &args.series, &args.id).await?;
-        crate::devices::restore(&args, common, metrics, name, &store, &manifest).await?;
+        let manifest = signals.unless(catalog::find(&store, &args.series, &args.id)).await?;
+        crate::devices::restore(&args, common, metrics, name, &store, &manifest, &mut signals).await?;
         return print(&args, common, &manifest)
             .map_err(|failure| failure.after(format!("backup {} is restored", manifest.id)));
     }
     let mut signals = Signals::install()?;
     let Prepared { manifest, restore, mut targets, mut program } = tokio::select! {
-        prepared = prepare(&args) => prepared?,
+        prepared = prepare(&mut args) => prepared?,
         signal = signals.next() => return Err(Failure::Signal(signal)),
     };
     let is_direct = targets.iter().any(Target::is_direct);
@@ -90,10 +93,16 @@ struct Prepared {
     program: Option<Program>,
 }
 
-async fn prepare(args: &args::Restore) -> Result<Prepared> {
+/// From here on, each of the outputs that is stdout is called `-`.
+async fn prepare(args: &mut args::Restore) -> Result<Prepared> {
     let store: Store = store::open(&args.url)?;
     let manifest = catalog::find(&store, &args.series, &args.id).await?;
     check_outputs(args, manifest.stripes.len()).await?;
+    for path in &mut args.output {
+        if same::is_stdout(path).await {
+            *path = "-".into();
+        }
+    }
     let restore = begin(args, &store, &manifest).await?;
     if args.consumer.is_empty() {
         let safety = if args.no_sync { Safety::Process } else { Safety::Machine };
@@ -152,6 +161,7 @@ pub(crate) async fn begin(args: &args::Restore, store: &Store, manifest: &Manife
     Restore::begin(store, manifest, options)
 }
 
+/// As `prepare` leaves it.
 fn is_stdout(path: &std::path::Path) -> bool {
     path.as_os_str() == "-"
 }

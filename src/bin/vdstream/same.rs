@@ -1,5 +1,8 @@
-//! Tells when two paths are one file, so that no stripe is read or written twice by mistake.
+//! Tells when two paths are one file, so that no stripe is read or written twice by mistake, and when a path is stdout.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +44,19 @@ pub(crate) async fn refuse_twice(what: &str, paths: &[PathBuf]) -> Result<()> {
         seen.push((identity, path));
     }
     Ok(())
+}
+
+/// Whether `path` is where stdout goes: `-`, `/dev/stdout`, or what a shell has opened for it. Such a file is written where it stands,
+/// not replaced: its beginning may be somebody else's.
+pub(crate) async fn is_stdout(path: &Path) -> bool {
+    if path.as_os_str() == "-" {
+        return true;
+    }
+    let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| File::from(stdout).metadata());
+    match (stdout, tokio::fs::metadata(path).await) {
+        (Ok(stdout), Ok(found)) => (found.dev(), found.ino()) == (stdout.dev(), stdout.ino()),
+        _ => false,
+    }
 }
 
 async fn identity(path: &Path) -> Identity {

@@ -9,8 +9,8 @@ use vdstream::backup::Kind;
 
 #[cfg(feature = "shm")]
 use super::Devices;
-use super::value::{Until, ZstdLevel, age, label, level, rate, size, until};
-use super::{Limits, Metrics};
+use super::value::{Until, ZstdLevel, age, label, level, rate, size, span, until};
+use super::{Download, Limits, Metrics};
 #[cfg(feature = "encryption")]
 use crate::keys;
 
@@ -32,6 +32,11 @@ pub(crate) struct Backup {
     #[cfg(feature = "shm")]
     #[command(flatten)]
     pub(crate) devices: Devices,
+    /// Devices of the set, one stripe each
+    #[cfg(feature = "shm")]
+    #[arg(long = "devices", value_name = "N", default_value_t = 1, requires = "device_set",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) device_count: u32,
     /// A file or FIFO to read; each is one stripe
     #[arg(long, value_name = "PATH", conflicts_with = "producer")]
     pub(crate) input: Vec<PathBuf>,
@@ -44,7 +49,7 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "ID", conflicts_with_all = ["label", "parent", "kind", "keep_until"])]
     pub(crate) resume: Option<String>,
     /// Resume it only if nothing was stored of it for this long
-    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "5m", value_parser = age, requires = "resume")]
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "5m", value_parser = span, requires = "resume")]
     pub(crate) silence: Duration,
     /// A label to keep with the backup; repeat for more
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
@@ -91,6 +96,9 @@ pub(crate) struct Backup {
     pub(crate) readers: keys::Readers,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    // For what `--resume` reads back.
+    #[command(flatten)]
+    pub(crate) download: Download,
     #[command(flatten)]
     pub(crate) metrics: Metrics,
     /// A program whose stdout is backed up; its exit status decides between commit and abort

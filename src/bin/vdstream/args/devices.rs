@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::value::age;
+use super::value::{age, is_typed};
 
 /// The device set that this process shares with another one.
 #[derive(Debug, Args)]
@@ -15,20 +15,25 @@ pub(crate) struct Devices {
     /// It comes to the set by its name, through shared memory.
     #[arg(long, value_name = "NAME")]
     pub(crate) device_set: Option<String>,
-    /// Devices of the set, one stripe each
-    ///
-    /// A backup creates the set with so many.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) devices: u32,
     /// The directory in which the device sets are [default: vdstream in XDG_RUNTIME_DIR]
-    #[arg(hide_short_help = true, long, value_name = "DIR", env = "VDSTREAM_HUB")]
+    #[arg(hide_short_help = true, long, value_name = "DIR", env = HUB)]
     pub(crate) hub: Option<PathBuf>,
     /// A user, by number, who may be the other side, besides this one; repeat for more
-    #[arg(hide_short_help = true, long, value_name = "UID")]
+    #[arg(hide_short_help = true, long, value_name = "UID", requires = "device_set")]
     pub(crate) allow_user: Vec<u32>,
     /// A group, by number, that the other side may run as; repeat for more
-    #[arg(hide_short_help = true, long, value_name = "GID")]
+    #[arg(hide_short_help = true, long, value_name = "GID", requires = "device_set")]
     pub(crate) allow_group: Vec<u32>,
+}
+
+const HUB: &str = "VDSTREAM_HUB";
+
+impl Devices {
+    /// Whether a hub was typed, and no set that is to be in it.
+    pub(crate) fn is_hub_alone(&self) -> bool {
+        let is_typed = |hub: &PathBuf| is_typed(hub, HUB, |text| Some(text.into()));
+        self.device_set.is_none() && self.hub.as_ref().is_some_and(is_typed)
+    }
 }
 
 const ENGINE_EXAMPLES: &str = "\

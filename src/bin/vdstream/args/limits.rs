@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value::{rate, size};
+use super::value::{is_typed, rate, size};
 
 #[derive(Debug, Args)]
 pub(crate) struct Limits {
@@ -23,8 +23,16 @@ pub(crate) struct Limits {
 #[derive(Debug, Args)]
 pub(crate) struct Download {
     /// The most to read per second, over all stripes
-    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = rate, env = "VDSTREAM_LIMIT_DOWNLOAD")]
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = rate, env = LIMIT_DOWNLOAD)]
     pub(crate) limit_download: Option<u64>,
+}
+
+const LIMIT_DOWNLOAD: &str = "VDSTREAM_LIMIT_DOWNLOAD";
+
+impl Download {
+    pub(crate) fn is_typed(&self) -> bool {
+        self.limit_download.is_some_and(|limit| is_typed(&limit, LIMIT_DOWNLOAD, |text| rate(text.to_str()?).ok()))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -26,4 +26,6 @@ pub(crate) use restore::Restore;
 pub(crate) use retention::{Delete, Prune};
 pub(crate) use setup::{Completions, Man};
 pub(crate) use value::ZstdLevel;
+#[cfg(feature = "encryption")]
+pub(crate) use value::is_typed;
 pub(crate) use verify::{Level, Verify};

@@ -1,5 +1,6 @@
 //! Values of options, from text.
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -105,6 +106,11 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 /// `90s`, `30m`, `12h`, `30d`, `4w`, or `any`.
 pub(super) fn age(text: &str) -> Result<Duration, String> {
     if text == "any" { Ok(Duration::MAX) } else { span(text) }
+}
+
+/// Whether an option's `value` was typed. What its `variable` says, as `read` reads it, is for every command, also where it means nothing.
+pub(crate) fn is_typed<T: PartialEq>(value: &T, variable: &str, read: impl FnOnce(&OsStr) -> Option<T>) -> bool {
+    std::env::var_os(variable).and_then(|text| read(&text)).as_ref() != Some(value)
 }
 
 pub(super) fn label(text: &str) -> Result<(String, String), String> {

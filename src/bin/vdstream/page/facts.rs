@@ -8,7 +8,7 @@ use crate::output;
 /// What a page tells.
 #[derive(Debug)]
 pub(crate) struct Facts<'a> {
-    /// The store, as the command line named it. A URL that was refused may hold a secret and is none for a page.
+    /// The store, as any command line can name it. A URL that was refused may hold a secret and is none for a page.
     pub(crate) url: &'a str,
     pub(crate) series: &'a str,
     pub(crate) story: Story<'a>,
@@ -32,7 +32,7 @@ pub(crate) enum Story<'a> {
 /// What is known of a backup that does not come to its end.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
-    /// The store, as the command line named it, once it was accepted.
+    /// The same, once it was accepted.
     pub(crate) url: Option<String>,
     pub(crate) id: Option<BackupId>,
     pub(crate) course: Option<Course>,
