@@ -161,6 +161,19 @@ fn a_redirected_file_is_backed_up_from_where_stdin_stands() {
 }
 
 #[test]
+fn a_named_pipe_whose_writer_has_gone_is_read_to_its_end() {
+    let (place, dir) = (Place::disk(), TempDir::new().unwrap());
+    let pipe = dir.path().join("pipe");
+    let script = format!(
+        "mkfifo '{0}' && exec 4<>'{0}' 5<'{0}' && seq 1000 >&4 && exec 4>&- && timeout 60 \"$0\" backup \"$1\" - <&5",
+        pipe.display()
+    );
+    let output = shell(&place, &script);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(backups(&place)[0]["raw_bytes"], 3893);
+}
+
+#[test]
 fn what_cannot_work_is_refused_before_anything_is_opened() {
     let place = Place::disk();
     let work = TempDir::new().unwrap();

@@ -81,7 +81,10 @@ pub(crate) async fn stdin() -> Result<Source> {
     let name = "stdin".to_owned();
     // A pipe is opened anew, so that making it non-blocking does not change it for the process that shares it with us. That is
     // refused if the pipe is another user's. One with a name would wait for a writer to come, though its own may have gone already.
-    let is_unnamed = || async { tokio::fs::read_link("/proc/self/fd/0").await.is_ok_and(|link| link.starts_with("pipe:")) };
+    let is_unnamed = || async {
+        let link = tokio::fs::read_link("/proc/self/fd/0").await;
+        link.is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"pipe:"))
+    };
     if stdin.metadata()?.file_type().is_fifo()
         && is_unnamed().await
         && let Ok(pipe) = tokio::fs::File::open("/dev/stdin").await
