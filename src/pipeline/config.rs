@@ -94,7 +94,10 @@ pub struct PipelineConfig {
     /// Requests in flight over all stripes; 1 to 256, default 8. Each costs a part.
     pub concurrency: usize,
 
-    /// Times that one request is tried at least; 1 to 100, default 10.
+    /// Times that one request is tried; 1 to 100, default 10.
+    ///
+    /// More often as long as `outage` says. Less often if it waits for its place behind others and none of them succeeds: for as long as
+    /// so many attempts of the largest of them would take.
     pub attempts: u32,
 
     /// And it is tried again for at least this long after it first failed, so that a store may be away for a while;
