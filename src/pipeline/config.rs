@@ -122,7 +122,8 @@ pub struct PipelineConfig {
     /// segments count, with what is sent again after a failure; the documents beside them are small.
     ///
     /// A request goes at the speed of the link, and waits for its turn before it begins: smaller parts make the stream
-    /// more even. What goes above the limit for a moment is at most one second's worth or one part. It costs no memory.
+    /// more even. What goes above the limit for a moment is at most one second's worth or one part, and what is sent again: that does not
+    /// wait, and what comes after it waits longer. It costs no memory.
     pub upload_bytes_per_second: Option<u64>,
 
     /// The same for what a restore or a verification asks for; at least 1 KiB, default `None`.

@@ -140,17 +140,18 @@ impl Requests {
         let outage = if request.attempts.is_some() { Duration::ZERO } else { self.outage };
         let mut tried = 0;
         let mut failing_since = None;
-        // Since then, for the limit that the caller has set.
-        let mut held = Duration::ZERO;
         loop {
-            // Before the place: who waits for its turn keeps nobody else from the store.
             let turn = async {
-                let begun = self.clock.now();
-                self.pace.wait(request.bytes).await;
-                if failing_since.is_some() {
-                    held += self.clock.now().saturating_sub(begun);
+                if tried == 0 {
+                    // Before the place: who waits for its turn keeps nobody else from the store.
+                    self.pace.wait(request.bytes).await;
                 }
-                self.limiter.enter().await
+                let place = self.limiter.enter().await;
+                if tried > 0 {
+                    // It had its turn: another one, hours later on a low limit, would hide that the store is gone.
+                    self.pace.charge(request.bytes);
+                }
+                place
             };
             let place = match request.stop {
                 None => turn.await,
@@ -188,7 +189,7 @@ impl Requests {
             let since = *failing_since.get_or_insert(now);
             let failing = now.saturating_sub(since);
             // Those that fail take turns when fewer may go at once, so that none of them would come to its last attempt for hours.
-            let silent_since = (since + held).max(self.limiter.last_success().unwrap_or_default());
+            let silent_since = since.max(self.limiter.last_success().unwrap_or_default());
             let silent = now.saturating_sub(silent_since);
             // A clean-up is waited for, and less patient.
             let limit = if request.attempts.is_some() { limit } else { self.longest_limit() };
