@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blake3::Hash;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument as _;
 
@@ -47,7 +47,8 @@ impl Uploader {
     pub(super) fn start(shared: &Arc<Shared>, segment: SegmentId, stop: Arc<Stop>) -> Self {
         // The bound of parts in flight is the number of part slots; the channel only hands over.
         let (parts, messages) = mpsc::channel(1);
-        let task = Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new() };
+        let task =
+            Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new(), before: None };
         let span = tracing::debug_span!("segment", segment = segment.index);
         Self { parts, task: shared.tracker.spawn(task.run(messages).instrument(span)) }
     }
@@ -93,6 +94,8 @@ struct Task {
     stop: Arc<Stop>,
     upload: Option<Arc<dyn SegmentUpload>>,
     parts: JoinSet<Result<HashedPart>>,
+    /// Tells that the newest part was sent for the first time.
+    before: Option<oneshot::Receiver<()>>,
 }
 
 /// A part that is stored, and its place.
@@ -175,6 +178,8 @@ impl Task {
         Ok(merge(&hash.wait().await?))
     }
 
+    /// Parts are sent side by side, each for the first time when the one before it is on its way. A store may be able to take one
+    /// only then; sent earlier, it would hold the place in flight that the other waits for.
     async fn send_part(&mut self, index: u32, part: Part) -> Result<()> {
         let upload = match &self.upload {
             Some(upload) => Arc::clone(upload),
@@ -186,15 +191,25 @@ impl Task {
         };
         let shared = Arc::clone(&self.shared);
         let (segment, stop) = (self.segment, Arc::clone(&self.stop));
+        let (begun, next) = oneshot::channel();
+        let (mut begun, before) = (Some(begun), self.before.replace(next));
         let upload_part = async move {
             let bytes = part.ready(&shared.cpu).await?;
             // Hashing runs beside the upload, so it costs no time.
             let mut hash = shared.hash_part(index, &bytes);
             let what = format!("put part {index} of {segment}");
             let size = bytes.len() as u64;
+            if let Some(before) = before {
+                // Or it never will be, because the stripe stops.
+                let _is_sent = before.await;
+            }
             shared
                 .requests
                 .run(Request { stop: Some(&stop), ..Request::new(Operation::Part, &what, size) }, || {
+                    if let Some(begun) = begun.take() {
+                        // An error means that it was the last part.
+                        let _ = begun.send(());
+                    }
                     upload.put_part(index, vec![bytes.clone()])
                 })
                 .await?;

@@ -15,6 +15,7 @@ use object_store::{
 
 use super::*;
 use crate::ErrorKind;
+use crate::backup::store::PartLimits;
 use crate::clock::{Clock, SystemClock};
 use crate::testing::fault_store::Operation;
 use crate::testing::{Fault, FaultStore, Rule};
@@ -136,4 +137,25 @@ async fn a_backup_with_a_large_manifest_is_committed_on_a_slow_link() {
     let manifest = backup.commit().await.unwrap().manifest;
     let bytes = manifest.encode().unwrap().len();
     assert!(bytes > 16 << 10, "it has {bytes} bytes, for which a minute is enough");
+}
+
+/// On disk a part is placed when another one was seen, and a store without parts of its own takes them in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_request_at_once_no_part_waits_for_a_part_that_waits_for_its_place() {
+    let config = PipelineConfig { concurrency: 1, segment_bytes: 1 << 30, ..config() };
+    // A little over one part, so that the last one follows the first at once; and some parts.
+    for (round, length) in (0..).zip([(64 << 10) + 10, 500_000].into_iter().cycle()).take(40) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut stores = vec![Store::new(Arc::new(InMemory::new()), "").part_limits(PartLimits::LOCAL)];
+        if cfg!(feature = "fs") {
+            stores.push(Store::from_url(directory.path().join("root").to_str().unwrap()).unwrap());
+        }
+        for store in stores {
+            let mut backup = Backup::begin(&store, "orders", options(1).pipeline(config.clone())).await.unwrap();
+            backup.stripe_input(0, complete(&noise(round, length))).unwrap();
+            let progress = backup.commit().await.unwrap().progress;
+            assert_eq!(progress.retries, 0, "{store}, round {round}: an attempt came to its end without an answer");
+            store.wait_idle().await;
+        }
+    }
 }
