@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::config::PipelineConfig;
@@ -75,13 +76,15 @@ pub(super) struct Request<'a> {
     pub(super) work: Duration,
     /// Ends the wait for an attempt, and no attempt that has begun.
     pub(super) stop: Option<&'a Stop>,
+    /// The first attempt begins after this is cancelled.
+    pub(super) after: Option<&'a CancellationToken>,
     /// So many attempts, however short the time; if none, as configured.
     pub(super) attempts: Option<u32>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(operation: Operation, what: &'a str, bytes: u64) -> Self {
-        Self { operation, what, bytes, work: Duration::ZERO, stop: None, attempts: None }
+        Self { operation, what, bytes, work: Duration::ZERO, stop: None, after: None, attempts: None }
     }
 }
 
@@ -145,6 +148,9 @@ impl Requests {
                 if tried == 0 {
                     // Before the place: who waits for its turn keeps nobody else from the store.
                     self.pace.wait(request.bytes).await;
+                    if let Some(after) = request.after {
+                        after.cancelled().await;
+                    }
                 }
                 let place = self.limiter.enter().await;
                 if tried > 0 {

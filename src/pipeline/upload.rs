@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blake3::Hash;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::cpu::joined;
@@ -48,7 +49,7 @@ impl Uploader {
         // The bound of parts in flight is the number of part slots; the channel only hands over.
         let (parts, messages) = mpsc::channel(1);
         let task =
-            Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new(), before: None };
+            Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new(), newest: None };
         let span = tracing::debug_span!("segment", segment = segment.index);
         Self { parts, task: shared.tracker.spawn(task.run(messages).instrument(span)) }
     }
@@ -94,8 +95,8 @@ struct Task {
     stop: Arc<Stop>,
     upload: Option<Arc<dyn SegmentUpload>>,
     parts: JoinSet<Result<HashedPart>>,
-    /// Tells that the newest part was sent for the first time.
-    before: Option<oneshot::Receiver<()>>,
+    /// Cancelled when the newest part was sent for the first time, or never will be.
+    newest: Option<CancellationToken>,
 }
 
 /// A part that is stored, and its place.
@@ -191,28 +192,22 @@ impl Task {
         };
         let shared = Arc::clone(&self.shared);
         let (segment, stop) = (self.segment, Arc::clone(&self.stop));
-        let (begun, next) = oneshot::channel();
-        let (mut begun, before) = (Some(begun), self.before.replace(next));
+        let sent = CancellationToken::new();
+        let before = self.newest.replace(sent.clone());
         let upload_part = async move {
+            let _guard = sent.clone().drop_guard();
             let bytes = part.ready(&shared.cpu).await?;
             // Hashing runs beside the upload, so it costs no time.
             let mut hash = shared.hash_part(index, &bytes);
             let what = format!("put part {index} of {segment}");
             let size = bytes.len() as u64;
-            if let Some(before) = before {
-                // Or it never will be, because the stripe stops.
-                let _is_sent = before.await;
-            }
-            shared
-                .requests
-                .run(Request { stop: Some(&stop), ..Request::new(Operation::Part, &what, size) }, || {
-                    if let Some(begun) = begun.take() {
-                        // An error means that it was the last part.
-                        let _ = begun.send(());
-                    }
-                    upload.put_part(index, vec![bytes.clone()])
-                })
-                .await?;
+            let request =
+                Request { stop: Some(&stop), after: before.as_ref(), ..Request::new(Operation::Part, &what, size) };
+            let attempt = || {
+                sent.cancel();
+                upload.put_part(index, vec![bytes.clone()])
+            };
+            shared.requests.run(request, attempt).await?;
             shared.counters.add_stored(&*shared.clock, size);
             Ok((index, hash.wait().await?))
         };
