@@ -100,7 +100,7 @@ async fn write(session: &Session, manifest: &Manifest) -> Result<(), Failure> {
     }
     // An attempt without an answer may still be on its way.
     let in_doubt = AtomicBool::new(false);
-    let put = store.retry(|| async {
+    let put = store.retry_sending(content.len() as u64, || async {
         let before = in_doubt.swap(true, Ordering::Relaxed);
         let outcome = store.create_once(&name, vec![content.clone()], Content::Document).await;
         if !matches!(&outcome, Err(error) if may_have_worked(error)) {

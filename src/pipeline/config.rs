@@ -103,7 +103,10 @@ pub struct PipelineConfig {
     /// Requests in flight over all stripes; 1 to 256, default 8. Each costs a part.
     pub concurrency: usize,
 
-    /// Times that one request is tried at least; 1 to 100, default 10.
+    /// Times that one request is tried; 1 to 100, default 10.
+    ///
+    /// More often as long as `outage` says. Less often if it waits for its place behind others and none of them succeeds: for as long as
+    /// so many attempts of the largest of them would take.
     pub attempts: u32,
 
     /// And it is tried again for at least this long after it first failed, so that a store may be away for a while;
@@ -135,7 +138,8 @@ pub struct PipelineConfig {
     /// segments count, with what is sent again after a failure; the documents beside them are small.
     ///
     /// A request goes at the speed of the link, and waits for its turn before it begins: smaller parts make the stream
-    /// more even. What goes above the limit for a moment is at most one second's worth or one part. It costs no memory.
+    /// more even. What goes above the limit for a moment is at most one second's worth or one part, and what is sent again: that does not
+    /// wait, and what comes after it waits longer. It costs no memory.
     pub upload_bytes_per_second: Option<u64>,
 
     /// The same for what a restore or a verification asks for; at least 1 KiB, default `None`.

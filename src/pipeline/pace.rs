@@ -2,48 +2,77 @@
 //!
 //! Time is the currency. A request of `n` bytes costs `n / rate`, and starts when that much time has passed since the one
 //! before it was paid for. So the sum over a long time is exact, whatever the sizes are.
+//!
+//! A request waits once. Sent again after a failure, it pays and goes at once, and what comes after it waits longer.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-
 use super::progress::Counters;
 use crate::clock::Clock;
+use crate::sync::Mutex;
 
 /// A limit that all stripes of a pipeline share, first come, first served. Without a rate nothing waits.
 ///
 /// A request goes at the speed of the link once it has begun, so the wait never counts against the time that an attempt
-/// has. What goes above the limit for a moment is bounded by [`CREDIT`], or by the largest request.
+/// has. What goes above the limit for a moment is bounded by [`CREDIT`], or by the largest request, beside what is sent again: of that,
+/// no more is under way at once than there are parts in flight.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_second: Option<u64>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
-    /// The time up to which everything is spent. Who waits at the head of the line holds it; Tokio's mutex keeps the line.
+    /// Who waits at the head of the line holds it; Tokio's mutex keeps the line.
+    line: tokio::sync::Mutex<()>,
+    /// The time up to which everything is spent.
     spent: Mutex<Duration>,
 }
 
 impl Pace {
     pub(super) fn new(bytes_per_second: Option<u64>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
         let spent = Mutex::new(clock.now());
-        Self { bytes_per_second, clock, counters, spent }
+        Self { bytes_per_second, clock, counters, line: tokio::sync::Mutex::default(), spent }
     }
 
     /// Waits until `bytes` may be sent or asked for. Cancel-safe: a dropped wait has spent nothing.
     pub(super) async fn wait(&self, bytes: u64) {
-        let Some(rate) = self.bytes_per_second.filter(|_| bytes > 0) else { return };
-        let mut spent = self.count(self.spent.lock()).await;
-        let cost = cost(bytes, rate);
-        // What was not used is kept for a moment only, or a pause would end in a flood.
-        let paid = (*spent).max(self.clock.now().saturating_sub(cost.max(CREDIT)));
-        let start = paid.saturating_add(cost);
-        let left = start.saturating_sub(self.clock.now());
-        if !left.is_zero() {
+        let Some(cost) = self.cost(bytes) else { return };
+        let _head = self.count(self.line.lock()).await;
+        let kept = self.kept_since(cost);
+        loop {
+            let left = {
+                let mut spent = self.spent.lock();
+                let start = (*spent).max(kept).saturating_add(cost);
+                let left = start.saturating_sub(self.clock.now());
+                if left.is_zero() {
+                    *spent = start;
+                    return;
+                }
+                left
+            };
+            // Meanwhile something may be sent again, which comes first.
             self.count(self.clock.sleep(left)).await;
         }
-        *spent = start;
+    }
+
+    /// Pays for `bytes` that are sent or asked for again, and do not wait.
+    pub(super) fn charge(&self, bytes: u64) {
+        let Some(cost) = self.cost(bytes) else { return };
+        let kept = self.kept_since(cost);
+        let mut spent = self.spent.lock();
+        *spent = (*spent).max(kept).saturating_add(cost);
+    }
+
+    /// What `bytes` cost, if they cost anything.
+    fn cost(&self, bytes: u64) -> Option<Duration> {
+        self.bytes_per_second.filter(|_| bytes > 0).map(|rate| cost(bytes, rate))
+    }
+
+    /// From when on unused time counts for a request that costs so much. It is kept for a moment only, or a pause would end in a
+    /// flood.
+    fn kept_since(&self, cost: Duration) -> Duration {
+        self.clock.now().saturating_sub(cost.max(CREDIT))
     }
 
     /// Counts the time that `wait` takes, piece by piece, so that metrics tell of a long one while it goes on.
@@ -187,6 +216,23 @@ mod tests {
         assert!(second.is_woken());
         assert_ready!(second.poll(), "half a minute was not spent, so its second has passed");
         assert_eq!(clock.sleepers(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_again_does_not_wait_and_the_next_waits_for_it() {
+        let clock = SimClock::new();
+        let pace = pace(&clock);
+        pace.charge(10 * RATE);
+        assert_eq!(run(&clock, pace.wait(RATE)).await.1, Duration::from_secs(11));
+        // Also who waits already.
+        let mut wait = task::spawn(pace.wait(2 * RATE));
+        assert_pending!(wait.poll());
+        pace.charge(3 * RATE);
+        assert_eq!(run(&clock, wait).await.1, Duration::from_secs(5));
+        // Unused time pays for it too.
+        clock.advance(Duration::from_secs(3600));
+        pace.charge(RATE);
+        assert_eq!(run(&clock, pace.wait(RATE)).await.1, Duration::from_secs(1));
     }
 
     #[test]

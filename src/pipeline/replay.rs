@@ -74,7 +74,12 @@ where
                 ack.answer(compared.clone());
                 compared?;
             }
-            Some(Ok(Input::Complete(_))) | None => return Err(replay.ended(end)),
+            Some(Ok(Input::Complete(ack))) => {
+                let error = replay.ended(end);
+                ack.answer(Err(error.clone()));
+                return Err(error);
+            }
+            None => return Err(replay.ended(end)),
             Some(Err(error)) => return Err(error),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::config::PipelineConfig;
@@ -31,6 +32,8 @@ pub(super) struct Requests {
     backoff_cap: Duration,
     attempt_timeout: Duration,
     min_bytes_per_second: u64,
+    /// The longest time that an attempt of any request had so far, in milliseconds.
+    longest_limit: AtomicU64,
     jitter: Jitter,
     meters: Meters,
 }
@@ -73,13 +76,15 @@ pub(super) struct Request<'a> {
     pub(super) work: Duration,
     /// Ends the wait for an attempt, and no attempt that has begun.
     pub(super) stop: Option<&'a Stop>,
+    /// The first attempt begins after this is cancelled.
+    pub(super) after: Option<&'a CancellationToken>,
     /// So many attempts, however short the time; if none, as configured.
     pub(super) attempts: Option<u32>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(operation: Operation, what: &'a str, bytes: u64) -> Self {
-        Self { operation, what, bytes, work: Duration::ZERO, stop: None, attempts: None }
+        Self { operation, what, bytes, work: Duration::ZERO, stop: None, after: None, attempts: None }
     }
 }
 
@@ -103,6 +108,7 @@ impl Requests {
             backoff_cap: config.backoff_cap,
             attempt_timeout: config.attempt_timeout,
             min_bytes_per_second: config.min_bytes_per_second,
+            longest_limit: AtomicU64::new(0),
             jitter: Jitter(AtomicU64::new(seed)),
             meters: Meters::new(),
         }
@@ -131,21 +137,27 @@ impl Requests {
     {
         let meters = self.meters.of(request.operation);
         let limit = self.attempt_limit(request.bytes).saturating_add(request.work);
+        let longest_limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.longest_limit.fetch_max(longest_limit, Ordering::Relaxed);
         let attempts = request.attempts.map_or(self.attempts, |fewer| fewer.min(self.attempts));
         let outage = if request.attempts.is_some() { Duration::ZERO } else { self.outage };
         let mut tried = 0;
         let mut failing_since = None;
-        // Since then, for the limit that the caller has set.
-        let mut held = Duration::ZERO;
         loop {
-            // Before the place: who waits for its turn keeps nobody else from the store.
             let turn = async {
-                let begun = self.clock.now();
-                self.pace.wait(request.bytes).await;
-                if failing_since.is_some() {
-                    held += self.clock.now().saturating_sub(begun);
+                if tried == 0 {
+                    // Before the place: who waits for its turn keeps nobody else from the store.
+                    self.pace.wait(request.bytes).await;
+                    if let Some(after) = request.after {
+                        after.cancelled().await;
+                    }
                 }
-                self.limiter.enter().await
+                let place = self.limiter.enter().await;
+                if tried > 0 {
+                    // It had its turn: another one, hours later on a low limit, would hide that the store is gone.
+                    self.pace.charge(request.bytes);
+                }
+                place
             };
             let place = match request.stop {
                 None => turn.await,
@@ -183,8 +195,10 @@ impl Requests {
             let since = *failing_since.get_or_insert(now);
             let failing = now.saturating_sub(since);
             // Those that fail take turns when fewer may go at once, so that none of them would come to its last attempt for hours.
-            let silent_since = (since + held).max(self.limiter.last_success().unwrap_or_default());
+            let silent_since = since.max(self.limiter.last_success().unwrap_or_default());
             let silent = now.saturating_sub(silent_since);
+            // A clean-up is waited for, and less patient.
+            let limit = if request.attempts.is_some() { limit } else { self.longest_limit() };
             let is_over = tried >= attempts && failing >= outage || silent >= self.longest(limit, attempts).max(outage);
             if !error.is_retryable() || is_over {
                 let after = format!("attempt {tried}, {} s after the first failure", failing.as_secs());
@@ -212,7 +226,12 @@ impl Requests {
             .saturating_add(Duration::from_millis(bytes.saturating_mul(1000) / self.min_bytes_per_second))
     }
 
-    /// Between the first failure and the one before the last, at most, if a request need not wait for its turn.
+    /// The longest time that an attempt had so far: who waits for a place waits for the attempts of others.
+    fn longest_limit(&self) -> Duration {
+        Duration::from_millis(self.longest_limit.load(Ordering::Relaxed))
+    }
+
+    /// Between the first failure and the one before the last, at most, if a request need not wait for its place.
     fn longest(&self, limit: Duration, attempts: u32) -> Duration {
         let pauses = (1..attempts).map(|tried| self.backoff(tried)).fold(Duration::ZERO, Duration::saturating_add);
         limit.saturating_mul(attempts.saturating_sub(2)).saturating_add(pauses)

@@ -79,6 +79,18 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Stops a stripe when the task that holds it panics.
+#[derive(Debug)]
+pub(super) struct StopOnPanic(pub(super) Arc<Stop>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::new(ErrorKind::Internal, "a task of the pipeline panicked"));
+        }
+    }
+}
+
 fn given_up() -> Error {
     Error::new(ErrorKind::Aborted, "the stripe was given up")
 }

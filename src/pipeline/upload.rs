@@ -9,13 +9,14 @@ use std::time::Duration;
 use blake3::Hash;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::cpu::joined;
 use super::encrypt::seal::Part;
 use super::request::{Operation, Request};
 use super::segment::{SegmentId, SegmentUpload};
-use super::stop::Stop;
+use super::stop::{Stop, StopOnPanic};
 use super::tree::{self, Piece};
 use super::writer::Shared;
 use crate::clock;
@@ -47,7 +48,8 @@ impl Uploader {
     pub(super) fn start(shared: &Arc<Shared>, segment: SegmentId, stop: Arc<Stop>) -> Self {
         // The bound of parts in flight is the number of part slots; the channel only hands over.
         let (parts, messages) = mpsc::channel(1);
-        let task = Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new() };
+        let task =
+            Task { shared: Arc::clone(shared), segment, stop, upload: None, parts: JoinSet::new(), newest: None };
         let span = tracing::debug_span!("segment", segment = segment.index);
         Self { parts, task: shared.tracker.spawn(task.run(messages).instrument(span)) }
     }
@@ -73,6 +75,12 @@ impl Uploader {
         let _ended = self.task.await;
     }
 
+    /// Parts are still taken.
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        !self.parts.is_closed()
+    }
+
     /// Waits while the upload is being begun; parts that are on their way hold nothing up here.
     async fn send(&self, shared: &Shared, message: Message) -> Result<()> {
         let sent = shared.counters.store_wait.of(&*shared.clock, self.parts.send(message)).await;
@@ -87,22 +95,28 @@ struct Task {
     stop: Arc<Stop>,
     upload: Option<Arc<dyn SegmentUpload>>,
     parts: JoinSet<Result<HashedPart>>,
+    /// Cancelled when the newest part was sent for the first time, or never will be.
+    newest: Option<CancellationToken>,
 }
 
 /// A part that is stored, and its place.
 type HashedPart = (u32, Vec<Piece>);
 
 impl Task {
-    async fn run(mut self, messages: mpsc::Receiver<Message>) -> Result<Uploaded> {
-        let outcome = self.drive(messages).await;
+    async fn run(mut self, mut messages: mpsc::Receiver<Message>) -> Result<Uploaded> {
+        // Who finds that nobody takes parts any more knows no cause, so that comes first: of a panic too, because this goes before
+        // `messages`.
+        let _guard = StopOnPanic(Arc::clone(&self.stop));
+        let outcome = self.drive(&mut messages).await;
         if let Err(error) = &outcome {
             self.stop.fail(error.clone());
+            drop(messages);
             self.clean_up().await;
         }
         outcome
     }
 
-    async fn drive(&mut self, mut messages: mpsc::Receiver<Message>) -> Result<Uploaded> {
+    async fn drive(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<Uploaded> {
         let mut hashed: Vec<HashedPart> = Vec::new();
         let mut sent = 0_u32;
         let mut stored_bytes = 0_u64;
@@ -165,6 +179,8 @@ impl Task {
         Ok(merge(&hash.wait().await?))
     }
 
+    /// Parts are sent side by side, each for the first time when the one before it is on its way. A store may be able to take one
+    /// only then; sent earlier, it would hold the place in flight that the other waits for.
     async fn send_part(&mut self, index: u32, part: Part) -> Result<()> {
         let upload = match &self.upload {
             Some(upload) => Arc::clone(upload),
@@ -176,18 +192,22 @@ impl Task {
         };
         let shared = Arc::clone(&self.shared);
         let (segment, stop) = (self.segment, Arc::clone(&self.stop));
+        let sent = CancellationToken::new();
+        let before = self.newest.replace(sent.clone());
         let upload_part = async move {
+            let _guard = sent.clone().drop_guard();
             let bytes = part.ready(&shared.cpu).await?;
             // Hashing runs beside the upload, so it costs no time.
             let mut hash = shared.hash_part(index, &bytes);
             let what = format!("put part {index} of {segment}");
             let size = bytes.len() as u64;
-            shared
-                .requests
-                .run(Request { stop: Some(&stop), ..Request::new(Operation::Part, &what, size) }, || {
-                    upload.put_part(index, vec![bytes.clone()])
-                })
-                .await?;
+            let request =
+                Request { stop: Some(&stop), after: before.as_ref(), ..Request::new(Operation::Part, &what, size) };
+            let attempt = || {
+                sent.cancel();
+                upload.put_part(index, vec![bytes.clone()])
+            };
+            shared.requests.run(request, attempt).await?;
             shared.counters.add_stored(&*shared.clock, size);
             Ok((index, hash.wait().await?))
         };

@@ -267,6 +267,8 @@ async fn what_does_not_fit_is_refused_and_the_backup_can_still_go_on() {
     let differs = resume(&place, &id, &["--", "cat", short.to_str().unwrap()], None);
     assert_fails(&differs, 2, "stripe 0, offset 1234567: the replay differs");
     content[1_234_567] ^= 1;
+    let ends = resume(&place, &id, &["--", "head", "-c", "1000", &path], None);
+    assert_fails(&ends, 2, "stripe 0, offset 1000: the replay differs from what is stored: it ends here");
     let again = ["--resume", &id, "--silence", "0s", "--input", &path];
     let typed = run(&place, &arguments(&url, &[&again[..], &["--recipients-file", &path]].concat()));
     assert_fails(&typed, 2, "goes on without it: leave --recipients-file out");

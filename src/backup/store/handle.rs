@@ -401,12 +401,22 @@ impl Store {
         self.inner.retries.run(&self.inner.policy, self.inner.clock.as_ref(), attempt).await
     }
 
+    /// The same for a request that sends `bytes`.
+    pub(crate) async fn retry_sending<T, F: Future<Output = Result<T>>>(
+        &self,
+        bytes: u64,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T> {
+        let policy = self.inner.policy.sending(bytes);
+        self.inner.retries.run(&policy, self.inner.clock.as_ref(), attempt).await
+    }
+
     /// A request whose attempts come in steps.
     pub(super) fn steps(&self) -> Steps<'_> {
         self.inner.retries.steps(&self.inner.policy, self.inner.clock.as_ref())
     }
 
-    /// Reads a small object whole. `Corrupt` if it is larger than `limit_bytes`; nothing is read then.
+    /// Reads a small object whole, for as long as bytes of it come. `Corrupt` if it is larger than `limit_bytes`; nothing is read then.
     pub(crate) async fn read_small(&self, name: &str, limit_bytes: u64) -> Result<Bytes> {
         let alone = Semaphore::new(1);
         self.read_gated(name, limit_bytes, &alone, limit_bytes).await.map(|read| read.bytes)
@@ -441,19 +451,20 @@ impl Store {
                 let units = u32::try_from(result.meta.size.div_ceil(unit_bytes.max(1))).unwrap_or(u32::MAX);
                 // It is private to the readers and never closed.
                 let permit = steps.aside(gate.acquire_many(units)).await.ok();
-                let content = steps.next(self.small_body(result, name, limit_bytes)).await?;
+                let content = self.small_body(result, &steps, name, limit_bytes).await?;
                 self.check_body(name, result_size, content.len() as u64)?;
                 Ok(Read { bytes: content.into(), stored: self.stored_by(modified), permit })
             })
             .await
     }
 
-    /// The content of a small object.
-    async fn small_body(&self, found: GetResult, name: &str, limit_bytes: u64) -> Result<Vec<u8>> {
+    /// The content of a small object, a step for each piece that comes.
+    async fn small_body(&self, found: GetResult, steps: &Steps<'_>, name: &str, limit_bytes: u64) -> Result<Vec<u8>> {
         let mut content = Vec::with_capacity(usize::try_from(found.meta.size).unwrap_or(0));
         let mut chunks = found.into_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| self.error(&error, "read", name))?;
+        loop {
+            let next = async { chunks.try_next().await.map_err(|error| self.error(&error, "read", name)) };
+            let Some(chunk) = steps.next(next).await? else { return Ok(content) };
             // The size was an announcement only.
             if (content.len() + chunk.len()) as u64 > limit_bytes {
                 let object = self.show(name);
@@ -464,7 +475,6 @@ impl Store {
             }
             content.extend_from_slice(&chunk);
         }
-        Ok(content)
     }
 
     /// Creates an object that must not exist, in one attempt. `Conflict` if it does.
@@ -498,7 +508,7 @@ impl Store {
     /// Creates a small object, again if the answer is lost. Finding the very same content there is success: it is our
     /// own earlier attempt. `Conflict` if the content is another.
     pub(crate) async fn create(&self, name: &str, content: Bytes) -> Result<()> {
-        self.retry(|| async {
+        self.retry_sending(content.len() as u64, || async {
             let conflict = match self.create_once(name, vec![content.clone()], Content::Document).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => error,
                 outcome => return outcome,

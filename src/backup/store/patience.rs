@@ -12,11 +12,9 @@ use object_store::client::{
 use super::work;
 use crate::clock::{self, Clock, SystemClock};
 
-/// An answer to a request without a body comes within this time.
+/// An answer to a request without a body comes within this time. One with a body has the time of that besides, which is only the last
+/// resort: whoever sends much has a closer limit, which knows how many share the link.
 const ANSWER: Duration = Duration::from_secs(60);
-/// One with a body has a second more for each of these bytes. Only the last resort: whoever sends much has a closer limit,
-/// which knows how many share the link.
-const BYTES_PER_SECOND: u64 = 16 << 10;
 
 /// Clients that wait for an answer as long as the request is large.
 ///
@@ -41,17 +39,14 @@ struct Limited {
 #[async_trait]
 impl HttpService for Limited {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let limit = limit(request.body().content_length() as u64).saturating_add(work::granted());
+        let body_bytes = request.body().content_length() as u64;
+        let limit = ANSWER.saturating_add(work::sending(body_bytes)).saturating_add(work::granted());
         let answer = clock::timeout(&*self.clock, Some(limit), self.inner.execute(request)).await;
         answer.unwrap_or_else(|_elapsed| {
             let text = format!("no answer within {} s", limit.as_secs());
             Err(HttpError::new(HttpErrorKind::Timeout, std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
         })
     }
-}
-
-fn limit(body_bytes: u64) -> Duration {
-    ANSWER.saturating_add(Duration::from_secs(body_bytes / BYTES_PER_SECOND))
 }
 
 /// A client that waits as long as these do for the answers of `inner`.

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::work;
 use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meter::{self, Counter, Histogram};
@@ -36,6 +37,15 @@ impl Default for RetryPolicy {
             give_up_first_contact_after: Duration::from_secs(10),
             attempt: Duration::from_secs(60),
         }
+    }
+}
+
+impl RetryPolicy {
+    /// The same for a request that sends `bytes`: each attempt has their time, and one that has used it up does not stay the only one.
+    pub(super) fn sending(&self, bytes: u64) -> Self {
+        let time = work::sending(bytes);
+        let (attempt, give_up_after) = (self.attempt.saturating_add(time), self.give_up_after.saturating_add(time));
+        Self { attempt, give_up_after, ..self.clone() }
     }
 }
 
@@ -84,7 +94,7 @@ impl RetryState {
     }
 }
 
-/// One request, whose attempts come in steps: the pages of a listing.
+/// One request, whose attempts come in steps: the pages of a listing, the pieces of a body.
 ///
 /// It may take as long as it goes on: each step has the time of an attempt, and the time after which no further attempt starts runs
 /// from the last step that no attempt before had come to. So one that fails at its end is made again, however long it was, and again

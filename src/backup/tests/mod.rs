@@ -23,6 +23,7 @@ mod resume;
 mod retention;
 mod round_trip;
 mod scenarios;
+mod slow;
 #[cfg(feature = "fs")]
 mod syncs;
 mod verify;

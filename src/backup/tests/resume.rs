@@ -273,6 +273,22 @@ async fn a_replay_that_differs_is_refused_with_the_first_offset_and_nothing_is_l
     is_whole(&store, &contents(), "").await;
 }
 
+/// Who sends it through a writer learns the cause from the answer to its end, and from nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_ends_too_early_tells_its_writer_so() {
+    let (_, store, id) = crashed().await;
+    let mut backup = resume(&store, id).await.unwrap();
+    backup.replay(0).unwrap();
+    let mut writers = backup.take_writers().unwrap();
+    let (writer, short) = (&mut writers[0], contents()[0].slice(..1000));
+    tokio::io::AsyncWriteExt::write_all(writer, &short).await.unwrap();
+    let error = Error::from(tokio::io::AsyncWriteExt::shutdown(writer).await.unwrap_err());
+    let expected = "stripe 0, offset 1000: the replay differs from what is stored: it ends here";
+    assert!(error.kind() == ErrorKind::Invalid && error.report().contains(expected), "{}", error.report());
+    let error = backup.commit().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && error.report().contains(expected), "{}", error.report());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_flush_in_the_middle_of_a_replayed_frame_tells_the_truth() {
     for is_changed in [false, true] {

@@ -82,6 +82,31 @@ async fn requests_that_wait_for_each_other_end_within_the_stated_time_too() {
     }
 }
 
+/// A small request waits for its place behind large ones, which have far longer: that is not the time in which it was refused.
+#[tokio::test(start_paused = true)]
+async fn a_small_request_that_waits_for_large_ones_is_not_given_up() {
+    let (clock, begins) = (SystemClock::shared(), Arc::new(Mutex::new(Vec::new())));
+    let (time, seen) = (Arc::clone(&clock), Arc::clone(&begins));
+    let store = MemoryStore::with_faults(move |id, op, before| match (id.stripe, op) {
+        (0, Op::Part(_)) if before == 0 => Some(Fault::Hang),
+        (1, Op::Begin) => {
+            seen.lock().push(time.now().as_secs());
+            (before < 2).then_some(Fault::Fail(ErrorKind::Unavailable))
+        }
+        _ => None,
+    });
+    // A part has eleven minutes.
+    let config = PipelineConfig { concurrency: 1, min_bytes_per_second: 100, ..small() };
+    let pipeline = Pipeline::for_backup(config, 2, Arc::new(store.clone()), clock).unwrap();
+    let bytes = data(20 * FRAME, 1);
+    let stripes = (0..2).map(|stripe| pipeline.backup_stripe(stripe, pieces(&bytes, FRAME)));
+    futures::future::try_join_all(stripes).await.unwrap();
+    let begins = std::mem::take(&mut *begins.lock());
+    // It waited for longer than its own attempts could take, and the pauses between them.
+    assert!(begins.len() == 3 && begins.windows(2).any(|two| two[1] - two[0] > 341), "{begins:?}");
+    assert_idle(&pipeline, &store).await;
+}
+
 /// A server that is restarted, or a link that is down, for less than the stated time ends no backup, however soon the ten
 /// attempts are used up.
 #[tokio::test(start_paused = true)]

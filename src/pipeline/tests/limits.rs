@@ -82,6 +82,21 @@ async fn a_low_limit_is_not_taken_for_a_silent_store() {
     assert_eq!(summary.raw_bytes, 800 * KIB as u64);
 }
 
+/// What is sent again does not wait for another turn, which comes after a minute here.
+#[tokio::test(start_paused = true)]
+async fn a_low_limit_does_not_hide_that_a_store_is_gone() {
+    let store =
+        MemoryStore::with_faults(|_, op, _| matches!(op, Op::Part(_)).then_some(Fault::Fail(ErrorKind::Unavailable)));
+    let pipeline = backup_pipeline(PipelineConfig { upload_bytes_per_second: Some(1 << 10), ..small() }, 1, &store);
+    let clock = SystemClock::new();
+    let error = pipeline.backup_stripe(0, pieces(&data(800 * KIB, 1), 100 * KIB)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    // The first turn, the stated time, and the longest pause.
+    let most = Duration::from_secs(64 + 90 + 15);
+    assert!(clock.now() <= most, "{:?}", clock.now());
+    assert_idle(&pipeline, &store).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_no_time_passes() {
     let (_, progress, took) = back_up(small(), &MemoryStore::new()).await;

@@ -9,6 +9,7 @@ mod hostile;
 mod limits;
 mod round_trip;
 mod store;
+mod uploads;
 mod waits;
 
 use std::sync::Arc;
