@@ -152,6 +152,16 @@ impl SetState {
         self.is_configured
     }
 
+    /// Whether a server may open the set: one, before it is configured, and only while its client is there.
+    pub(crate) fn check_open(&self) -> Result<(), Status> {
+        self.server.admit(ServerCall::Open)?;
+        match self.client {
+            ClientState::Configurable if !self.is_configured => Ok(()),
+            ClientState::Aborted => Err(Status::Abort),
+            _ => Err(Status::Invalid),
+        }
+    }
+
     pub(crate) fn on_opened(&mut self) {
         self.server = ServerState::Connected;
     }
