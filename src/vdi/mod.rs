@@ -107,7 +107,8 @@
 //! 2. `Close` comes once per device, after every command that was queued before it. What the client still holds then is still
 //!    to be completed. The client's set is normally terminated when it was told of every device's close and holds no command.
 //! 3. A side that leaves before every device was opened and closed aborts the set for the other side, so that nobody takes a
-//!    part for the whole. Without open devices its own close succeeds.
+//!    part for the whole. Without open devices its own close succeeds. A client that leaves while it holds commands does the
+//!    same, for nobody would answer them; so does a secondary, for its own.
 //! 4. An agent that was created in time and polled only later still gives every answer before it returns.
 //! 5. A set is normally terminated for the server when *every* device of it was opened and closed. Commands that are out then
 //!    are still answered, and the agent returns after the last of them.

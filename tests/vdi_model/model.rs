@@ -619,11 +619,17 @@ impl Model {
         self.has_secondary = false;
         let is_open =
             (0..self.shape.devices).any(|index| self.devices[index].is_of_secondary && self.is_open_at_client(index));
-        if self.cause.is_none() && is_open {
-            self.abort(leaving.of_client());
-            return Err(Status::Open);
+        let is_holding = self
+            .commands
+            .iter()
+            .any(|command| matches!(command.life, Life::Held { .. }) && self.devices[command.device].is_of_secondary);
+        if self.cause.is_some() {
+            return Ok(());
         }
-        Ok(())
+        if is_open || is_holding {
+            self.abort(leaving.of_client());
+        }
+        if is_open { Err(Status::Open) } else { Ok(()) }
     }
 
     // Buffers on loan.

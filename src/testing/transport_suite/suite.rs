@@ -30,6 +30,7 @@ pub async fn all(hub: &dyn Transport, directory: &Path) -> Result<()> {
     sets::an_abort_reaches_the_other_side_with_its_reason(hub).await?;
     sets::closing_with_open_devices_answers_everything(hub).await?;
     endings::a_client_finds_what_a_server_that_has_left_agreed(hub).await?;
+    endings::a_secondary_that_leaves_answers_what_it_holds(hub).await?;
     media::the_reference_client_restores_what_was_backed_up(hub, directory).await?;
     media::removable_media_are_loaded_as_they_fill(hub, directory).await?;
     media::a_tape_keeps_its_marks_and_positions(hub, directory).await?;
