@@ -152,6 +152,8 @@ impl Core {
             is_short: command.is_short(),
             #[cfg(feature = "shm")]
             is_out: false,
+            #[cfg(feature = "shm")]
+            is_returned: false,
             buffer: command.take_buffer(),
             recipient,
         });
