@@ -64,6 +64,12 @@ async fn a_stranger_that_leaves_without_having_joined_leaves_the_set_as_it_was()
 }
 
 #[tokio::test]
+async fn a_close_does_not_wait_for_a_stranger_that_came_before_it() {
+    let root = tempfile::tempdir().unwrap();
+    lying_peer::strangers_come_late(&root.path().join("hub")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_peer_that_sends_without_end_takes_no_turn_of_others() {
     let root = tempfile::tempdir().unwrap();
     lying_peer::peers_flood(&root.path().join("hub")).await.unwrap();

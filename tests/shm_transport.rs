@@ -177,6 +177,56 @@ async fn a_handle_is_mapped_by_another_client_also_in_memory_that_came_late() {
     assert_empty(&hub);
 }
 
+/// Waits until that many buffers can be allocated.
+async fn until_free(server: &server::DeviceSet, free: usize) {
+    soon(async {
+        while server.query_available_buffers(512, 0).unwrap() != free {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// The one buffer of a set is lent by a second client, and given back by whoever maps it before or after the others learn that its
+/// command has ended. It comes back to the server each time, and all who saw it let it be used again.
+#[tokio::test]
+async fn a_buffer_that_is_mapped_beyond_its_command_comes_back_however_the_news_overtake_each_other() {
+    let root = tempfile::tempdir().unwrap();
+    let Pair { hub, client, server, agent } = pair(root.path(), Config::pipe(1), 1).await;
+    let second = soon(client::DeviceSet::open_in_secondary(&hub, "set")).await.unwrap();
+    let third = soon(client::DeviceSet::open_in_secondary(&hub, "set")).await.unwrap();
+    let (output, mut input) = (server.open_device().unwrap(), second.open_device("set").unwrap());
+    let free = server.query_available_buffers(512, 0).unwrap();
+    for by in [&client, &second, &third] {
+        for is_answered_first in [false, true, false] {
+            let buffer = server.allocate_buffer(512, 0).unwrap();
+            let mut answer = output.send(Command::write(buffer, 512)).unwrap();
+            let mut command = soon(input.next_command(None)).await.unwrap();
+            let mapped = by.map_buffer(command.buffer_handle().unwrap()).unwrap();
+            command.complete(Completion::transferred(512)).unwrap();
+            let completion = if is_answered_first {
+                let completion = soon(&mut answer).await;
+                drop(mapped);
+                completion
+            } else {
+                // Nobody has read of the end of the command.
+                drop(mapped);
+                soon(&mut answer).await
+            };
+            assert!(completion.is_success() && completion.buffer.is_none());
+            until_free(&server, free).await;
+        }
+    }
+    output.close().unwrap();
+    assert_eq!(status(soon(input.next_command(None)).await), Some(Status::Close));
+    soon(agent).await.unwrap().unwrap();
+    soon(second.close()).await.unwrap();
+    soon(third.close()).await.unwrap();
+    soon(server.close()).await.unwrap();
+    soon(client.close()).await.unwrap();
+    assert_empty(&hub);
+}
+
 #[tokio::test]
 async fn a_secondary_that_leaves_with_a_device_open_aborts_the_set_for_all() {
     let root = tempfile::tempdir().unwrap();

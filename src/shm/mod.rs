@@ -16,7 +16,7 @@
 //! | makes a shared file shorter | it cannot: the size is sealed (`F_SEAL_SHRINK`, `F_SEAL_GROW`, `F_SEAL_SEAL`), and that is checked before mapping |
 //! | writes to the shared memory at any time | other bytes arrive, as if it had sent them. Nothing else is decided by them |
 //! | answers a command that it does not hold, or twice | nobody gets an answer; the set is aborted |
-//! | connects and says nothing | disconnected after 5 seconds; 16 of them at once at most |
+//! | connects and says nothing | disconnected after 5 seconds, or when the set is closed; 16 of them at once at most |
 //! | is stopped (`SIGSTOP`) | the server's no-progress timer; closing waits 0.3 seconds at most to say goodbye |
 //! | may write to the directory too | takes, or removes, names in it. Links in the place of a socket are not followed when its mode is set |
 //! | dies | the kernel closes its socket; the set is aborted at once, with "peer died" and its process number as the reason |

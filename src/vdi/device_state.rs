@@ -139,6 +139,11 @@ impl DeviceState {
         self.client == ClientEnd::SawClose && self.delivered.is_empty()
     }
 
+    /// Commands that the client holds.
+    pub(crate) fn held(&self) -> usize {
+        self.delivered.len()
+    }
+
     /// True if `on_send` of an ordinary command would find room.
     pub(crate) fn has_room(&self) -> bool {
         self.queue.len() < self.depth && self.delivered.len() < MAX_DELIVERED

@@ -107,12 +107,14 @@
 //! 2. `Close` comes once per device, after every command that was queued before it. What the client still holds then is still
 //!    to be completed. The client's set is normally terminated when it was told of every device's close and holds no command.
 //! 3. A side that leaves before every device was opened and closed aborts the set for the other side, so that nobody takes a
-//!    part for the whole. Without open devices its own close succeeds.
+//!    part for the whole. Without open devices its own close succeeds. A client that leaves while it holds commands does the
+//!    same, for nobody would answer them; so does a secondary, for its own.
 //! 4. An agent that was created in time and polled only later still gives every answer before it returns.
 //! 5. A set is normally terminated for the server when *every* device of it was opened and closed. Commands that are out then
 //!    are still answered, and the agent returns after the last of them.
 //! 6. A set is released by name when either side closes it; after an abort the name stays until then. A server that opens a
-//!    set which its client has aborted gets `Abort` with the reason.
+//!    set which its client has aborted gets `Abort` with the reason; one that found it by its name just before it was released
+//!    gets `Invalid`, as if it had come later.
 //! 7. Commands may be sent before the client has opened its end of the device; they wait in the queue.
 //! 8. The queue depth counts commands that the client has not taken. At most 1,024 more may be with the client unanswered.
 //! 9. `Read` and `Write` need a size of 1 byte at least, a multiple of the block size. A transfer marked

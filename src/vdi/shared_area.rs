@@ -18,8 +18,10 @@ pub(super) struct SharedBuffer {
     place: Place,
     layout: Layout,
     private: OnceLock<Block>,
-    /// Bytes of data, from the start, that the other side may have written: only they are worth copying.
+    /// Bytes of data, from the start, of which the shared memory may have more than a new copy: written there by the other side,
+    /// or by `write_at`. Only they are worth copying.
     incoming: usize,
+    /// The copy has bytes that the shared memory may not have.
     is_dirty: bool,
     origin: Origin,
 }
@@ -53,8 +55,12 @@ impl SharedBuffer {
         usize::try_from(self.place.offset).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn write_at(&self, offset: usize, source: &[u8]) -> Result<(), Error> {
-        self.region.write(self.offset().saturating_add(offset), source).map_err(unexpected)
+    /// Writes past the copy, of which there is none yet.
+    pub(super) fn write_at(&mut self, offset: usize, source: &[u8]) -> Result<(), Error> {
+        debug_assert!(!self.is_copied(), "a copy would not see it");
+        self.region.write(self.offset().saturating_add(offset), source).map_err(unexpected)?;
+        self.incoming = self.incoming.max(offset.saturating_add(source.len()));
+        Ok(())
     }
 
     pub(super) fn read_at(&self, offset: usize, target: &mut [u8]) -> Result<(), Error> {
@@ -94,7 +100,8 @@ impl SharedBuffer {
         let range = block.data - prefix..block.data + len.min(self.layout.size);
         let copied = self.region.write(self.offset() - prefix, &block.bytes[range]);
         debug_assert!(copied.is_ok());
-        self.is_dirty = false;
+        // What lies behind may be sent the next time, as it is here.
+        self.is_dirty = len < self.layout.size;
     }
 }
 

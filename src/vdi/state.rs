@@ -125,12 +125,14 @@ impl ServerState {
 pub(crate) struct SetState {
     client: ClientState,
     server: ServerState,
+    /// The configuration has ended; that stays so when the server leaves.
+    is_configured: bool,
 }
 
 impl SetState {
     /// A set that its client has just created.
     pub(crate) fn created() -> Self {
-        Self { client: ClientState::Configurable, server: ServerState::DoesNotExist }
+        Self { client: ClientState::Configurable, server: ServerState::DoesNotExist, is_configured: false }
     }
 
     pub(crate) fn client(&self) -> ClientState {
@@ -147,8 +149,17 @@ impl SetState {
 
     /// True once the final configuration can be fetched.
     pub(crate) fn is_configured(&self) -> bool {
-        matches!(self.server, ServerState::Initializing | ServerState::Active | ServerState::NormallyTerminated)
-            || matches!(self.client, ClientState::Initializing | ClientState::Active | ClientState::NormallyTerminated)
+        self.is_configured
+    }
+
+    /// Whether a server may open the set: one, before it is configured, and only while its client is there.
+    pub(crate) fn check_open(&self) -> Result<(), Status> {
+        self.server.admit(ServerCall::Open)?;
+        match self.client {
+            ClientState::Configurable if !self.is_configured => Ok(()),
+            ClientState::Aborted => Err(Status::Abort),
+            _ => Err(Status::Invalid),
+        }
     }
 
     pub(crate) fn on_opened(&mut self) {
@@ -169,6 +180,7 @@ impl SetState {
 
     pub(crate) fn on_configuration_ended(&mut self) {
         self.server = ServerState::Initializing;
+        self.is_configured = true;
     }
 
     pub(crate) fn on_configuration_fetched(&mut self) {

@@ -23,6 +23,8 @@ pub(crate) struct Model {
     /// What the reason of the abort says.
     pub(crate) cause: Option<&'static str>,
     pub(crate) devices: Vec<Device>,
+    /// The server has ended the configuration.
+    is_configured: bool,
     /// The second client is there.
     pub(crate) has_secondary: bool,
     /// Every command that was accepted, in order.
@@ -158,6 +160,7 @@ impl Model {
             server: Server::DoesNotExist,
             cause: None,
             devices: (0..shape.devices).map(|_| device()).collect(),
+            is_configured: false,
             has_secondary: false,
             commands: Vec::new(),
             is_agent_running: false,
@@ -206,6 +209,7 @@ impl Model {
         let wanted = std::mem::take(&mut self.wanted);
         self.grow(wanted)?;
         self.server = Server::Initializing;
+        self.is_configured = true;
         Ok(())
     }
 
@@ -248,12 +252,11 @@ impl Model {
 
     // Devices.
 
-    /// `None` while the server configures.
+    /// `None` until the server has ended the configuration. It may be gone since.
     pub(crate) fn peek_configuration(&self) -> Result<Option<()>, Status> {
         self.not_aborted_client()?;
         allow(self.client != Client::DoesNotExist)?;
-        let is_early = matches!(self.server, Server::DoesNotExist | Server::Connected | Server::Configurable);
-        Ok(if self.client == Client::Configurable && is_early { None } else { Some(()) })
+        Ok(self.is_configured.then_some(()))
     }
 
     pub(crate) fn fetch(&mut self) -> Result<Option<()>, Status> {
@@ -616,11 +619,17 @@ impl Model {
         self.has_secondary = false;
         let is_open =
             (0..self.shape.devices).any(|index| self.devices[index].is_of_secondary && self.is_open_at_client(index));
-        if self.cause.is_none() && is_open {
-            self.abort(leaving.of_client());
-            return Err(Status::Open);
+        let is_holding = self
+            .commands
+            .iter()
+            .any(|command| matches!(command.life, Life::Held { .. }) && self.devices[command.device].is_of_secondary);
+        if self.cause.is_some() {
+            return Ok(());
         }
-        Ok(())
+        if is_open || is_holding {
+            self.abort(leaving.of_client());
+        }
+        if is_open { Err(Status::Open) } else { Ok(()) }
     }
 
     // Buffers on loan.

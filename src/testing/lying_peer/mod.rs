@@ -12,13 +12,15 @@
 //! | a primary client to a secondary client | [`primary_lies_to_secondary`] |
 //! | whoever sends bytes to the codec | [`decode`] |
 //!
-//! Bytes would hardly find some lies; these have a function each: [`strangers_leave`], [`peers_flood`], [`small_buffers_crowd`],
-//! [`wrong_files_come`].
+//! Bytes would hardly find some lies; these have a function each: [`strangers_leave`], [`strangers_come_late`], [`peers_flood`],
+//! [`small_buffers_crowd`], [`wrong_files_come`].
 
+mod late;
 mod liar;
 mod named;
 mod session;
 
+pub use late::strangers_come_late;
 pub use liar::decode;
 pub use named::{peers_flood, small_buffers_crowd, strangers_leave, wrong_files_come};
 pub use session::{client_lies, primary_lies_to_secondary, secondary_lies, server_lies};

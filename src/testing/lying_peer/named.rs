@@ -232,7 +232,7 @@ fn wrong_files() -> Result<Vec<(&'static str, OwnedFd)>> {
     ])
 }
 
-fn connect(directory: &Path) -> Result<UnixStream> {
+pub(super) fn connect(directory: &Path) -> Result<UnixStream> {
     match Directory::open(directory, false)?.find(NAME)? {
         Found::Listening(stream, _) => Ok(UnixStream::from_std(stream)?),
         Found::Nothing | Found::Stale => Err(crate::Error::new(ErrorKind::NotFound, "nobody listens")),

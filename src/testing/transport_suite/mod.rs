@@ -6,17 +6,26 @@
 //! | file | what it is |
 //! |---|---|
 //! | `suite` | runs everything |
+//! | `buffers` | data that is written in several ways, and sent again |
+//! | `endings` | who has left, and what the others find then |
 //! | `sets` | names, configuration, data, errors, endings |
 //! | `media` | the modes, with the reference client on files |
 //! | `space` | the buffer area |
 //! | `support` | both sides of a set, and the data that they exchange |
 
+mod buffers;
+mod endings;
 mod media;
 mod sets;
 mod space;
 mod suite;
 mod support;
 
+pub use buffers::{
+    a_buffer_that_was_sent_in_part_is_sent_whole_later, a_client_fills_its_space_in_several_ways,
+    a_writer_sends_bytes_and_what_it_reads_from_a_source,
+};
+pub use endings::{a_client_finds_what_a_server_that_has_left_agreed, a_secondary_that_leaves_answers_what_it_holds};
 pub use media::{
     a_snapshot_comes_after_its_metadata_and_can_be_refused, a_tape_keeps_its_marks_and_positions,
     removable_media_are_loaded_as_they_fill, the_reference_client_restores_what_was_backed_up,

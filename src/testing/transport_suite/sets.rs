@@ -2,7 +2,7 @@
 
 use futures::future::{join_all, try_join_all};
 
-use super::support::{Pair, block_byte, expected_data, pair, status};
+use super::support::{Pair, block_byte, expected_data, pair, receive_all, status};
 use crate::error::{ErrorKind, Result};
 use crate::vdi::client::{self, Completion};
 use crate::vdi::server::{self, Command};
@@ -123,21 +123,6 @@ async fn write_all(server: &server::DeviceSet, device: &server::Device) -> Resul
         assert!(answer.await.is_success());
     }
     Ok(device.close()?)
-}
-
-async fn receive_all(device: &mut client::Device) -> Result<Vec<u8>> {
-    let mut received = Vec::new();
-    loop {
-        match device.next_command(None).await {
-            Ok(command) => {
-                received.extend_from_slice(command.data());
-                let size = command.size();
-                command.complete(Completion::transferred(size))?;
-            }
-            Err(error) if error.status() == Status::Close => return Ok(received),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// A failure drops the queue, `ClearError` waits for what is out, and the device works again.

@@ -1,6 +1,7 @@
 //! Both sides of a set, and the data that they exchange.
 
 use crate::error::Result;
+use crate::vdi::client::Completion;
 use crate::vdi::{Config, Configuration, ServerConfig, Status, Transport, client, server};
 
 /// A set of both sides on one task, configured.
@@ -20,6 +21,22 @@ pub(super) async fn pair(hub: &dyn Transport, name: &str, config: Config, server
     let configuration = client.configuration(None).await?;
     assert_eq!(agreed, configuration);
     Ok(Pair { client, server, configuration })
+}
+
+/// What the server writes to a device until it closes it.
+pub(super) async fn receive_all(device: &mut client::Device) -> Result<Vec<u8>> {
+    let mut received = Vec::new();
+    loop {
+        match device.next_command(None).await {
+            Ok(command) => {
+                received.extend_from_slice(command.data());
+                let size = command.size();
+                command.complete(Completion::transferred(size))?;
+            }
+            Err(error) if error.status() == Status::Close => return Ok(received),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 pub(super) fn expected_data(device: usize) -> Vec<u8> {

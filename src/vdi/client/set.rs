@@ -174,7 +174,8 @@ impl DeviceSet {
 
     /// Closes the client's end and frees the name.
     ///
-    /// The server's agent is not waited for. Commands that the client still holds keep their memory.
+    /// The server's agent is not waited for. Commands that the client still holds keep their memory, and the set is aborted,
+    /// which answers them; a secondary client's close does that for its own.
     ///
     /// # Errors
     ///

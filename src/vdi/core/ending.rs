@@ -151,13 +151,15 @@ impl Core {
             let open = inner.open_devices(|device| {
                 device.state.is_open_at_client() && (is_primary || device.opened_by == Some(member))
             });
+            // A secondary answers for what it holds itself; with the primary go the others.
+            let outstanding = if is_primary { inner.pending } else { inner.held_by(member) };
             let is_server_through =
                 matches!(inner.set.server(), ServerState::DoesNotExist | ServerState::NormallyTerminated);
             let trouble = if !open.is_empty() {
                 verdict = Err(Error::new(Status::Open, format!("devices were still open: {}", open.join(", "))));
                 Some(format!("while devices were open: {}", open.join(", ")))
-            } else if is_primary && inner.pending > 0 {
-                Some(format!("while {} commands were outstanding", inner.pending))
+            } else if outstanding > 0 {
+                Some(format!("while {outstanding} commands were outstanding"))
             } else if is_primary && !is_server_through {
                 Some("before the server was through".to_owned())
             } else {
@@ -211,6 +213,12 @@ impl Inner {
     fn open_devices(&self, is_open: impl Fn(&Device) -> bool) -> Vec<String> {
         let named = self.devices.iter().zip(&self.configuration.device_names);
         named.filter(|(device, _)| is_open(device)).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Commands that this client has taken and not answered.
+    fn held_by(&self, member: Member) -> usize {
+        let own = self.devices.iter().filter(|device| device.opened_by == Some(member));
+        own.map(|device| device.state.held()).sum()
     }
 }
 

@@ -193,6 +193,9 @@ pub(super) struct Entry {
     /// The command is with a client in another process.
     #[cfg(feature = "shm")]
     pub(super) is_out: bool,
+    /// The buffer was mapped beyond the end of the command, and is free again; of the end nothing was told yet.
+    #[cfg(feature = "shm")]
+    pub(super) is_returned: bool,
     pub(super) recipient: Recipient,
 }
 

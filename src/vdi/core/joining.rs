@@ -65,10 +65,10 @@ impl Core {
         self.lock().links.role == Role::Server
     }
 
-    /// The server's process connects to this primary client.
+    /// The server's process connects to this primary client. In one step: a close right after it finds the link.
     pub(crate) fn admit_server(&self, link: &Arc<Link>, welcome: &Message) -> Result<(), Error> {
-        self.server_open()?;
         let mut inner = self.lock();
+        inner.open(&self.name)?;
         link.socket.tell(welcome);
         inner.links.up = Some(Arc::clone(link));
         Ok(())

@@ -6,7 +6,8 @@ use super::super::area::Buffer;
 use super::super::client::{BufferHandle, MappedBuffer, Slot};
 use super::super::status::{Error, Status};
 use super::super::waiters::Wakes;
-use super::inner::Core;
+use super::inner::{Core, Entry, Inner};
+use super::links::Role;
 use crate::shm::wire::Place;
 use crate::shm::{Control, Returned};
 
@@ -59,9 +60,6 @@ impl Core {
         }
         if let Some(place) = buffer.place() {
             // The command has ended: the server gets the place back, and so does the client that lent it.
-            let mut wakes = Wakes::default();
-            self.lock().links.returned_below(place, &mut wakes);
-            wakes.wake();
             self.buffer_returned(place, true);
         }
     }
@@ -70,15 +68,30 @@ impl Core {
     pub(crate) fn buffer_returned(&self, place: Place, is_from_below: bool) {
         let mut wakes = Wakes::default();
         let mut inner = self.lock();
-        if let Some(index) = inner.stranded.iter().position(|buffer| buffer.place() == Some(place)) {
-            let _buffer = inner.stranded.swap_remove(index);
+        match inner.stranded.iter().position(|buffer| buffer.place() == Some(place)) {
+            // Before the server learns that the place is its own again.
+            Some(index) => drop(inner.stranded.swap_remove(index)),
+            // It may be faster than the end of its command, which another process tells.
+            None => inner.note_returned(place),
         }
         if is_from_below {
             inner.links.returned(place, &mut wakes);
-        } else {
+        }
+        // The client that lent it may be another one than the one that had it mapped.
+        if inner.links.role == Role::Primary {
             inner.links.returned_below(place, &mut wakes);
         }
         drop(inner);
         wakes.wake();
+    }
+}
+
+impl Inner {
+    /// Remembers it with the command that has the buffer, if there is one.
+    fn note_returned(&mut self, place: Place) {
+        let is_there = |entry: &&mut Entry| entry.buffer.as_ref().and_then(Buffer::place) == Some(place);
+        if let Some(entry) = self.devices.iter_mut().flat_map(|device| &mut device.entries).find(is_there) {
+            entry.is_returned = true;
+        }
     }
 }

@@ -96,7 +96,7 @@ impl Core {
         let device = &mut inner.devices[index];
         device.check_opened_by(member)?;
         let is_delivered = device.state.is_delivered(id);
-        let mut buffer = match device.entries.iter_mut().find(|entry| entry.id == id) {
+        let (mut buffer, is_returned) = match device.entries.iter_mut().find(|entry| entry.id == id) {
             Some(entry) if is_delivered => {
                 if entry.code.is_transfer() && bytes > entry.size {
                     return Err("a transfer of more bytes than the command has".into());
@@ -107,12 +107,17 @@ impl Core {
                 {
                     buffer.returned(bytes);
                 }
-                buffer
+                (buffer, entry.is_returned)
             }
             _ => return device.check_late(id),
         };
         if !has_buffer && let Some(buffer) = buffer.take() {
-            inner.stranded.push(buffer);
+            if is_returned {
+                // Whoever had it mapped was faster than this.
+                drop(buffer);
+            } else {
+                inner.stranded.push(buffer);
+            }
         }
         drop(inner);
         let completion =

@@ -75,6 +75,7 @@ impl Core {
             position,
             is_short,
             is_out: false,
+            is_returned: false,
             buffer: command.take_buffer(),
             recipient: Recipient::Remote,
         });

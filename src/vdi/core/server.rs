@@ -27,13 +27,7 @@ impl Core {
     }
 
     pub(crate) fn server_open(&self) -> Result<(), Error> {
-        let mut inner = self.lock();
-        inner.admit(ServerCall::Open)?;
-        if inner.set.is_aborted() {
-            return Err(inner.error(Status::Abort));
-        }
-        inner.set.on_opened();
-        Ok(())
+        self.lock().open(&self.name)
     }
 
     pub(crate) fn server_configuration(&self) -> Result<Configuration, Error> {
@@ -158,6 +152,8 @@ impl Core {
             is_short: command.is_short(),
             #[cfg(feature = "shm")]
             is_out: false,
+            #[cfg(feature = "shm")]
+            is_returned: false,
             buffer: command.take_buffer(),
             recipient,
         });
@@ -219,6 +215,16 @@ impl Core {
 }
 
 impl Inner {
+    /// A server opens the set. Whoever found it by its name may come when its client, or a server before, has freed the name.
+    pub(super) fn open(&mut self, name: &str) -> Result<(), Error> {
+        self.set.check_open().map_err(|status| match status {
+            Status::Invalid => Error::new(status, format!("device set {name:?} is over")).because(self.reason.clone()),
+            other => self.error(other),
+        })?;
+        self.set.on_opened();
+        Ok(())
+    }
+
     pub(super) fn admit(&self, call: ServerCall) -> Result<(), Error> {
         self.set.server().admit(call).map_err(|status| self.error(status))
     }

@@ -1,4 +1,4 @@
-//! The tables of the specification, written out and walked; what comes too late; and what threads can do to a set, in every
+//! The tables of the specification, written out and walked; what comes too late, and who; and what threads can do to a set, in every
 //! order.
 
 mod device_table;
@@ -6,4 +6,6 @@ mod device_table;
 mod late;
 #[cfg(loom)]
 mod loom;
+#[cfg(not(loom))]
+mod opening;
 mod set_table;

@@ -72,7 +72,13 @@ async fn greet(core: &Core, stream: UnixStream, home: &SetHome, config: &Config)
         Ok(link)
     };
     let clock = home.hub.clock().as_ref();
-    let link = match clock::timeout(clock, Some(GREETING), greeting).await {
+    let greeted = tokio::select! {
+        biased;
+        greeted = clock::timeout(clock, Some(GREETING), greeting) => greeted,
+        // A close does not wait for somebody who has not said who it is.
+        () = home.released.cancelled() => Ok(Err(Error::new(Status::Invalid, "the device set is over"))),
+    };
+    let link = match greeted {
         Ok(Ok(link)) => link,
         Ok(Err(error)) => {
             socket.tell(&refusal(&error));

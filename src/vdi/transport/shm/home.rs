@@ -27,7 +27,7 @@ pub(super) struct SetHome {
     listener: Arc<Mutex<Option<Arc<UnixListener>>>>,
     /// In any other process, what it found under the name: that may be removed when its primary client has died.
     pub(super) found: Option<Entry>,
-    /// Ends the task that accepts.
+    /// The name is free: ends the task that accepts, and the wait for those who connected and have not said who they are.
     pub(super) released: CancellationToken,
 }
 

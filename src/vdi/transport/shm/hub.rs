@@ -176,7 +176,13 @@ impl Transport for ShmHub {
     async fn open_in_secondary(&self, name: &str) -> Result<client::DeviceSet, Error> {
         let unknown = || Error::new(Status::Protocol, format!("there is no device set {name:?} to join"));
         let (stream, found) = self.connect(name)?.ok_or_else(unknown)?;
-        let (core, member) = handshake::join(self, name, stream, found).await?;
+        let (core, member) = match handshake::join(self, name, stream, found).await {
+            // The set came to its end meanwhile.
+            Err(error) if error.status() == Status::Invalid => {
+                return Err(unknown().because(error.reason().cloned()));
+            }
+            joined => joined?,
+        };
         Ok(client::DeviceSet::new(core, member))
     }
 
