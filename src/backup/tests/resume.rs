@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +14,8 @@ use crate::backup::collection::{DEFAULT_GRACE, apply, plan};
 use crate::backup::retention;
 use crate::backup::store::PartLimits;
 use crate::clock::Clock as _;
-use crate::testing::{Bucket, Contents, RecordingStore, SimClock};
+use crate::testing::fault_store::Operation;
+use crate::testing::{Bucket, Contents, Fault, FaultStore, RecordingStore, Rule, SimClock};
 
 fn bucket(contents: Contents) -> Bucket {
     Bucket::new(contents, SimClock::new().shared())
@@ -591,7 +591,7 @@ async fn a_damaged_segment_ends_what_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn the_look_at_what_is_stored_tells_how_much_it_has_read_of_how_much() {
     for damaged in [None, Some("s00/000000.zst"), Some("s00/000001.zst")] {
-        let (bucket, store, id) = crashed().await;
+        let (bucket, _, id) = crashed().await;
         let objects = bucket.contents().objects.into_iter().filter(|(name, _)| name.ends_with(".zst"));
         let sizes: Vec<(String, u64)> = objects.map(|(name, object)| (name, object.bytes.len() as u64)).collect();
         let damaged = damaged.map(|object| format!("orders/{id}/{object}"));
@@ -604,19 +604,23 @@ async fn the_look_at_what_is_stored_tells_how_much_it_has_read_of_how_much() {
                 object.bytes = bytes.into();
             });
         }
+        // Each read takes its time, so that it is seen what is told between two of them.
+        let slow = Rule::new(Fault::Bandwidth(1_000_000)).on(Operation::Get);
+        let slow = FaultStore::new(Arc::new(bucket.clone()), Arc::new(bucket.clone()), 0).rule(slow);
+        let store = slow.store();
         let watch = ResumeWatch::new();
         assert_eq!(watch.progress(), ResumeProgress::default(), "not known before it begins");
         let mut resumed = std::pin::pin!(Backup::resume(&store, "orders", id, at_once().watch(&watch)));
         let mut seen = vec![watch.progress()];
         let backup = loop {
-            let polled = futures::poll!(resumed.as_mut());
+            tokio::select! {
+                biased;
+                backup = &mut resumed => break backup.unwrap(),
+                () = store.time().sleep(Duration::from_millis(1)) => {}
+            }
             let now = watch.progress();
             if seen.last() != Some(&now) {
                 seen.push(now);
-            }
-            match polled {
-                Poll::Ready(backup) => break backup.unwrap(),
-                Poll::Pending => tokio::task::yield_now().await,
             }
         };
         let all: u64 = sizes.iter().map(|(_, bytes)| bytes).sum();
