@@ -196,7 +196,7 @@ async fn summary(store: &Store, names: &Names, gate: &Semaphore) -> Result<Optio
 /// How a backup stands by its verifications: one listing, and one small read if it was verified, as for [`list`].
 ///
 /// The last record that can be used tells, because each carries on what it has not shown to be gone. Two verifications that are recorded within
-/// the same moment do not know of each other; what all records say together is [`Standing::of`].
+/// the same moment do not know of each other; what all that can be used say together is [`Standing::of`].
 ///
 /// # Errors
 ///

@@ -3,7 +3,8 @@
 //! Time is the currency. A request of `n` bytes costs `n / rate`, and starts when that much time has passed since the one
 //! before it was paid for. So the sum over a long time is exact, whatever the sizes are.
 //!
-//! A request waits once. Sent again after a failure, it pays and goes at once, and what comes after it waits longer.
+//! A request waits once. Sent again after a failure, it pays and goes at once, and what comes after it waits longer. What has been paid so
+//! ahead of time is bounded, because a store that cannot be reached refuses the same request again and again, and nothing is sent.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::sync::Mutex;
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_second: Option<u64>,
+    /// Requests that may be in flight.
+    concurrency: u32,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     /// Who waits at the head of the line holds it; Tokio's mutex keeps the line.
@@ -30,9 +33,15 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: Option<u64>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        bytes_per_second: Option<u64>,
+        concurrency: usize,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let spent = Mutex::new(clock.now());
-        Self { bytes_per_second, clock, counters, line: tokio::sync::Mutex::default(), spent }
+        let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
+        Self { bytes_per_second, concurrency, clock, counters, line: tokio::sync::Mutex::default(), spent }
     }
 
     /// Waits until `bytes` may be sent or asked for. Cancel-safe: a dropped wait has spent nothing.
@@ -56,12 +65,15 @@ impl Pace {
         }
     }
 
-    /// Pays for `bytes` that are sent or asked for again, and do not wait.
+    /// Pays for `bytes` that are sent or asked for again, and do not wait: never further ahead than as many such requests cost as can be
+    /// in flight at once.
     pub(super) fn charge(&self, bytes: u64) {
         let Some(cost) = self.cost(bytes) else { return };
         let kept = self.kept_since(cost);
+        let furthest = self.clock.now().saturating_add(cost.saturating_mul(self.concurrency));
         let mut spent = self.spent.lock();
-        *spent = (*spent).max(kept).saturating_add(cost);
+        let paid = (*spent).max(kept).saturating_add(cost);
+        *spent = (*spent).max(paid.min(furthest));
     }
 
     /// What `bytes` cost, if they cost anything.
@@ -123,7 +135,7 @@ mod tests {
 
     fn limited(bytes_per_second: Option<u64>, clock: &SimClock) -> Pace {
         let counters = Arc::new(Counters::new(Direction::Restore, 0, Duration::ZERO));
-        Pace::new(bytes_per_second, clock.shared(), counters)
+        Pace::new(bytes_per_second, 4, clock.shared(), counters)
     }
 
     /// Moves time to each wake-up until `work` is done; answers how long it took.
@@ -233,6 +245,16 @@ mod tests {
         clock.advance(Duration::from_secs(3600));
         pace.charge(RATE);
         assert_eq!(run(&clock, pace.wait(RATE)).await.1, Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_refused_again_and_again_makes_nobody_wait_for_long() {
+        for (again, expected) in [(1, 2), (3, 4), (4, 5), (5, 5), (1000, 5)] {
+            let clock = SimClock::new();
+            let pace = pace(&clock);
+            (0..again).for_each(|_| pace.charge(RATE));
+            assert_eq!(run(&clock, pace.wait(RATE)).await.1, Duration::from_secs(expected), "{again} times");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Requests {
         let seed = u64::try_from(clock.wall().as_nanosecond().unsigned_abs() & u128::from(u64::MAX)).unwrap_or(0);
         Self {
             limiter: Limiter::new(concurrency),
-            pace: Pace::new(bytes_per_second, Arc::clone(&clock), Arc::clone(&counters)),
+            pace: Pace::new(bytes_per_second, concurrency, Arc::clone(&clock), Arc::clone(&counters)),
             clock,
             counters,
             attempts: config.attempts,

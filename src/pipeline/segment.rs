@@ -68,8 +68,8 @@ pub trait SegmentStore: fmt::Debug + Send + Sync {
 /// One segment that is being uploaded in parts.
 #[async_trait]
 pub trait SegmentUpload: fmt::Debug + Send + Sync {
-    /// Stores one part; several come at once. The first call for a part comes after the first one for the part before it; it may be
-    /// called again, at any time, after an error with the same content.
+    /// Stores one part; several come at once. Unless the segment is given up, what the first call for a part answers is polled after
+    /// that of the part before it; it may be called again, at any time, after an error with the same content.
     async fn put_part(&self, index: u32, payload: Vec<Bytes>) -> Result<()>;
 
     /// Makes the segment visible as one object of `parts` parts and `bytes` bytes. May be called again after an error.

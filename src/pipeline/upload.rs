@@ -204,8 +204,12 @@ impl Task {
             let request =
                 Request { stop: Some(&stop), after: before.as_ref(), ..Request::new(Operation::Part, &what, size) };
             let attempt = || {
-                sent.cancel();
-                upload.put_part(index, vec![bytes.clone()])
+                let (mut put, sent) = (upload.put_part(index, vec![bytes.clone()]), &sent);
+                std::future::poll_fn(move |cx| {
+                    let polled = put.as_mut().poll(cx);
+                    sent.cancel();
+                    polled
+                })
             };
             shared.requests.run(request, attempt).await?;
             shared.counters.add_stored(&*shared.clock, size);

@@ -1,4 +1,4 @@
-//! What earlier verifications tell of each segment. However many records there are and however large, 32 bytes of memory for each segment
+//! What earlier verifications tell of each segment. However many records there are and however large, 48 bytes of memory for each segment
 //! hold it.
 
 use std::ops::Range;
@@ -124,6 +124,11 @@ mod tests {
     use crate::backup::verify::Coverage;
 
     type Look = (RecordName, Verification);
+
+    #[test]
+    fn a_segment_takes_as_much_memory_as_is_said() {
+        assert!(size_of::<Known>() <= 48, "{}", size_of::<Known>());
+    }
 
     fn backup() -> Manifest {
         let id = "018bcfe5-687b-7000-8000-000000000001".parse().unwrap();

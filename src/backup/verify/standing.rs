@@ -83,7 +83,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// What `records` say together, oldest first, as [`verifications`](super::verifications) answers them.
+    /// What `records` say together, oldest first, as [`verifications`](super::verifications) answers them. One that cannot be used is not
+    /// among them, so [`Standing::has_unread`] is only what others carry on of it; [`standing`](crate::backup::standing()) tells the rest.
     pub fn of(records: &[Verification]) -> Self {
         records.iter().map(Said::from).fold(Self::default(), Self::then)
     }
