@@ -114,7 +114,7 @@
 //!    are still answered, and the agent returns after the last of them.
 //! 6. A set is released by name when either side closes it; after an abort the name stays until then. A server that opens a
 //!    set which its client has aborted gets `Abort` with the reason; one that found it by its name just before it was released
-//!    gets `Invalid`, as if it had come later.
+//!    gets `Invalid`, as if it had come later; between processes `Unexpected`, if the client had not seen its connection yet.
 //! 7. Commands may be sent before the client has opened its end of the device; they wait in the queue.
 //! 8. The queue depth counts commands that the client has not taken. At most 1,024 more may be with the client unanswered.
 //! 9. `Read` and `Write` need a size of 1 byte at least, a multiple of the block size. A transfer marked

@@ -160,6 +160,19 @@ fn a_redirected_file_is_backed_up_from_where_stdin_stands() {
     assert!(restored.stdout == content[512..], "{} bytes came, {}", restored.stdout.len(), stderr(&restored));
 }
 
+/// What a wrapper does that tries again: both attempts share one redirection.
+#[test]
+fn a_second_attempt_on_the_same_redirected_file_has_all_of_it() {
+    let (place, work) = (Place::disk(), TempDir::new().unwrap());
+    let disk = work.path().join("disk.img");
+    fs::write(&disk, pattern().bytes(0, 100_000)).unwrap();
+    let script = format!("{{ \"$0\" backup \"$1\" - && \"$0\" backup \"$1\" -; }} <{}", disk.display());
+    let made = shell(&place, &script);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let sizes: Vec<_> = backups(&place).iter().map(|backup| backup["raw_bytes"].as_u64()).collect();
+    assert_eq!(sizes, [Some(100_000); 2]);
+}
+
 #[test]
 fn a_named_pipe_whose_writer_has_gone_is_read_to_its_end() {
     let (place, dir) = (Place::disk(), TempDir::new().unwrap());

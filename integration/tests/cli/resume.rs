@@ -130,7 +130,10 @@ async fn a_redirected_file_goes_on_behind_what_is_stored_and_where_it_was_handed
     let from = |position| {
         let mut stdin = fs::File::open(&path).unwrap();
         stdin.seek(SeekFrom::Start(position)).unwrap();
-        resuming(&place, &id, &["-"]).stdin(stdin).output().unwrap()
+        let mut shared = stdin.try_clone().unwrap();
+        let output = resuming(&place, &id, &["-"]).stdin(stdin).output().unwrap();
+        assert_eq!(shared.stream_position().unwrap(), position, "another attempt begins at the same place");
+        output
     };
     // The file is long enough, and what was handed over of it is not.
     assert_fails(&from(35 << 20), 2, "stdin has 5243392 bytes, and ");

@@ -1,6 +1,5 @@
 //! What feeds a backup: its sources, and the program that they may come from.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use vdstream::stream::DeviceWriter;
 use vdstream::{Error, ErrorKind, Result};
 
 use crate::args;
-use crate::producer::{self, Bytes, Source};
+use crate::producer::{self, Blocking, Bytes, Source};
 use crate::program::Program;
 use crate::same;
 
@@ -121,13 +120,13 @@ pub(crate) async fn feed(writer: &mut DeviceWriter, source: &mut Source) -> Resu
 }
 
 /// Reads a file straight into the device's buffers, on a thread that may block.
-async fn feed_file(writer: &mut DeviceWriter, file: &Arc<File>) -> io::Result<()> {
+async fn feed_file(writer: &mut DeviceWriter, file: &Arc<Blocking>) -> io::Result<()> {
     loop {
         let mut buffer = writer.next_buffer().await?;
         let file = Arc::clone(file);
         #[expect(clippy::disallowed_methods, reason = "nothing is left behind: the process ends with the command")]
         let read = tokio::task::spawn_blocking(move || {
-            let count = producer::read_full(&file, &mut buffer)?;
+            let count = file.read_full(&mut buffer)?;
             Ok::<_, io::Error>((buffer, count))
         });
         let (buffer, count) = read.await.map_err(io::Error::other)??;

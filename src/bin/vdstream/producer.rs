@@ -1,12 +1,13 @@
 //! Where a backup's bytes come from: stdin, files and FIFOs, and any other reader.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom};
+use std::io::{self, IsTerminal as _, Read as _, Seek as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::AsyncRead;
 use vdstream::{Error, ErrorKind, Result};
@@ -30,10 +31,10 @@ impl Source {
         let Bytes::File(file) = &self.bytes else { return Ok(false) };
         let (file, start) = (Arc::clone(file), self.start);
         let sought = move || {
-            let metadata = file.metadata()?;
+            let metadata = file.file.metadata()?;
             let len = metadata.len().saturating_sub(start);
             if metadata.is_file() && len >= offset {
-                (&*file).seek(SeekFrom::Start(start + offset))?;
+                file.seek(start + offset);
             }
             Ok::<_, io::Error>((metadata.is_file(), len))
         };
@@ -59,7 +60,51 @@ pub(crate) enum Bytes {
     /// When it is ready, without a thread: pipes.
     Stream(Pin<Box<dyn AsyncRead + Send>>),
     /// By calls that may block: files, and whatever cannot be waited for.
-    File(Arc<File>),
+    File(Arc<Blocking>),
+}
+
+/// What is read by calls that may block, in order.
+pub(crate) struct Blocking {
+    file: File,
+    /// Where the next byte is, if it is where it is asked for: of files and block devices. The position that the system keeps is shared
+    /// with whoever has opened a redirected one, and stays: who tries the same command again hands over the same bytes.
+    position: Option<AtomicU64>,
+}
+
+impl Blocking {
+    /// Asks for twice the usual read-ahead. A refusal costs only speed.
+    fn new(file: File, start: u64) -> Self {
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        let has_positions = file.metadata().is_ok_and(|found| found.is_file() || found.file_type().is_block_device());
+        Self { file, position: has_positions.then(|| AtomicU64::new(start)) }
+    }
+
+    fn seek(&self, offset: u64) {
+        if let Some(position) = &self.position {
+            position.store(offset, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(position) = &self.position else { return (&self.file).read(buffer) };
+        let count = self.file.read_at(buffer, position.load(Ordering::Relaxed))?;
+        position.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    /// Reads until `buffer` is full or the file at its end; returns how much that was.
+    pub(crate) fn read_full(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
 }
 
 /// Stdin as a stripe.
@@ -94,7 +139,8 @@ pub(crate) async fn stdin() -> Result<Source> {
     // Anything else would begin anew at its first byte, and not where whoever has opened it stands. What cannot be sought is read
     // from where it stands in any case.
     let start = stdin.stream_position().unwrap_or(0);
-    Ok(Source { start, ..Source::new(name, read_ahead(stdin)) })
+    widen(&stdin);
+    Ok(Source { start, ..Source::new(name, Bytes::File(Arc::new(Blocking::new(stdin, start)))) })
 }
 
 /// A closed stdin was replaced by `/dev/null` before this program's first line, so the two cannot be told apart.
@@ -129,27 +175,7 @@ async fn open_pipe_or_file(file: tokio::fs::File) -> Result<Bytes> {
         let pipe = tokio::net::unix::pipe::Receiver::from_file(file.into_std().await)?;
         return Ok(Bytes::Stream(Box::pin(pipe)));
     }
-    Ok(read_ahead(file.into_std().await))
-}
-
-/// Asks for twice the usual read-ahead. A refusal costs only speed.
-fn read_ahead(file: File) -> Bytes {
-    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-    Bytes::File(Arc::new(file))
-}
-
-/// Reads until `buffer` is full or the file at its end; returns how much that was.
-pub(crate) fn read_full(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
+    Ok(Bytes::File(Arc::new(Blocking::new(file.into_std().await, 0))))
 }
 
 /// Asks for a pipe as large as an ordinary user may have: fewer wake-ups per byte. A refusal costs only speed.
