@@ -57,6 +57,27 @@ struct Link<'a> {
     current: Mutex<Current>,
 }
 
+/// A fault that is to strike once some bytes are passed on. If the connection ends before, another one has it.
+struct Owed<'a> {
+    shared: &'a Shared,
+    rule: Option<Fired>,
+    fault: Fault,
+}
+
+impl Owed<'_> {
+    fn settle(mut self) -> Option<(Fired, Fault)> {
+        self.rule.take().map(|rule| (rule, self.fault))
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if let Some(rule) = self.rule.take() {
+            self.shared.take_back(rule);
+        }
+    }
+}
+
 /// The request that runs, as the way back sees it.
 #[derive(Default)]
 struct Current {
@@ -164,6 +185,7 @@ impl Link<'_> {
     async fn send(&self, way: Way, to: &mut WriteHalf<'_>, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
             let (may, struck) = self.shared.pass(way, bytes.len().min(CHUNK));
+            let owed = struck.map(|(rule, fault)| Owed { shared: self.shared, rule: Some(rule), fault });
             self.thawed().await;
             if may > 0 {
                 if let Some(due) = self.shared.due(may) {
@@ -172,7 +194,7 @@ impl Link<'_> {
                 to.write_all(&bytes[..may]).await?;
                 bytes = &bytes[may..];
             }
-            if let Some((rule, fault)) = struck {
+            if let Some((rule, fault)) = owed.and_then(Owed::settle) {
                 self.strike(rule, fault).await?;
             }
         }

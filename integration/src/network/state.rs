@@ -190,6 +190,11 @@ impl State {
         (may, struck.map(|(index, fault)| (Fired(index), fault)))
     }
 
+    /// The rule was to strike, and the connection on which it was has ended before: it is for the next one.
+    pub(super) fn take_back(&self, rule: Fired) {
+        self.lock().rules[rule.0].matched -= 1;
+    }
+
     /// When `bytes` more may go, if there is a limit on speed.
     pub(super) fn due(&self, bytes: usize) -> Option<Due> {
         let mut inner = self.lock();
@@ -240,3 +245,25 @@ fn address(endpoint: &str) -> String {
 
 /// Shared by the handle, the listener and every connection.
 pub(super) type Shared = Arc<State>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_whose_connection_ends_before_it_strikes_is_for_the_next_one() {
+        let state = State::new("http://127.0.0.1:1");
+        let rule = state.add(Rule::at_total(Point::TotalUp(10), Fault::Reset));
+        let pass = |bytes| {
+            let (may, struck) = state.pass(Way::Up, bytes);
+            (may, struck.map(|(rule, _)| rule))
+        };
+        assert_eq!(pass(8), (8, None));
+        assert_eq!(pass(8), (2, Some(rule)));
+        assert_eq!(pass(8), (8, None), "one connection has it");
+        state.take_back(rule);
+        assert_eq!(pass(8), (0, Some(rule)));
+        assert!(state.strike(rule, Fault::Reset) && !state.strike(rule, Fault::Reset));
+        assert_eq!(pass(8), (8, None));
+    }
+}
