@@ -135,8 +135,13 @@ async fn accept(mut listener: TcpListener, port: u16, shared: Shared) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
+                // Seen from now on: whoever retries at once must not slip through between a fault and the end of the listening.
+                let resets = shared.resets.subscribe();
                 if let Ok((client, _)) = accepted {
-                    links.spawn(link::run(client, Arc::clone(&shared)));
+                    match shared.refused_until() {
+                        Some(_) => drop(client.set_zero_linger()),
+                        None => drop(links.spawn(link::run(client, Arc::clone(&shared), resets))),
+                    }
                 }
             }
             Some(_) = links.join_next() => {}

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::watch;
 
 use super::head;
 use super::rule::{Fault, Point};
@@ -27,14 +28,13 @@ impl From<io::Error> for End {
     }
 }
 
-/// Passes bytes on until both sides are done or a fault ends it.
-pub(super) async fn run(mut client: TcpStream, shared: Shared) {
+/// Passes bytes on until both sides are done or a fault ends it; `resets` is from when the connection was accepted.
+pub(super) async fn run(mut client: TcpStream, shared: Shared, mut resets: watch::Receiver<u64>) {
     let Ok(mut server) = TcpStream::connect(shared.upstream()).await else {
         let _ = client.set_zero_linger();
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let mut resets = shared.resets.subscribe();
     let ended = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
