@@ -1,7 +1,7 @@
 //! Bytes per second: requests that move data wait for their turn before they start.
 //!
 //! Time is the currency. A request of `n` bytes costs `n / rate`, and starts when that much time has passed since the one
-//! before it was paid for. So the sum over a long time is exact, whatever the sizes are.
+//! before it was paid for. So the sum over a long time is exact, whatever the sizes are, of what succeeds at once.
 //!
 //! A request waits once. Sent again after a failure, it pays and goes at once, and what comes after it waits longer. What has been paid so
 //! ahead of time is bounded, because a store that cannot be reached refuses the same request again and again, and nothing is sent.
