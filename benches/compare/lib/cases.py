@@ -106,6 +106,8 @@ AZURE_BACKUPS = (
 WARM = 'find "$OUT" -type f -exec cat {} + > /dev/null'
 COMPRESSED = f'{ZSTD} > "$OUT/z"; {WARM}'
 ALONE_BACK = Tool("zstd -d alone", '"$ZSTD" -q -d -c < "$OUT/z" > /dev/null', COMPRESSED)
+# The disk alone, for what ends with a sync.
+COPY = Tool("cat > file, sync", 'cat < "$IN" > "$OUT/out"; sync "$OUT/out"', output="out")
 FILE_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "file://$OUT/store" latest --output "$OUT/out"',
          f'{FILE_BACKUPS[0].run}; {WARM}', output="out"),
@@ -119,8 +121,6 @@ FILE_RESTORES = (
     Tool("restic, sync", '"$RESTIC" -q -r "$OUT/r" dump latest stdin > "$OUT/out"; sync "$OUT/out"',
          f'{of(FILE_BACKUPS, "restic").prepare}; {of(FILE_BACKUPS, "restic").run}; {WARM}', output="out"),
 )
-# The disk alone: what no restore that ends with a sync is faster than.
-COPY = Tool("cat > file, sync", 'cat < "$IN" > "$OUT/out"; sync "$OUT/out"', output="out")
 S3_RESTORES = (
     Tool("vdstream", '"$VDSTREAM" restore --quiet "s3://vdstream/$NAME" latest --output "$OUT/out"',
          S3_BACKUPS[0].run, clean=S3_CLEAN, output="out"),
@@ -152,7 +152,7 @@ AZURE_RESTORES = (
 )
 
 BACKUPS = {"file": FILE_BACKUPS, "s3": S3_BACKUPS, "azure": AZURE_BACKUPS}
-RESTORES = {"file": (*FILE_RESTORES, COPY), "s3": S3_RESTORES, "azure": AZURE_RESTORES}
+RESTORES = {"file": (*FILE_RESTORES, COPY), "s3": (*S3_RESTORES, COPY), "azure": AZURE_RESTORES}
 GROUPS = [
     Group(f"{work}-{store}-{source}", source, store,
           (*tools[store], CAT) if (work, store, source) == ("backup", "file", "random") else tools[store])
@@ -249,7 +249,7 @@ def memory(place, gibibytes, wanted, results, fresh):
             tail = f'--quiet --memory {limit}MiB "{url}"'
             works = {
                 "backup": f'set +o pipefail; {endless} | "$VDSTREAM" backup {tail} -',
-                "restore": f'"$VDSTREAM" restore --no-sync {tail} latest --output "$OUT/out"',
+                "restore": f'"$VDSTREAM" restore {tail} latest --output "$OUT/out"',
             }
             for work, script in works.items():
                 peak = place.measure(script, settings, store)["rss_one"]

@@ -74,6 +74,7 @@ class Place:
         """Runs `script`; the numbers of its whole process tree, and of the server of `store`."""
         server = self.server_pids.get(store)
         before = server and cpu_of(server)
+        idle, stolen = unused()
         stderr = tempfile.TemporaryFile()
         start = time.monotonic()
         process = subprocess.Popen(["bash", "-o", "pipefail", "-euc", script], env={**self.env, **variables},
@@ -83,6 +84,7 @@ class Place:
         wall = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         peak.stop()
+        idle_end, stolen_end = unused()
         if process.returncode != 0:
             stderr.seek(0)
             sys.stderr.buffer.write(stderr.read())
@@ -94,6 +96,9 @@ class Place:
             # Of the largest process alone, exact: the kernel's own number, which is never less than what this program had.
             "rss_one": usage.ru_maxrss << 10,
             "server_cpu": cpu_of(server) - before if server else 0.0,
+            # Of all cores, within the time of the run.
+            "idle": idle_end - idle,
+            "stolen": stolen_end - stolen,
         }
 
     def remove(self):
@@ -140,6 +145,12 @@ def tree(root):
         except OSError:
             pass
     return found
+
+
+def unused():
+    """Seconds that the cores had nothing to do, and that the host of a virtual machine gave to others, so far."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return (fields[3] + fields[4]) / TICKS, fields[7] / TICKS
 
 
 def cpu_of(pid):

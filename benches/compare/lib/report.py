@@ -12,6 +12,7 @@ MIB = 1 << 20
 
 # What must hold: the work, groups, our tool is measured against this one, at most so many times of it.
 WALL, CPU = "wall", "cpu"
+LEAST_RUNS = 5
 # Which of ours: one that waits for the disk beside those that do, one that does not beside those that do not.
 OURS, NO_SYNC = "vdstream", "vdstream --no-sync"
 MUST = [
@@ -73,31 +74,50 @@ def summarise(group, of):
         mine = [line for line in of if line["tool"] == tool.name]
         if mine:
             mine = newest(mine)
-            middle = {key: median(line[key] for line in mine) for key in ["wall", "cpu", "rss", "server_cpu"]}
+            # Lines of old do not have the last two.
+            middle = {key: median(line[key] for line in mine) if all(key in line for line in mine) else None
+                      for key in ["wall", "cpu", "rss", "server_cpu", "idle", "stolen"]}
             walls = [line["wall"] for line in mine]
             stored = mine[-1].get("stored")
-            tools[tool.name] = {**middle, "least": min(walls), "most": max(walls), "runs": len(mine), "stored": stored}
+            tools[tool.name] = {**middle, "least": min(walls), "most": max(walls), "runs": len(mine), "stored": stored,
+                                "commit": mine[-1]["commit"]}
     return tools
 
 
 def must(groups):
-    lines = ["## What must hold", "", "The last column is what zstd takes alone, without anything to read from or write to, in the same measure.", "",
-             "| work | data | ours | against | of | measured | at most | holds | zstd alone |",
-             "|---|---|---|---|---|---|---|---|---|"]
+    lines = ["## What must hold", "", "The last two columns say what bounds it, in the same measure: our CPU time and the server's if both cores were busy with it from",
+             "beginning to end, and what zstd takes alone, with nothing to write to.", "",
+             "| work | data | ours | against | of | measured | at most | holds | no core idle | zstd alone |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
+    beside = []
     for work, prefix, ours, against, what, limit in MUST:
         for group in cases.GROUPS:
-            # Incompressible data has a row of its own.
-            if not group.name.startswith(prefix) or (group.data == "random" and not prefix.endswith("random")):
+            if not group.name.startswith(prefix):
                 continue
             tools = groups.get(group.name, {})
             row = f"| {work} | {group.data} | `{ours}` | `{against.replace('|', chr(92) + '|')}` | {what} "
-            if ours in tools and against in tools:
-                ratio = tools[ours][what] / tools[against][what]
-                row += f"| {ratio:.2f} × | {limit:.2f} × | {verdict(ratio <= limit)} | {alone(tools, against, what)} |"
+            # Incompressible data has a row of its own.
+            is_beside = group.data == "random" and not prefix.endswith("random")
+            if not are_comparable(tools, ours, against):
+                row += f"| not measured | {limit:.2f} × | | | |"
             else:
-                row += f"| not measured | {limit:.2f} × | | |"
-            lines.append(row)
-    return [*lines, ""]
+                ratio = tools[ours][what] / tools[against][what]
+                holds = "" if is_beside else verdict(ratio <= limit)
+                row += f"| {ratio:.2f} × | {limit:.2f} × | {holds} | {no_idle(tools, ours, against, what)} | {alone(tools, against, what)} |"
+            (beside if is_beside else lines).append(row)
+    return [*lines, "", "The same of random bytes, which zstd does not shrink: these limits are about data that it does, and the last row above is about this.", "",
+            *lines[5:7], *beside, ""]
+
+
+def are_comparable(tools, *names):
+    """Whether they ran in turn, often enough."""
+    found = [tools[name] for name in names if name in tools]
+    return len(found) == len(names) and len({of["commit"] for of in found}) == 1 and all(of["runs"] >= LEAST_RUNS for of in found)
+
+
+def no_idle(tools, ours, against, what):
+    of = tools[ours]
+    return f"{(of['cpu'] + of['server_cpu']) / cores() / tools[against][what]:.2f} ×" if what == WALL else ""
 
 
 def verdict(holds):
@@ -131,7 +151,7 @@ def device_row(work, threads, runs, mine, against, other, ratios, must, holds):
 
 def alone(tools, against, what):
     of = tools.get(cases.ALONE.name) or tools.get(cases.ALONE_BACK.name)
-    return f"{of[what] / tools[against][what]:.2f} ×" if of and "cat" not in against.split()[0] else ""
+    return f"{of[what] / tools[against][what]:.2f} ×" if of and not against.startswith("cat ") else ""
 
 
 def latency(of):
@@ -149,17 +169,19 @@ def latency(of):
 def memory(of):
     if not of:
         return ["## Peak memory by the length of the stream", "", "Not measured.", ""]
-    peaks = {}
+    peaks, sizes = {}, sorted({line["gib"] for line in of})
     for line in of:
-        peaks[(line["work"], line["data"], line["store"], line["limit_mib"], line["gib"])] = line["rss"]
-    sizes = sorted({key[4] for key in peaks})
+        kind = (line["work"], line["data"], line["store"], line["limit_mib"])
+        # Of one program: what an older one took says nothing of how memory grows.
+        peaks.setdefault((kind, line["commit"]), {})[line["gib"]] = line["rss"]
+    newest_of = {kind: found for (kind, _), found in peaks.items()}
     lines = ["## Peak memory by the length of the stream", "", stamp(of), "",
              "One run each, of one stripe; the limit is `--memory`, the peak is the kernel's. At most 32 MiB more than the limit, and within 5 %.", "",
              "| work | data | store | limit, MiB | " + " | ".join(f"{size} GiB, MiB" for size in sizes) + " | longest ÷ shortest | holds |",
              "|---|---|---|---|" + "---|" * (len(sizes) + 2)]
     # Also what was not measured.
     for work, source, store, limit in itertools.product(["backup", "restore"], data.SIZES, ["file", "s3"], [64, 256]):
-        found = [peaks.get((work, source, store, limit, size)) for size in sizes]
+        found = [newest_of.get((work, source, store, limit), {}).get(size) for size in sizes]
         row = f"| {work} | {source} | {store} | {limit} | " + " | ".join(f"{peak / MIB:.1f}" if peak else "not measured" for peak in found)
         if all(found) and len(sizes) > 1:
             holds = max(found) <= (limit + 32) * MIB and 0.95 <= found[-1] / found[0] <= 1.05
@@ -171,19 +193,31 @@ def memory(of):
 
 def group_table(name, tools, measured):
     ours = tools.get("vdstream", {}).get("wall")
-    lines = [f"## {name}", "", measured, "", "| tool | wall, s | fastest – slowest | ours ÷ it | CPU, s | peak memory, MiB | stored, MB | server CPU, s | runs |",
-             "|---|---|---|---|---|---|---|---|---|"]
+    lines = [f"## {name}", "", measured, "", "| tool | wall, s | fastest – slowest | ours ÷ it | CPU, s | peak memory, MiB | stored, MB | server CPU, s | idle, s | stolen, s | runs |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
     for tool, of in tools.items():
         ratio = f"{ours / of['wall']:.2f}" if ours else ""
         stored = f"{of['stored'] / 1e6:.1f}" if of["stored"] else ""
         server = f"{of['server_cpu']:.2f}" if of["server_cpu"] else ""
         lines.append(f"| {tool.replace('|', chr(92) + '|')} | {of['wall']:.2f} | {of['least']:.2f} – {of['most']:.2f} | {ratio} | {of['cpu']:.2f} "
-                     f"| {of['rss'] / MIB:.0f} | {stored} | {server} | {of['runs']} |")
+                     f"| {of['rss'] / MIB:.0f} | {stored} | {server} | {seconds(of['idle'])} | {seconds(of['stolen'])} | {of['runs']} |")
     return [*lines, ""]
 
 
+def seconds(of):
+    return "" if of is None else f"{of:.2f}"
+
+
+def cores():
+    return len(models())
+
+
+def models():
+    return [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+
+
 def machine():
-    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    cpus = models()
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
     return f"{len(cpus)} × {cpus[0].split(': ')[1]}, {memory_kib >> 20} GiB, Linux {platform.release()}, one virtual disk"
 
@@ -196,7 +230,8 @@ HEAD = """# Measured beside other tools
 
 On {machine}. Data: {data}; all of it in the page cache. Medians of alternating runs on an otherwise idle machine;
 zstd level 3 but where another is named, and restic's own default. CPU is user and system time of the tool's whole process tree; memory is the sum over
-its processes. The tools that do not sync what they write are followed by `sync FILE` inside the measured time, unless the row says otherwise. Servers run
+its processes. Idle is what the cores had nothing to do within the run, stolen what the host of this virtual machine gave to others; both are of all
+cores. The tools that do not sync what they write are followed by `sync FILE` inside the measured time, unless the row says otherwise. Servers run
 on the same two cores. How to repeat it is in [the README](../README.md); the raw numbers are beside this file.
 
 Tools: {tools}.
