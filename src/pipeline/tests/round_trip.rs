@@ -77,22 +77,32 @@ impl Drop for Watched {
     }
 }
 
-#[tokio::test]
-async fn a_whole_frame_stays_where_it_is_until_it_is_compressed() {
-    for (depth, is_lent) in [(0, true), (2, false), (3, true)] {
+#[test]
+fn a_whole_frame_stays_where_it_is_until_it_is_compressed() {
+    // Its only thread for jobs is somebody else's until the test says so.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(whole_frames(&[(0, true), (2, false), (3, true)]));
+}
+
+async fn whole_frames(cases: &[(usize, bool)]) {
+    for &(depth, is_lent) in cases {
         let store = MemoryStore::new();
         let config = PipelineConfig { depth, transfer_bytes: FRAME, threads: 2, ..small() };
         let pipeline = backup_pipeline(config, 1, &store);
         let given_back = Arc::new(AtomicUsize::new(0));
         let frame = Bytes::from_owner(Watched(data(FRAME, 1), Arc::clone(&given_back)));
-        // The second item is asked for once the first was taken; on this one thread no job has run then.
+        let (free, until_free) = std::sync::mpsc::channel::<()>();
+        let taken = tokio::task::spawn_blocking(move || until_free.recv().is_err());
+        // The second item is asked for once the first was taken, when no job has run.
         let seen = Arc::clone(&given_back);
         let source = stream::iter([frame]).map(|frame| Ok(Input::Data(frame))).chain(stream::once(async move {
             assert_eq!(seen.load(Ordering::Relaxed), usize::from(!is_lent), "depth {depth}");
+            drop(free);
             Ok(Input::Complete(Ack::new(|_durable| {})))
         }));
         pipeline.backup_stripe(0, source).await.unwrap();
         assert_eq!(given_back.load(Ordering::Relaxed), 1);
+        assert!(taken.await.unwrap());
     }
 }
 
