@@ -99,8 +99,8 @@ pub struct PipelineConfig {
     /// Threads that compress, decompress and hash; 0 to 1024, default 0, which means one per core. Each costs a frame
     /// and a compressor's state.
     ///
-    /// They are threads for blocking work of the runtime, which has up to 512 of them by default, and are kept while there is work. A
-    /// runtime with no more than these lets others, files of `file://` and look-ups of names among them, wait until there is none.
+    /// They are threads for blocking work of the runtime, which has up to 512 of them by default, for all pipelines and everything else in it.
+    /// Each does some jobs and then stands behind whoever else waits for one: files of `file://` and look-ups of names among them.
     pub threads: usize,
 
     /// Requests in flight over all stripes; 1 to 256, default 8. Each costs a part.

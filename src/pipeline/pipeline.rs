@@ -26,6 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// Clones share everything. The pipeline starts no task of its own; each stripe's tasks end with the stripe. When a
 /// stripe's future or stream is dropped, what it leaves to clean up is done by tasks that [`Pipeline::wait_idle`] waits for.
+///
+/// All its stripes belong into one Tokio runtime: they share the threads that it takes from there.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     inner: Arc<Inner>,

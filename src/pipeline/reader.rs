@@ -10,7 +10,7 @@ use tracing::{Instrument as _, Span};
 
 use super::codec::Decoder;
 use super::config::PipelineConfig;
-use super::cpu::{Cpu, Job};
+use super::cpu::{Cpu, Job, gone};
 use super::encrypt::Identities;
 use super::fetch::{Batch, Fetcher, StoredFrame, corrupt_within};
 use super::plan::MemoryPlan;
@@ -134,7 +134,14 @@ pub(super) fn run(
     .flatten()
 }
 
-type Frames = mpsc::Receiver<Result<Job<Bytes>>>;
+pub(super) type Frames = mpsc::Receiver<Result<Next>>;
+
+/// What follows in a stripe. Its end is said: a sender that is gone may have been lost on the way.
+#[derive(Debug)]
+pub(super) enum Next {
+    Frame(Job<Bytes>),
+    End,
+}
 
 /// Starts the two tasks of a stripe: one reads ahead, one hands frames to the threads, in order.
 fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>, span: Span) -> Result<Frames> {
@@ -143,7 +150,8 @@ fn start(shared: &Arc<Shared>, stripe: u16, segments: Vec<SegmentSummary>, span:
     }
     let pools = shared.pools(stripe)?;
     let (batches_in, batches) = mpsc::channel(shared.plan.parts);
-    let (frames_in, frames) = mpsc::channel(shared.plan.window);
+    // As many as there are slots, and the end.
+    let (frames_in, frames) = mpsc::channel(shared.plan.window + 1);
     let fetcher = Fetcher {
         shared: Arc::clone(shared),
         stripe,
@@ -163,7 +171,7 @@ async fn dispatch(
     pool: BufferPool,
     mut fetch: Job<()>,
     mut batches: mpsc::Receiver<Job<Batch>>,
-    frames: mpsc::Sender<Result<Job<Bytes>>>,
+    frames: mpsc::Sender<Result<Next>>,
 ) {
     let work = async {
         while let Some(mut batch) = batches.recv().await {
@@ -172,34 +180,38 @@ async fn dispatch(
                 let slot = shared.counters.frame_wait.of(&*shared.clock, pool.acquire()).await;
                 let worker = Arc::clone(&shared);
                 let job = shared.cpu.start(move || worker.verify(&frame, slot));
-                if frames.send(Ok(job)).await.is_err() {
-                    return Ok(());
+                if frames.send(Ok(Next::Frame(job))).await.is_err() {
+                    return Ok(Next::End);
                 }
             }
         }
-        fetch.wait().await
+        fetch.wait().await.map(|()| Next::End)
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        () = frames.closed() => Ok(()),
+        () = frames.closed() => return,
     };
-    if let Err(error) = outcome {
-        // If the consumer is gone, nobody wants to know.
-        let _ = frames.send(Err(error)).await;
-    }
+    // If the consumer is gone, nobody wants to know.
+    let _ = frames.send(outcome).await;
 }
 
 /// Frames in order, as they are verified; ends after the first error.
-fn deliver(shared: Arc<Shared>, stripe: u16, frames: Frames) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+pub(super) fn deliver(
+    shared: Arc<Shared>,
+    stripe: u16,
+    frames: Frames,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     stream::unfold(Some((frames, None)), move |state| {
         let shared = Arc::clone(&shared);
         async move {
             let (mut frames, away): (Frames, Option<Away>) = state?;
             // The consumer asks for more.
             drop(away);
-            let outcome = match frames.recv().await? {
-                Ok(mut job) => job.wait().await,
-                Err(error) => Err(error),
+            let outcome = match frames.recv().await {
+                Some(Ok(Next::Frame(mut job))) => job.wait().await,
+                Some(Ok(Next::End)) => return None,
+                Some(Err(error)) => Err(error),
+                None => Err(gone()),
             };
             match outcome {
                 Ok(bytes) => {

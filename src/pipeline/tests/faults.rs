@@ -7,10 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::store::{Fault, MemoryStore, Op};
 use super::*;
-use crate::pipeline::Ack;
+use crate::buffer::MemoryBudget;
+use crate::pipeline::plan::MemoryPlan;
+use crate::pipeline::progress::Counters;
+use crate::pipeline::reader::{Next, Shared, deliver};
+use crate::pipeline::{Ack, Direction};
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind};
 
@@ -330,4 +336,45 @@ async fn a_consumer_that_does_not_read_stops_the_read_ahead() {
     let reads = store.count(|op| op == Op::Read);
     assert!(reads < 20, "{reads} reads for one frame");
     drop(held);
+}
+
+#[test]
+fn a_restore_for_which_the_system_has_no_thread_fails() {
+    let store = MemoryStore::new();
+    let runtime = |stack_bytes| {
+        tokio::runtime::Builder::new_current_thread().enable_time().thread_stack_size(stack_bytes).build().unwrap()
+    };
+    let pipeline = backup_pipeline(small(), 1, &store);
+    let backup = pipeline.backup_stripe(0, pieces(&data(20 * 64 * KIB, 1), 64 * KIB));
+    let summary = runtime(2 << 20).block_on(backup).unwrap();
+    // More than any process can have.
+    let outcome = runtime(1 << 47).block_on(async {
+        let pipeline = restore_pipeline(small(), 1, &store);
+        restore(&pipeline, 0, &summary).await
+    });
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Internal);
+}
+
+/// What hands frames on may be lost, by a bug or with its runtime. That is no end of a stripe.
+#[tokio::test]
+async fn frames_that_end_without_saying_so_are_an_error() {
+    let store = MemoryStore::new();
+    let plan = MemoryPlan::new(&small(), Direction::Restore, 1, 1, false).unwrap();
+    let counters = Arc::new(Counters::new(Direction::Restore, 1, Duration::ZERO));
+    let (clock, budget) = (SystemClock::shared(), MemoryBudget::new(small().memory_limit));
+    let shared = Shared::new(&small(), plan, &budget, Arc::new(store), clock, TaskTracker::new(), counters);
+    let shared = Arc::new(shared.unwrap());
+    for is_said in [true, false] {
+        let (sender, frames) = mpsc::channel(2);
+        sender.send(Ok(Next::Frame(shared.cpu.start(|| Ok(Bytes::from_static(b"rows")))))).await.unwrap();
+        if is_said {
+            sender.send(Ok(Next::End)).await.unwrap();
+        }
+        drop(sender);
+        let found: Vec<Result<Bytes>> = deliver(Arc::clone(&shared), 0, frames).collect().await;
+        let (first, rest) = found.split_first().unwrap();
+        assert_eq!(first.as_ref().unwrap(), "rows");
+        let kinds: Vec<ErrorKind> = rest.iter().map(|item| item.as_ref().unwrap_err().kind()).collect();
+        assert_eq!(kinds, if is_said { vec![] } else { vec![ErrorKind::Internal] });
+    }
 }
