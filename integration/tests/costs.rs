@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -12,12 +13,15 @@ use integration::counting::CountingStore;
 use integration::tool;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use vdstream::backup::collection::{self, CollectionReport};
 use vdstream::backup::retention::{self, DeletionReport, RetentionPolicy};
 use vdstream::backup::store::PartLimits;
 use vdstream::backup::{
-    Backup, BackupOptions, BackupReport, Manifest, Restore, RestoreOptions, Select, Store, VerifyLevel, VerifyOptions,
+    Backup, BackupOptions, BackupReport, Manifest, Restore, RestoreOptions, ResumeOptions, Select, Store, VerifyLevel,
+    VerifyOptions,
 };
 use vdstream::pipeline::{Ack, Input, PipelineConfig};
+use vdstream::{Error, ErrorKind};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -107,16 +111,103 @@ async fn a_small_backup_costs_three_requests_and_its_restore_three() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_by_size_are_what_the_manual_says() {
-    for (size, per_backup) in [(0, 2), (KIB, 3), (7 * MIB, 3), (9 * MIB, 8), (100 * MIB, 19), (GIB, 135)] {
+    // As the page says: on two cores.
+    let config = PipelineConfig { threads: 2, ..PipelineConfig::default() };
+    for (size, requests, manifest_kb) in
+        [(0, 2, 1.0), (KIB, 3, 1.3), (7 * MIB, 3, 1.4), (9 * MIB, 8, 1.4), (100 * MIB, 19, 1.6), (GIB, 135, 2.6)]
+    {
         let counting = CountingStore::dropping();
-        let report = back_up(&store(&counting).lend_payloads(), PipelineConfig::default(), 1, size).await;
+        let report = back_up(&store(&counting).lend_payloads(), config.clone(), 1, size).await;
         let counts = counting.take_counts();
         assert_eq!(counts, documented(&segments(&report.manifest), 8 * MIB), "{size} bytes");
-        assert_eq!(counts.values().sum::<u64>(), per_backup, "{size} bytes");
-        let row = format!("| {} | {per_backup} |", readable(size));
-        let page = manual();
-        assert!(page.contains(&row), "costs.md has no row that starts with {row}");
+        assert_eq!(counts.values().sum::<u64>(), requests, "{size} bytes");
+        let bytes = report.manifest.encode().unwrap().len();
+        println!("{size}: {bytes} bytes of manifest, {} of buffers", report.progress.memory_peak);
+        assert!(bytes as f64 <= manifest_kb * 1e3, "{bytes} bytes of manifest for {size}");
+        assert!(
+            report.progress.memory_peak <= 121 * MIB,
+            "{} bytes of buffers for {size}",
+            report.progress.memory_peak
+        );
+        says(&format!("| {} | {requests} | {manifest_kb} KB |", readable(size)));
     }
+    says("at most the plan, 121 MiB on two cores");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_abort_costs_a_claim_a_list_and_a_delete_of_each_object() {
+    for segments in [1, 5] {
+        let counting = CountingStore::keeping();
+        let store = store(&counting);
+        let mut backup = Backup::begin(&store, "costs", BackupOptions::default()).await.unwrap();
+        let (pieces, source) = futures::channel::mpsc::unbounded();
+        backup.stripe_input(0, source).unwrap();
+        for _ in 0..segments {
+            let (told, durable) = futures::channel::oneshot::channel();
+            pieces.unbounded_send(Ok(Input::Data(noise(1024)))).unwrap();
+            pieces.unbounded_send(Ok(Input::Flush(Ack::new(|outcome| told.send(outcome).unwrap())))).unwrap();
+            durable.await.unwrap().unwrap();
+        }
+        assert_eq!(counting.take_counts(), Counts::from([("put", 1 + segments)]));
+        backup.abort(Error::new(ErrorKind::Aborted, "enough")).await.unwrap();
+        store.wait_idle().await;
+        // The intent, the claim and the segments go.
+        assert_eq!(counting.take_counts(), Counts::from([("put", 1), ("list", 1), ("delete", segments + 2)]));
+    }
+    says("| abort | 1 put of a claim, 1 list, the aborts, and 1 delete per object |");
+}
+
+/// A backup of one segment whose process ended before its manifest.
+async fn interrupted(counting: &CountingStore) -> Manifest {
+    let store = store(counting);
+    let manifest = back_up(&store, PipelineConfig::default(), 1, KIB).await.manifest;
+    counting.delete(&Path::from(format!("costs/{}/manifest.json", manifest.id))).await.unwrap();
+    counting.take_counts();
+    manifest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_backup_asks_for_what_the_manual_says() {
+    let counting = CountingStore::keeping();
+    let store = store(&counting);
+    let id = interrupted(&counting).await.id;
+    let options = ResumeOptions::default().silence(Duration::ZERO);
+    let mut backup = Backup::resume(&store, "costs", id, options).await.unwrap();
+    assert_eq!(backup.offsets(), [KIB]);
+    // The intent, the end of the segment and its content.
+    assert_eq!(counting.take_counts(), Counts::from([("list", 3), ("get", 3), ("put", 4), ("delete", 1)]));
+    let end = stream::iter([Ok(Input::Complete(Ack::new(|_durable| {})))]);
+    backup.stripe_input(0, end).unwrap();
+    backup.commit().await.unwrap();
+    store.wait_idle().await;
+    assert_eq!(counting.take_counts(), Counts::from([("put", 1), ("list", 4), ("head", 1)]));
+    says("| resume | 3 lists, 4 puts and 1 delete, 1 get of the intent");
+    says("per kept segment 1 get of its end and the requests of its restore; 2 lists more at the commit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_asks_for_what_the_manual_says() {
+    let counting = CountingStore::keeping();
+    let store = store(&counting);
+    interrupted(&counting).await;
+    for _ in 0..3 {
+        back_up(&store, PipelineConfig::default(), 1, KIB).await;
+    }
+    counting.take_counts();
+    let plan = collection::plan(&store, Some(&"costs".parse().unwrap()), Duration::ZERO).await.unwrap();
+    assert_eq!(counting.take_counts(), Counts::from([("list", 1 + 4), ("get", 4)]));
+    let mut report = CollectionReport::default();
+    collection::apply(&store, &plan, &mut report).await.unwrap();
+    assert_eq!(report.objects, 3);
+    let expected = Counts::from([("put", 2), ("get", 1), ("head", 1), ("list", 5), ("delete", 3 + 1)]);
+    assert_eq!(counting.take_counts(), expected);
+    says(
+        "| `gc` | 1 list per series, and 1 list and 1 get per backup; to remove one that was not committed, 2 puts, 1 get, 1 head, 5 lists or more",
+    );
+}
+
+fn says(words: &str) {
+    assert!(manual().contains(words), "costs.md does not say: {words}");
 }
 
 fn readable(bytes: u64) -> String {
@@ -210,12 +301,8 @@ async fn however_often_a_backup_was_verified_a_list_reads_one_record() {
         retention::plan(&store, &manifest.series, &policy).await.unwrap();
         assert_eq!(counting.take_counts(), Counts::from([("get", 2 + 1), ("list", 2 + 1)]), "prune {nth}");
     }
-    for row in [
-        "1 get more if it was verified",
-        "| the record of a verification | 1 list, 1 head and 1 put; 1 get if it was verified before",
-    ] {
-        assert!(manual().contains(row), "costs.md does not say: {row}");
-    }
+    says("1 get more if it was verified");
+    says("| the record of a verification | 1 list, 1 head and 1 put; 1 get if it was verified before");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,8 +320,7 @@ async fn a_prune_looks_at_what_it_keeps_once() {
     retention::apply(&store, &plan, &mut report).await.unwrap();
     assert_eq!(report.deleted.len(), 3);
     assert_eq!(counting.take_counts(), Counts::from([("put", 3), ("list", 1), ("delete", 3)]));
-    let row = "| `prune` | what `list` asks, and 1 list and 1 get for each backup that it keeps";
-    assert!(manual().contains(row), "costs.md has no row that starts with {row}");
+    says("| `prune` | what `list` asks, and 1 list and 1 get for each backup that it keeps");
 }
 
 /// 10 TiB that cannot be compressed are 10,240 segments of 1 GiB. Here every segment is as small as it can be, so that a test can
@@ -294,4 +380,22 @@ async fn sixty_four_stripes_share_one_memory_number() {
         let begun_or_put = counting.take_counts();
         assert!(begun_or_put.values().sum::<u64>() <= 2 + u64::from(stripes) * (4 + size.div_ceil(MIB) + 1));
     }
+}
+
+/// On S3 a part has at least 5 MiB, and each stripe fills one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_stripes_on_s3_say_what_they_need() {
+    let counting = CountingStore::dropping();
+    let store = store(&counting).lend_payloads();
+    let config = PipelineConfig { threads: 2, ..PipelineConfig::default() };
+    let options = BackupOptions::default().stripes(64).pipeline(config.clone());
+    let error = Backup::begin(&store, "costs", options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(counting.take_counts(), Counts::new());
+    let needed: u64 = error.message().rsplit(' ').next().unwrap().parse().unwrap();
+    println!("{} MiB", needed as f64 / MIB as f64);
+    let limit = needed.div_ceil(MIB);
+    says(&format!("64 stripes on S3 need a limit of {limit} MiB"));
+    let report = back_up(&store, PipelineConfig { memory_limit: limit * MIB, ..config }, 64, 16 * MIB).await;
+    assert!(report.progress.memory_peak <= limit * MIB, "{} bytes", report.progress.memory_peak);
 }
