@@ -84,6 +84,7 @@ fn a_whole_frame_stays_where_it_is_until_it_is_compressed() {
     runtime.block_on(whole_frames(&[(0, true), (2, false), (3, true)]));
 }
 
+#[expect(clippy::disallowed_methods, reason = "somebody else's work is not tracked")]
 async fn whole_frames(cases: &[(usize, bool)]) {
     for &(depth, is_lent) in cases {
         let store = MemoryStore::new();
