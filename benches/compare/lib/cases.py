@@ -162,9 +162,6 @@ GROUPS = [
 ]
 
 
-MANY = 10_000
-
-
 def stamp():
     """What was measured, and when: a part of each line of the results."""
     return {"commit": tools.commit(), "day": datetime.date.today().isoformat()}
@@ -287,26 +284,15 @@ def device(rounds, results, fresh):
         print(line, file=sys.stderr, flush=True)
 
 
-def fill(place, settings):
-    """A store on disk with one small backup, and copies of its manifest under other ids."""
-    place.bash('head -c 1024 "$IN" | "$VDSTREAM" backup --quiet "file://$OUT/store/series" -', settings)
-    [first] = (Path(settings["OUT"]) / "store/series").iterdir()
-    manifest = (first / "manifest.json").read_text()
-    for nth in range(1, MANY):
-        other = first.with_name(f"{first.name[:-12]}{nth:012x}")
-        other.mkdir()
-        (other / "manifest.json").write_text(manifest.replace(first.name, other.name))
-
-
 def latency(place, rounds, results, fresh):
-    """What is quick: a backup of 1 KiB, its restore, the first byte of a long restore, and a list of many backups, on disk and S3."""
+    """What is quick: a backup of 1 KiB, its restore, and the first byte of a long restore, on disk and S3."""
     target = results / "latency.jsonl"
     if fresh:
         forget(target, lambda _: True)
     for store in ["file", "s3"]:
-        small, long_, many = (variables(place, data.path("postgres")) for _ in range(3))
+        small, long_ = (variables(place, data.path("postgres")) for _ in range(2))
         url = {name: {"file": f"file://{of['OUT']}/store", "s3": f"s3://vdstream/{of['NAME']}"}[store]
-               for name, of in [("small", small), ("long", long_), ("many", many)]}
+               for name, of in [("small", small), ("long", long_)]}
         times = 'date +%s%N >> "$OUT/times"'
         # Both times are taken inside, since the end of the process comes later than the first byte.
         works = {
@@ -314,12 +300,8 @@ def latency(place, rounds, results, fresh):
             "restore of 1 KiB": f'{times}; "$VDSTREAM" restore --quiet "{url["small"]}" latest --output - | wc -c | grep -qx 1024; {times}',
             "first byte of a restore of 1 GB": f'{times}; {{ "$VDSTREAM" restore --quiet "{url["long"]}" latest --output - || true; }} '
                                                f'| {{ head -c 1 | wc -c | grep -qx 1; {times}; }}',
-            f"list of {MANY} backups": f'{times}; "$VDSTREAM" list --quiet --json "{url["many"]}" | grep -c committed | grep -qx {MANY}; {times}',
         }
         place.bash(f'"$VDSTREAM" backup --quiet "{url["long"]}" - < "$IN"', long_)
-        fill(place, many)
-        if store == "s3":
-            place.bash(f'"$S5CMD" cp "$OUT/store/" "{url["many"]}/" > /dev/null', many)
         for round_ in range(rounds):
             place.settle()
             for work, script in works.items():
@@ -330,7 +312,7 @@ def latency(place, rounds, results, fresh):
                 line = {"work": work, "store": store, "round": round_, "wall": (end - start) / 1e9}
                 append(target, line)
                 print(line, file=sys.stderr, flush=True)
-        for of in [small, long_, many]:
+        for of in [small, long_]:
             if store == "s3":
                 place.bash(S3_CLEAN, of, check=False)
             shutil.rmtree(of["OUT"])
