@@ -272,7 +272,10 @@ pub(super) fn joined(error: tokio::task::JoinError) -> Error {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the gates of tests hold threads, and somebody else's work is not tracked")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the gates of tests hold threads, and somebody else's work is not tracked"
+)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc::{Receiver, Sender, channel};
